@@ -183,16 +183,17 @@ def message_of(error: BaseException) -> str:
         return "(its message can't be read)"
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5, *, prefix: str = "") -> str:
     """Return the end of a message about an unknown name: `; did you mean 'win_rate'?`, or a full stop if none is similar.
 
     Args:
         name: unknown name.
         known: known names.
         cutoff: minimum similarity of two names, from 0 to 1.
+        prefix: text that the user writes before each of these names, such as `--`; it doesn't make two names similar.
     """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]!r}?" if near else "."
+    return f"; did you mean {prefix + near[0]!r}?" if near else "."
 
 
 def noted(reasons: list[str], make: Callable[[], Made]) -> Made | None:

@@ -11,6 +11,7 @@ def test_the_nearest_name_ends_a_sentence() -> None:
     assert names(ending, "'win_rate'")
     assert ending.endswith("?")
     assert nearest("banana", ["nll", "win_rate"]) == "."
+    assert names(nearest("winrate", ["nll", "win_rate"], prefix="--"), "'--win_rate'")
 
 
 def test_why_something_is_refused_is_noted_and_nothing_else() -> None:

@@ -1,6 +1,7 @@
 """The `spin-trl` command line: parses it and runs the command. A user's mistake gives a message, not a traceback.
 
-Exit codes: 0 success, 2 bad input, 1 failure, 130 interrupted. `failures` maps errors to exit codes.
+Exit codes: 0 success, 2 bad input, 1 failure, 130 interrupted. `failures` maps errors to exit codes. Without a command, the
+help is printed on stderr, and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from ..config.credentials import refuse_in_arguments
-from ..report.terminal import accept_every_character, printable, show_log_records_plainly
+from ..report.terminal import accept_every_character, show_log_records_plainly
 from . import benchmarks, compare, completion, hub, init, plan, preview, recipes, report, run, settings
-from .commands import RECIPES, CommandParser
+from .commands import RECIPES, SETTINGS, CommandParser
 from .failures import fail, flushed, note_run_directory
 from .versions import ShowVersions
 
@@ -39,8 +40,11 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
         # Inside the try: it may print the help into a pipe that has been closed.
         options, overrides = parser.parse_known_args(arguments)
         refuse_in_arguments(overrides)
-        if overrides and not options.takes_settings:
-            parser.error(printable(f"unrecognized arguments: {' '.join(overrides)}"))
+        if options.command is None and not overrides:
+            parser.print_help(sys.stderr)
+            return 2
+        if overrides and not getattr(options, "takes_settings", False):
+            getattr(options, "parser", parser).refuse_unknown(overrides)
         note_run_directory(getattr(options, "run", None) or getattr(options, "recipe", None))
         options.function(options, overrides)
         return flushed(0) if arguments is None else 0
@@ -69,12 +73,12 @@ def command_parser() -> CommandParser:
     parser = CommandParser(
         prog="spin-trl",
         description="Self-play fine-tuning for TRL.",
-        epilog=RECIPES,
+        epilog=RECIPES + SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=ShowVersions, nargs=0, help="show the installed versions, and exit")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)
     return parser

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ..config.arguments import options_of
+from ..errors import nearest
+from ..report.terminal import printable
 
 RECIPES = """\
 A recipe is a YAML file, a folder that contains spin.yaml, a run directory, or the name of a recipe shipped with the package.
-Any recipe setting can be overridden: spin-trl run quickstart --num_iterations 2 --learning_rate '[1e-3,5e-4]'.
-`spin-trl settings` lists all of them.
 """
 """The end of the help of commands that take a recipe."""
 
+SETTINGS = """\
+--SETTING VALUE overrides a setting of the recipe: --num_iterations 2 (`spin-trl settings` lists all of them).
+Separate the values of a list by spaces: --loss_type sigmoid space. Write a value for each iteration as a quoted list:
+--learning_rate '[1e-3,5e-4]'. Write a mapping as JSON: --column_mapping '{"question": "prompt"}'.
+"""
+"""The end of the description of commands that take settings."""
+
+_MORE_USAGE = "[--SETTING VALUE ...]"
+
 
 class CommandParser(argparse.ArgumentParser):
-    """An argparse parser whose help may end with text that takes a moment to compute.
+    """An argparse parser that suggests the nearest name, and whose help may end with text that takes a moment to compute.
 
     Attributes:
         more_help: function that returns this text, or None.
@@ -23,10 +35,33 @@ class CommandParser(argparse.ArgumentParser):
 
     more_help: Callable[[], str] | None = None
 
+    def format_usage(self) -> str:
+        """Return the usage. Settings are not arguments of the parser, so argparse leaves them out."""
+        usage = super().format_usage()
+        if not self.get_default("takes_settings"):
+            return usage
+        *_, last = usage.splitlines()
+        fits = len(last) + 1 + len(_MORE_USAGE) <= shutil.get_terminal_size().columns - 2
+        return f"{usage.rstrip()}{' ' if fits else chr(10) + ' ' * len(f'usage: {self.prog} ')}{_MORE_USAGE}\n"
+
     def format_help(self) -> str:
         """Return the help; `more_help` is called only here."""
-        text = super().format_help()
+        text = super().format_help().replace(super().format_usage(), self.format_usage(), 1)
         return text if self.more_help is None else f"{text}\n{self.more_help()}"
+
+    def refuse_unknown(self, arguments: Sequence[str]) -> NoReturn:
+        """Print what is unknown, with the nearest option, and exit."""
+        known = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+        (first, *_) = [option.name for option in options_of(arguments) if option.name] or [""]
+        near = nearest(first, known, prefix="--") if first else "."
+        self.error(printable(f"unrecognized arguments: {' '.join(arguments)}{near}"))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action, f"{value!r} is not known{nearest(str(value), known)} Choose one of {', '.join(known)}."
+            )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -61,9 +96,12 @@ def add_command(
     Returns:
         The command's parser.
     """
+    if takes_settings:
+        what = texts.get("help", name)
+        texts["description"] = f"{texts.get('description', f'{what[0].upper()}{what[1:]}.').rstrip()}\n{SETTINGS}"
     parser: CommandParser = commands.add_parser(
         name, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **texts
     )
-    parser.set_defaults(function=function, takes_settings=takes_settings)
+    parser.set_defaults(function=function, takes_settings=takes_settings, parser=parser)
     parser.more_help = more_help
     return parser

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from ..errors import HubError, RecipeError
+from ..errors import HubError
 from ..quiet import quiet
 from ..report.terminal import printable, shown_path
 from .commands import add_command, add_trust
@@ -21,7 +21,7 @@ login. Options that are left out have the values in the run's settings.
 def add(commands: Any) -> None:
     """Add the commands."""
     what = "push a run to the Hub, except what is already there"
-    push = add_command(commands, "push", push_run, help=what, description=_DESCRIPTION_OF_PUSH)
+    push = add_command(commands, "push", push_run, help=what, description=_DESCRIPTION_OF_PUSH, takes_settings=False)
     push.add_argument("run", help="run directory")
     add_trust(push)
     push.add_argument("--hub_model_id", metavar="NAME", help="repository for the models")
@@ -44,8 +44,6 @@ def _as_truth(text: str) -> bool:
 
 def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     """Push what is missing."""
-    if overrides:
-        raise RecipeError(f"`{overrides[0]}` can't be given here: `spin-trl push --help` lists the options.")
     quieten()
     from ..hub.client import TALKATIVE, Hub
     from ..hub.publish import Publisher

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
+from ..config.arguments import is_overridden, without_options
 from ..errors import RecipeError
-from ..report.terminal import shown_path
+from ..report.terminal import printable, shown_path
 from .commands import RECIPES, add_command, add_trust
 from .failures import rank
-from .session import session_of
+from .session import SMOKE, session_of
 from .settings import help_of_settings
 
 PHASE_COMMANDS = {
@@ -38,10 +40,30 @@ def add(commands: Any) -> None:
 
 def play(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play all iterations."""
-    result = session_of(options.recipe, overrides, trust_run=options.trust_run).run()
+    session = session_of(options.recipe, overrides, trust_run=options.trust_run)
+    result = session.run()
     if rank() == "0":
         print(f"Best: {result.best_stage}, in {shown_path(result.best_model)}")
         print(f"Report: {shown_path(result.directory / 'report.html')}")
+        if session.state.play.smoke:
+            print(printable(after_smoke(options, overrides, is_apart=result.directory.name.endswith(SMOKE))))
+
+
+def after_smoke(options: argparse.Namespace, overrides: list[str], *, is_apart: bool) -> str:
+    """Return the line that ends a smoke run: the command that plays the whole run.
+
+    Args:
+        options: options of the command that played the smoke run.
+        overrides: its settings.
+        is_apart: whether the smoke run has its own directory. If not, the whole run replaces it.
+    """
+    if not is_overridden("smoke", overrides):
+        return "The smoke run works. Now run its recipe without `smoke`."
+    settings = without_options(overrides, ["smoke"])
+    if not is_apart:
+        settings = [*without_options(settings, ["existing_run"]), "--existing_run", "overwrite"]
+    command = ["spin-trl", "run", options.recipe, *(["--trust_run"] if options.trust_run else []), *settings]
+    return f"The smoke run works. Now play the whole run: {shlex.join(command)}"
 
 
 def play_phase(options: argparse.Namespace, overrides: list[str]) -> None:

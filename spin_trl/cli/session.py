@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..config.recipe import Recipe
     from ..play.loop import SelfPlay
 
+SMOKE = "-smoke"
+"""End of the name of a smoke run's directory, unless `run_dir` names it."""
+
 
 def session_of(source: str, overrides: list[str], *, trust_run: bool = False) -> SelfPlay:
     """Return the run that a recipe and its overrides describe; `trust_run` allows code named by a run directory to run."""
@@ -99,7 +102,7 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
         return str(own.path)
     if play.run_dir:
         return play.run_dir
-    suffix = "-smoke" if play.smoke else ""
+    suffix = SMOKE if play.smoke else ""
     usual = Path("runs") / (recipe.name + suffix)
     if recipe.file == Path("recipe.yaml") and RunDirectory("runs").ownership.is_earlier_run():
         usual = Path("runs")  # where version 0.1.0 put it

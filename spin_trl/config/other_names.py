@@ -60,12 +60,17 @@ def _as_number(value: Any) -> float | None:
         return None
 
 
-def said_of(name: str) -> str | None:
-    """Return the end of a message that gives the name here of another tool's setting; None if the name is not known."""
+def said_of(name: str, *, prefix: str = "") -> str | None:
+    """Return the end of a message that gives the name here of another tool's setting; None if the name is not known.
+
+    Args:
+        name: name in the other tool.
+        prefix: text that the user writes before a setting's name, such as `--`.
+    """
     ours, what = CLOSE.get(name, (SAME.get(name), ""))
     if name in BY_VALUE:
         ours = BY_VALUE[name][0]
-    return f"; use {ours!r} instead{f' ({what})' if what else ''}." if ours else None
+    return f"; use {prefix + ours!r} instead{f' ({what})' if what else ''}." if ours else None
 
 
 def _in_words(name: str, ours: Mapping[str, Any]) -> str:

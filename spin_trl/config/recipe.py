@@ -127,7 +127,7 @@ class _Parser(TrlParser):
     """TRL's parser, except that it raises an error instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise RecipeError(_with_suggestion(message, self))
+        raise RecipeError(_of_enum(message) or message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does, then check values from the command line like those of a file."""
@@ -196,6 +196,7 @@ def read_settings(
             f"{path}: unknown {agreeing(len(unknown), 'setting')} "
             + " ".join(f"{name!r}{_known_as(name, parser)}" for name in unknown)
         )
+    _refuse_unknown_options(arguments, parser)
     settings = {name: _typed(path, name, value) for name, value in settings.items()}
     parser.set_defaults_with_config(**settings, **({"per_iteration": lists} if lists else {}))
     try:
@@ -203,13 +204,15 @@ def read_settings(
     except RecipeError:
         raise
     except (argparse.ArgumentError, TypeError, ValueError) as error:
-        named = _naming(_with_suggestion(str(error), parser), settings, arguments)
-        raise RecipeError(f"{path}: {named}") from error
+        if (stray := re.search(r"not used by the HfArgumentParser: (\[.*\])", str(error))) is not None:
+            message = f"Unexpected arguments on the command line: {stray[1]}. Settings begin with `--`."
+            raise RecipeError(message) from error
+        raise RecipeError(_naming(path, _of_enum(str(error)) or str(error), settings, arguments)) from error
     except (
         Exception
     ) as error:  # something that the settings need is missing: the deepspeed package, a GPU, a process group
-        named = _naming(f"these settings can't be used here: {type(error).__name__}: {error}", settings, arguments)
-        raise RecipeError(f"{path}: {named}") from error
+        message = f"these settings can't be used here: {type(error).__name__}: {error}"
+        raise RecipeError(_naming(path, message, settings, arguments)) from error
     recipe = Recipe(name or _name_of_run(path), *parsed)
     for setting, allowed in OF_RECIPES.items():
         if hasattr(recipe.model, setting):
@@ -269,8 +272,15 @@ def find_file(source: str) -> Path:
     known = shipped.recipes()
     if source in known:
         return known[source]
+    if os.path.isdir(path):
+        reason = f"The folder {source!r} contains neither recipe.yaml nor spin.yaml"
+    elif os.path.exists(path):  # a device or a pipe
+        reason = f"{source!r} is not a regular file"
+    else:
+        reason = f"There is no file or folder {source!r}"
     raise RecipeError(
-        f"There is no recipe {source!r}{nearest(source, known)} The package ships {', '.join(sorted(known))}."
+        f"{reason}, and no recipe of that name ships with the package{nearest(source, known)} The package ships "
+        f"{', '.join(sorted(known))}."
     )
 
 
@@ -289,12 +299,17 @@ def _typed(path: Path, name: str, value: Any) -> Any:
         raise RecipeError(f"{path}: {error}") from error
 
 
-def _naming(message: str, settings: Mapping[str, Any], arguments: Sequence[str]) -> str:
-    """Prefix a library's error message with the setting that causes it: the one without which parsing succeeds."""
-    given = [*settings, *(option.name.replace("-", "_") for option in options_of(arguments) if option.name)]
-    if any(re.search(rf"\b{re.escape(name)}\b", message) for name in given):
-        return message
-    for name in dict.fromkeys(given):
+def _naming(path: Path, message: str, settings: Mapping[str, Any], arguments: Sequence[str]) -> str:
+    """Prefix a library's error message with the setting that causes it, and with where this setting is set.
+
+    The cause is the setting that the message names, or else the one without which parsing succeeds.
+    """
+    on_line = [option.name.replace("-", "_") for option in options_of(arguments) if option.name]
+    given = dict.fromkeys([*settings, *on_line])
+    named = [name for name in given if re.search(rf"\b{re.escape(name)}\b", message)]
+    if named:
+        return f"{'On the command line' if set(named) <= set(on_line) else path}: {message}"
+    for name in given:
         parser = _Parser(_DATACLASSES, allow_abbrev=False)
         parser.set_defaults_with_config(**{other: value for other, value in settings.items() if other != name})
         try:
@@ -302,9 +317,10 @@ def _naming(message: str, settings: Mapping[str, Any], arguments: Sequence[str])
                 parser.parse_args_into_dataclasses(args=without_options(arguments, {name, name.replace("_", "-")}))
         except Exception:  # the error does not depend on this setting
             continue
-        value = shown(settings[name]) if name in settings else "set on the command line"
-        return f"`{name}` is {value}: {message}"
-    return message
+        if name in on_line:
+            return f"`--{name}` on the command line: {message}"
+        return f"{path}: `{name}` is {shown(settings[name])}: {message}"
+    return f"{path}: {message}"
 
 
 @functools.cache
@@ -347,9 +363,20 @@ def _known(parser: argparse.ArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions if action.dest != "help"]
 
 
-def _known_as(name: str, parser: argparse.ArgumentParser) -> str:
+def _known_as(name: str, parser: argparse.ArgumentParser, *, prefix: str = "") -> str:
     """Return a suggestion for an unknown setting: its counterpart, if it is another tool's setting, or the nearest name."""
-    return said_of(name.replace("-", "_")) or nearest(name, _known(parser))
+    return said_of(name.replace("-", "_"), prefix=prefix) or nearest(name, _known(parser), prefix=prefix)
+
+
+def _refuse_unknown_options(arguments: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Refuse options that are not settings. The message doesn't name the recipe, which is not at fault."""
+    names = dict.fromkeys(option.name for option in options_of(arguments))
+    unknown = [name for name in names if name and f"--{name}" not in parser._option_string_actions]
+    if unknown:
+        raise RecipeError(
+            f"Unknown {agreeing(len(unknown), 'option')} on the command line: "
+            + " ".join(f"{f'--{name}'!r}{_known_as(name, parser, prefix='--')}" for name in unknown)
+        )
 
 
 def _as_called_here(
@@ -362,8 +389,9 @@ def _as_called_here(
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
     arguments, more = translate_arguments(list(overrides), known.__contains__)
-    if renamed or more:
-        logger.warning("%s: names of other tools: %s.", path, "; ".join([*renamed, *more]))
+    for where, names in ((path, renamed), ("On the command line", more)):
+        if names:
+            logger.warning("%s: names of other tools: %s.", where, "; ".join(names))
     return settings, arguments
 
 
@@ -385,13 +413,3 @@ def _of_enum(message: str) -> str | None:
     known = re.findall(r"'([^']*)'", found["known"])
     near = nearest(found["value"], known)
     return f"`{_SETTINGS_OF[found['kind']]}` is {found['value']!r}{near} Choose one of {', '.join(known)}."
-
-
-def _with_suggestion(message: str, parser: argparse.ArgumentParser) -> str:
-    unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^'=]+)", message)
-    if unknown:
-        return f"unknown setting {unknown[1]!r}{_known_as(unknown[1].lstrip('-'), parser)}"
-    if (of_enum := _of_enum(message)) is not None:
-        return of_enum
-    stray = re.search(r"not used by the HfArgumentParser: (\[.*\])", message)
-    return f"unexpected arguments {stray[1]}; settings begin with `--`." if stray else message

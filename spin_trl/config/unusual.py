@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .bounds import USUAL
+from .bounds import OF_RECIPES, TRAINABLE, USUAL
 from .checks import as_mapping
 from .plain import plain
 from .steps import steps_an_epoch
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
 
 def unusual(args: SPINConfig, play: SelfPlayConfig) -> list[str]:
-    """Return one sentence per unusual setting of a run, whether it comes from a recipe or from Python."""
+    """Return one sentence per unusual setting of a run, whether it comes from a recipe or from Python.
+
+    Values with which a run is refused are left out: the error names them.
+    """
     lists = as_mapping("per_iteration", play.per_iteration) or {}
     said = []
     for name, usual in USUAL.items():
         if (name == "beta" and not args.uses_beta) or (name == "learning_rate" and "sgd" in plain(args.optim)):
             continue
+        refused = [bounds[name] for bounds in (TRAINABLE, OF_RECIPES) if name in bounds]
         for value in dict.fromkeys(lists.get(name) or [getattr(args, name)]):
+            if any(value not in allowed for allowed in refused):
+                continue
             if value not in usual and not (name == "num_train_epochs" and args.max_steps > 0):
                 said.append(f"`{name}` is {value:g}, which is unusual; the usual range is {usual}.")
     if args.max_steps > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -11,11 +12,12 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, load_from_disk
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import DataError
-from ..files import Checksum, HashedFile
+from ..files import Checksum, HashedFile, parse_json
 
 ROWS_PER_SHARD = 10_000
 """Number of rows that are read through one memory mapping of a dataset's file when rows are saved."""
@@ -91,10 +93,22 @@ def load_saved(folder: str | os.PathLike[str]) -> Dataset | DatasetDict:
     try:
         return load_from_disk(str(folder))
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, pa.ArrowException) as error:
+        empty = _saved_without_rows(Path(folder))
+        if empty is not None:
+            raise DataError(f"{empty} has no rows.") from error
         # `datasets` does not validate the structure of its own JSON files.
         raise DataError(
             f"{folder} was written by `Dataset.save_to_disk`, but can't be read: {type(error).__name__}: {error}"
         ) from error
+
+
+def _saved_without_rows(folder: Path) -> Path | None:
+    """Return the first dataset saved in a folder that has no rows, which `datasets` can't load; None if there is none."""
+    for state in sorted(folder.glob("**/state.json")):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if parse_json(state.read_text(encoding="utf-8")).get("_data_files") == []:
+                return state.parent
+    return None
 
 
 def load_saved_rows(folder: str | os.PathLike[str]) -> Dataset:
@@ -107,6 +121,27 @@ def load_saved_rows(folder: str | os.PathLike[str]) -> Dataset:
     if not isinstance(found, Dataset):
         raise DataError(f"{folder} holds several named datasets; expected a single one.")
     return found
+
+
+def is_without_rows(file: Path, form: str) -> bool:
+    """Return whether a Parquet or Arrow file has columns but no rows, which `datasets` can't load. False if it is damaged.
+
+    Args:
+        file: the file.
+        form: its format, `parquet` or `arrow`.
+    """
+    try:
+        if form == "parquet":
+            return bool(pq.read_metadata(file).num_rows == 0)
+        with pa.memory_map(str(file)) as mapped:
+            try:
+                batches: Iterator[pa.RecordBatch] = iter(pa.ipc.open_stream(mapped))
+            except pa.ArrowInvalid:
+                reader = pa.ipc.open_file(mapped)
+                batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+            return all(batch.num_rows == 0 for batch in batches)
+    except (OSError, pa.ArrowException):  # loading it says what is wrong
+        return False
 
 
 def check_content(dataset: Dataset, name: str | os.PathLike[str]) -> None:

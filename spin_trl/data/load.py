@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict, Features, Json, load_dataset
 
 from ..errors import DataError, message_of
 from ..files import home_expanded
-from .arrow import check_content, load_saved
+from .arrow import check_content, is_without_rows, load_saved
 from .columns import is_preference, is_sft, is_string, with_input
 from .functions import place_of, resolve_function
 from .reading.csv_text import read_csv
@@ -219,8 +219,13 @@ def _read(
             raise DataError(
                 f"{file} is a compressed {form.capitalize()} file. Decompress it. Supported formats are {DESCRIPTION}."
             )
+    with_rows = [file for file in files if not is_without_rows(file, form)]
+    if not with_rows:
+        raise DataError(f"{files[0]} has no rows.")
     try:
-        dataset = load_dataset(form, data_files=[glob.escape(str(plain_path(file))) for file in files], split="train")
+        dataset = load_dataset(
+            form, data_files=[glob.escape(str(plain_path(file))) for file in with_rows], split="train"
+        )
     except StopIteration:  # raised by `datasets` for an empty file
         dataset = None
     except Exception as error:  # Arrow's errors, and those of `datasets` on unexpected metadata

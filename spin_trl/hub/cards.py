@@ -137,6 +137,7 @@ def write_cards(directory: RunDirectory, *, pairs: bool = True) -> list[Path]:
     Raises:
         RunDirectoryError: if there is no run, or one of its files can't be read.
     """
+    directory.check_run()
     try:
         record = read_record(directory)
         names = pushed_names(record)

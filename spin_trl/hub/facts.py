@@ -39,6 +39,9 @@ UNKNOWN_LICENSE = "unknown"
 
 START_BRANCH = "start"
 
+AS_OBJECT = "given as an object"
+"""Name of the origin of a start that was passed as a Python object. It is neither a local folder nor on the Hub."""
+
 _PATH = re.compile(r"^(~|\.{0,2})?/|^[A-Za-z]:\\")
 
 _WHOSE = {"model": "the base model's", "data": "the source dataset's"}
@@ -89,7 +92,7 @@ class RunFacts:
         if self.start is not None or not given:
             return self.start
         found = origin_from(given.get("origin"))
-        return Origin("given as an object", base=found.root if found is not None else None)
+        return Origin(AS_OBJECT, base=found.root if found is not None else None)
 
     @cached_property
     def data(self) -> Origin | None:

@@ -18,7 +18,7 @@ from ..report.record import StageRecord
 from ..run.journal import Step, is_of
 from ..run.stage import SELF_PLAY
 from . import markdown
-from .facts import PLACEHOLDER, START_BRANCH, UNKNOWN_LICENSE, RunFacts, card_text, linked
+from .facts import AS_OBJECT, PLACEHOLDER, START_BRANCH, UNKNOWN_LICENSE, RunFacts, card_text, linked
 
 TAGS = ("trl", "dpo", "spin", "self-play")
 SAMPLES = 3
@@ -115,7 +115,8 @@ def _origin_sentence(facts: ModelFacts) -> str:
         begin = linked(origin)
     else:
         come = f", which is derived from {linked(Origin(origin.base, on_hub=True))}" if origin.base else ""
-        begin = f"the local model {markdown.code(origin.name)}{come}"
+        name = f"the local model {markdown.code(origin.name)}"
+        begin = f"{'a model that was passed as a Python object' if origin.name == AS_OBJECT else name}{come}"
     if stage.name.is_start:
         return f"This is the start of the run: {begin}."
     chain: list[str] = []
@@ -154,7 +155,7 @@ def _usage(facts: ModelFacts) -> dict[str, str | None]:
     base, base_revision = PLACEHOLDER.replace("this/folder", "the/base"), None
     if facts.run.start is None and facts.run.has_own_start and repository:
         base, base_revision = repository, START_BRANCH
-    elif origin is not None:
+    elif origin is not None and origin.name != AS_OBJECT:
         base = origin.name if origin.on_hub else f"path/to/{origin.name}"
         base_revision = origin.commit if origin.on_hub else None
     if not facts.has_weights:

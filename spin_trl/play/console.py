@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..config.steps import gradient_steps
 from ..counts import counted
+from ..errors import DataError
 from ..files import write_text
 from ..report import terminal
 from ..report.charts import plot_run
@@ -83,13 +84,16 @@ def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
     return f"{where}: done in {seconds:.0f} s"
 
 
-def intention(run: Run, phases: Sequence[str], processes: int) -> list[str]:
+def intention(run: Run, phases: Sequence[str], processes: int, *, is_text: bool) -> list[str]:
     """Describe what a run will do, before its first phase: where it runs, its rows and steps, and what has finished.
+
+    Prompts that are plain text are pointed out: a chat model, or what reads its output, may expect the chat template.
 
     Args:
         run: the run, with its rows prepared.
         phases: the phases of every iteration, in order.
         processes: number of processes that train together.
+        is_text: whether the prompts of the user's data are plain text.
     """
     where = "one process" if processes == 1 else f"{processes} processes"
     first = f"Run {run.directory.path} on {where} ({device_name(PartialState().device)}): "
@@ -105,7 +109,19 @@ def intention(run: Run, phases: Sequence[str], processes: int) -> list[str]:
     second += ", ...)." if len(steps) > 6 else ")."
     done = [entry for entry in run.journal.entries() if entry["phase"] in MADE]
     last = [f"Already finished: everything up to {done[-1]['stage']}: {done[-1]['phase']}."] if done else []
-    return [first, second, *last]
+    return [first, second, *([_of_text(run)] if is_text else []), *last]
+
+
+def _of_text(run: Run) -> str:
+    """Describe how plain text is continued, and how to apply the chat template if the start has one."""
+    said = "Prompts are plain text, which is continued without a chat template"
+    if run.model is None:  # the run trains its own tokenizer
+        return f"{said}."
+    with contextlib.suppress(DataError):  # a finished run may have outlived its model
+        if run.tokenizer().chat_template is not None:
+            how = "`as_conversations: true` applies" if run.sources else "messages instead of text have"
+            return f"{said} ({how} the model's chat template)."
+    return f"{said}."
 
 
 def show(run: Run, iteration: int, best: str, console: Console | None) -> None:

@@ -27,6 +27,7 @@ from ..config.paths import output_folder
 from ..config.start import StartConfig
 from ..config.unusual import long_warmup, unusual
 from ..counts import counted
+from ..data.columns import is_text
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer, scorer_of
 from ..files import JOURNAL
@@ -205,7 +206,8 @@ class SelfPlay:
                 )
             self._set_up()
             if main:
-                for line in intention(run, self._phases, processes_of(run.play.accelerate_config)):
+                processes = processes_of(run.play.accelerate_config)
+                for line in intention(run, self._phases, processes, is_text=is_text(self.train_dataset)):
                     self._tell(line)
             with pushing, ThreadPoolExecutor(max_workers=1) as background:
                 return self._play_all(pushing, background)

@@ -38,6 +38,7 @@ def reopen(source: str, overrides: Sequence[str] = (), *, trust_run: bool = Fals
         RecipeError: if another setting is overridden, or the settings can't be read.
     """
     directory = RunDirectory(source)
+    directory.check_run()
     if not os.path.isfile(directory.recipe):
         raise RunDirectoryError(f"There is no run in {source}: a run directory contains recipe.yaml.")
     for name in (argument.partition("=")[0] for argument in overrides if argument.startswith("--")):

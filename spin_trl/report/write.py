@@ -56,16 +56,13 @@ def write_report(
     Raises:
         RunDirectoryError: if there is no run, one of its files can't be read, or its directory can't be written to.
     """
+    directory.check_run()
     page = render(gather(directory, record))
     if output is not None:
         path = home_expanded(output)
         path = path / REPORT if path.is_dir() else path
         write_text(path, page)
         return path
-    if directory.report.exists() and not directory.ownership.holds_run() and not directory.journal.exists():
-        raise RunDirectoryError(
-            f"{directory.report} is not the report of a run: {directory.path} contains no run. The file is left unchanged."
-        )
     try:
         report = directory.own(REPORT)
         write_text(report, page)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, home_expanded
 from .lock import only_process
+from .marker import MARKER
 from .ownership import RECIPE, Ownership
 from .possible_path import refusing_path
 from .stage import START, Stage
@@ -162,6 +163,26 @@ class RunDirectory:
         self.ownership.claim(recipe)
         if existing_run == "overwrite":
             self.clear()
+
+    def check_run(self) -> None:
+        """Raise if there is no run in the directory, even if a recipe is there. Runs of version 0.1.0 have no marker.
+
+        Raises:
+            RunDirectoryError: if the directory is missing, or contains neither a run's marker nor a journal.
+        """
+        if not self.path.exists():
+            raise RunDirectoryError(
+                f"There is no folder {self.path}. Name a run directory: a folder to which a run has written {RECIPE} and "
+                f"{JOURNAL}."
+            )
+        if self.ownership.holds_run() or self.journal.exists():
+            return
+        message = f"{self.path} is not a run directory: it contains neither {JOURNAL} nor {MARKER}, which a run writes"
+        if self.recipe.exists():
+            raise RunDirectoryError(
+                f"{message}. Name the directory of its {RECIPE}'s run: runs/NAME, unless set otherwise."
+            )
+        raise RunDirectoryError(f"{message} next to {RECIPE}.")
 
     def clear(self, keep: Collection[str] = ()) -> None:
         """Remove everything that belongs to the run, except the locks, and nothing else: see [`Ownership.clear`]."""

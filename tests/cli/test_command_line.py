@@ -23,6 +23,39 @@ from spin_trl.generation.store import GenerationStore
 from spin_trl.run.journal import Journal
 
 
+def test_without_a_command_the_help_lists_them(capsys):
+    """As bad input: a script that lost its arguments must not look like a success."""
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert names(printed.err, "COMMAND", "preview", "run", "report", "--version")
+    with pytest.raises(SystemExit) as error:
+        main(["--vresion"])
+    assert error.value.code == 2
+    assert names(capsys.readouterr().err, "--vresion")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["preveiw", "x.yaml"], ["'preveiw'", "'preview'?", "init", "completion"]),
+        (["banana"], ["'banana'", "run", "report"]),
+        (["--vresion"], ["--vresion", "'--version'?"]),
+        (["report", "run", "--outptu", "3"], ["spin-trl report:", "--outptu 3", "'--output'?"]),
+        (["completion", "bahs"], ["spin-trl completion:", "'bahs'", "'bash'?", "zsh", "fish"]),
+        (["recipes", "stray"], ["spin-trl recipes:", "stray"]),
+    ],
+)
+def test_a_misspelt_command_or_option_is_answered_with_the_nearest(capsys, arguments, parts):
+    """And with the usage of the command that it was given to."""
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert names(message, *parts), message
+    assert message.count("?") == sum("?" in part for part in parts)
+
+
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
@@ -43,6 +76,13 @@ from spin_trl.run.journal import Journal
 def test_a_bad_setting_is_named(recipe, capsys, changes, parts):
     message = refusal(capsys, "run", recipe(**changes))
     assert names(message, *parts), message
+
+
+def test_a_value_that_is_refused_is_not_called_unusual_too(recipe, capsys, caplog):
+    """One message for one mistake."""
+    message = refusal(capsys, "run", recipe(loss_type="sigmoid"), "--beta", "-1")
+    assert names(message, "`beta`", -1.0, 0)
+    assert not any(names(record, "`beta`") for record in caplog.messages)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +127,7 @@ def test_a_recipe_that_does_not_exist_names_those_that_do(capsys):
 
 def test_an_unknown_option_on_the_command_line_is_named(recipe, capsys):
     message = refusal(capsys, "run", recipe(), "--num_iteration", "3")
-    assert names(message, "'--num_iteration'", "'num_iterations'")
+    assert names(message, "'--num_iteration'", "'--num_iterations'")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`spin-trl run`, and the commands that run a single phase."""
 
+import shlex
 from pathlib import Path
 
 from messages import names
@@ -12,6 +13,26 @@ def test_a_run_plays_and_says_where_the_best_is(recipe, capsys):
     output = capsys.readouterr().out
     assert names(output, "iteration-1: train:", "Best:")
     assert Path("runs/my/best.json").exists()
+
+
+def test_a_smoke_run_ends_with_the_command_that_plays_the_whole_run(recipe, capsys):
+    """Every option of the command is in it, and it works as it is printed."""
+    path = recipe("a recipe", num_iterations=1)
+    for more, ending in (
+        ([], []),
+        (["--run_dir", "mine", "--existing_run", "fail"], ["--run_dir", "mine", "--existing_run", "overwrite"]),
+    ):
+        assert main(["run", path, "--smoke", "--temperature", "0.9", *more]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        command = ["run", path, "--temperature", "0.9", *ending]
+        assert last.endswith(shlex.join(["spin-trl", *command]))
+    assert main(command) == 0
+    assert "smoke" not in capsys.readouterr().out
+
+
+def test_a_recipe_for_a_smoke_run_has_to_change_for_the_whole_run(recipe, capsys):
+    assert main(["run", recipe(num_iterations=1, smoke=True)]) == 0
+    assert names(capsys.readouterr().out.splitlines()[-1], "recipe", "`smoke`")
 
 
 def test_one_phase_at_a_time_gives_the_same_model_as_a_run(recipe):

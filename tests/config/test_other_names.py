@@ -59,7 +59,7 @@ def test_names_that_mean_the_same_are_accepted_and_said(tmp_path: Path, caplog: 
             (),
             ("'warmup_ratio'", "'warmup_steps'", "'batch_size'", "'per_device_train_batch_size'"),
         ),
-        ("", ("--datasets", "x"), ("'--datasets'", "'dataset_name'")),
+        ("", ("--datasets", "x"), ("'--datasets'", "'--dataset_name'")),
         ("adapter: ia3", (), ("'adapter'", "'use_peft'")),
         ("torch_dtype: float16\ndtype: float32", (), ("`torch_dtype`", "`dtype`")),
         ("optim: adamw8bit", (), ("`optim`", "'adamw8bit'", "adamw_torch")),

@@ -10,7 +10,7 @@ import yaml
 from datasets import Dataset
 
 import tiny
-from messages import refused
+from messages import names, refused
 from spin_trl.config import recipe, shipped
 from spin_trl.config.recipe import Recipe
 from spin_trl.config.shipped import read_accelerate_config
@@ -144,9 +144,9 @@ def test_environment_variables_are_set_as_trl_does(read: Read, monkeypatch: pyte
         ("start_hiden_size: 1", (), ("'start_hiden_size'", "'start_hidden_size'")),
         ("modelname_or_path: x", (), ("'modelname_or_path'", "'model_name_or_path'")),
         ("zzzz: 1", (), ("unknown", "'zzzz'.")),
-        ("", ("--learnin_rate", "1"), ("'--learnin_rate'", "'learning_rate'")),
-        ("", ("--learnin_rate=1",), ("'--learnin_rate'", "'learning_rate'")),
-        ("", ("--num_iter", "1"), ("'--num_iter'", "'num_iterations'")),
+        ("", ("--learnin_rate", "1"), ("'--learnin_rate'", "'--learning_rate'")),
+        ("", ("--learnin_rate=1",), ("'--learnin_rate'", "'--learning_rate'")),
+        ("", ("--num_iter", "1"), ("'--num_iter'", "'--num_iterations'")),
         ("", ("stray",), ("['stray']", "`--`")),
         ("", ("--learning_rate",), ("--learning_rate", "argument")),
     ],
@@ -157,6 +157,35 @@ def test_unknown_settings_name_the_nearest_known_one(
     """A typing error is not passed over, and nothing is guessed from half a name."""
     with refused(RecipeError, *parts):
         read(text, *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("--learnin_rate", "1"),
+        ("--datasets", "x"),
+        ("stray",),
+        ("--num_iterations", "3", "stray"),
+        ("--max_length", "long"),
+        ("--optim", "adamw8bit"),
+        ("--deepspeed", "nowhere.json"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_not_blamed_on_the_recipe(read: Read, overrides: tuple[str, ...]) -> None:
+    """The file is not where to look."""
+    with refused(RecipeError) as error:
+        read("num_iterations: 2", *overrides)
+    assert not names(str(error.value), "mine.yaml")
+
+
+def test_all_options_that_are_unknown_are_named_with_what_to_write_instead(read: Read) -> None:
+    """As on the command line: with dashes, also where another tool's name stands for a setting here."""
+    with refused(
+        RecipeError, "'--learning-rte'", "'--learning_rate'", "'--datasets'", "'--dataset_name'", "'--zzzz'."
+    ):
+        read("", "--learning-rte", "1", "--datasets=x", "--zzzz")
+    with refused(RecipeError, ["stray"], "`--`"):
+        read("", "--num_iterations", "2", "stray")
 
 
 @pytest.mark.parametrize(
@@ -241,6 +270,17 @@ def test_an_unknown_recipe_is_answered_with_those_that_ship(tmp_path: Path) -> N
         recipe.find_file("quickstrat")
     with refused(RecipeError, f"'{tmp_path / 'none.yaml'}'"):
         recipe.find_file(str(tmp_path / "none.yaml"))
+
+
+def test_a_path_without_a_recipe_is_answered_with_what_is_there(tmp_path: Path) -> None:
+    """No such file, a folder without one of the two files, or a device; a long name is no error of the system's."""
+    for missing in ("nothere.yaml", "quickstart.yaml", "a" * 5_000):
+        with refused(RecipeError, "file", "folder", repr(missing), "quickstart"):
+            recipe.find_file(missing)
+    with refused(RecipeError, repr(str(tmp_path)), "folder", "recipe.yaml", "spin.yaml"):
+        recipe.find_file(str(tmp_path))
+    with refused(RecipeError, repr(os.devnull), "regular"):
+        recipe.find_file(os.devnull)
 
 
 # ---- data ---------------------------------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ def args_of(**settings: Any) -> SPINConfig:
         ({"warmup_steps": 10, "max_steps": 10, "lr_scheduler_type": "constant"}, None),
         ({"warmup_steps": 0.9, "max_steps": 10}, None),
         ({"weight_decay": 3.0}, "weight_decay"),
+        ({"beta": -1.0}, None),
+        ({"beta": [0.0, 100.0, 0.1]}, "beta"),
     ],
 )
 def test_unusual_values_are_warned_of(settings: dict[str, Any], said: str | None, tmp_path: Path) -> None:

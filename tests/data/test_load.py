@@ -325,6 +325,33 @@ def test_an_empty_file_has_no_rows(name: str, content: bytes, tmp_path: Path) ->
         load_rows(str(tmp_path / name))
 
 
+EMPTY = {"prompt": pa.array([], pa.string()), "completion": pa.array([], pa.string())}
+
+
+def test_a_table_without_rows_is_refused_in_the_same_words(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever writes it: Parquet, both formats of Arrow, `save_to_disk` (also of one split among several)."""
+    table = pa.table(EMPTY)
+    pq.write_table(table, tmp_path / "rows.parquet")
+    for name, write in (("stream.arrow", pa.ipc.new_stream), ("file.arrow", pa.ipc.new_file)):
+        with write(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table)
+    Dataset(table).save_to_disk(tmp_path / "saved")
+    DatasetDict(train=Dataset.from_list(tiny.sft(2)), test=Dataset(table)).save_to_disk(tmp_path / "splits")
+    capfd.readouterr()
+    for name in ("rows.parquet", "stream.arrow", "file.arrow", "saved", "splits"):
+        with refused(DataError, tmp_path / name / ("test" if name == "splits" else ""), "no rows"):
+            load_rows(str(tmp_path / name))
+    assert "Arrow" not in capfd.readouterr().err
+
+
+def test_a_file_without_rows_among_others_is_passed_over(tmp_path: Path) -> None:
+    """As in CSV and JSON lines: the rows are those of the other files."""
+    rows = Dataset.from_list(tiny.sft(2)).select_columns(["prompt", "completion"])
+    pq.write_table(pa.table(EMPTY), tmp_path / "train-0.parquet")
+    rows.to_parquet(tmp_path / "train-1.parquet")
+    assert load_rows(str(tmp_path)).to_list() == rows.to_list()
+
+
 def test_a_missing_column_is_answered_with_those_that_are_there() -> None:
     """In a mapping, and when nothing is mapped."""
     rows = tiny.sft(1, "question-answer")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,8 @@ from huggingface_hub import ModelCard, ModelCardData
 
 import made_up
 from hub.server import LocalHub, problems_of_card
-from spin_trl.hub.facts import Names, RunFacts
+from messages import names
+from spin_trl.hub.facts import AS_OBJECT, Names, RunFacts
 from spin_trl.hub.model_card import ModelFacts, model_card
 from spin_trl.models.lineage import Origin
 from spin_trl.objectives.registry import LOSS_TYPES, METHODS, methods_of
@@ -269,6 +271,12 @@ def test_an_adapter_on_the_runs_own_start_finds_it_on_its_branch() -> None:
     [
         (None, "a model that was built and trained from scratch", None),
         (Origin("mine"), "the local model `mine`", None),
+        (Origin(AS_OBJECT), "self-play from a model that was passed as a Python object", None),
+        (
+            Origin(AS_OBJECT, base="org/base"),
+            "passed as a Python object, which is derived from [org/base]",
+            "org/base",
+        ),
         (Origin("mine", base="org/base"), "the local model `mine`, which is derived from [org/base]", "org/base"),
     ],
 )
@@ -276,6 +284,21 @@ def test_the_base_is_never_none_in_words(origin: Origin | None, words: str, base
     card = model_card(facts(origin=origin))
     assert words in card.text
     assert "None" not in str(card)
+    assert card.data.get("base_model") == base
+
+
+@pytest.mark.parametrize("base", [None, "org/base"])
+@pytest.mark.parametrize("is_adapter", [False, True])
+def test_a_start_that_was_passed_as_an_object_is_no_local_model(base: str | None, is_adapter: bool) -> None:
+    """It has neither a name nor a path, also not in the example of how to load the model."""
+    given = {"phase": "given", "stage": "start", "origin": base and {"name": "mine", "base": base}}
+    found = facts(origin=None, is_adapter=is_adapter)
+    record = replace(found.run.record, journal=[*found.run.record.journal, given])
+    card = model_card(replace(found, run=replace(found.run, record=record)))
+    assert names(card.text, "object")
+    assert AS_OBJECT not in str(card)
+    assert names(card.text, "derived", "[org/base]") is (base is not None)
+    assert not names(card.text, "local")
     assert card.data.get("base_model") == base
 
 

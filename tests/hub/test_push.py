@@ -315,7 +315,10 @@ def test_cards_and_pushes_of_what_is_no_run_are_refused(tmp_path: Path, capsys, 
     for command in ("card", "push"):
         assert main([command, str(tmp_path)]) == 2
         assert names(capsys.readouterr().err, tmp_path, "recipe.yaml")
-    assert main(["push", str(tmp_path), "--learning_rate", "1"]) == 2
+    with pytest.raises(SystemExit) as error:
+        main(["push", str(tmp_path), "--learning_rate", "1"])
+    assert error.value.code == 2
+    assert names(capsys.readouterr().err, "--learning_rate")
 
 
 def test_the_settings_of_the_trainers_own_pushes_are_off() -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -11,10 +12,12 @@ from rich.console import Console
 from rich.progress import Task
 from transformers.utils import logging as transformers_logging
 
+import tiny
 from messages import names
 from runs import build
 from spin_trl import SelfPlay
-from spin_trl.play.console import show, table_so_far
+from spin_trl.data.columns import is_text
+from spin_trl.play.console import intention, show, table_so_far
 from spin_trl.report.status import PhaseProgress
 from spin_trl.run.stage import START
 
@@ -74,11 +77,15 @@ def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     trained = [entry["steps"] for entry in run.state.journal.entries() if entry["phase"] == "train"]
     assert trained == [18, 36]  # 12 rows, 4 pairs per step, 6 epochs; with history the second has twice the pairs
     assert names(lines[2], 12, 3, 54, 18, 36)
-    assert not lines[3].startswith("Already finished")
+    assert not any(line.startswith("Already finished") for line in lines)
     assert re.search(r"^iteration-1: train, \d+ of 36 steps, [\d.,]+(/s| s each), \d+:\d\d left", said, re.MULTILINE)
     assert "%|" not in capfd.readouterr().err
 
-    assert "Already finished: everything up to iteration-1: evaluate" in watched_again(run)
+    again = watched_again(run)
+    assert "Already finished: everything up to iteration-1: evaluate" in again
+    assert (
+        said.count("chat template") == again.count("chat template") == 2
+    )  # in one line: it has one, and how to apply it
 
 
 def watched_again(run: SelfPlay) -> str:
@@ -86,6 +93,25 @@ def watched_again(run: SelfPlay) -> str:
     run._console = Console(file=io.StringIO(), width=200, force_terminal=False)
     run.run()
     return run._console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "sources", "part"),
+    [
+        ("prompt-completion", {}, "messages"),
+        ("prompt-completion", {"as_conversations": False}, "`as_conversations: true`"),
+        ("messages", {}, None),
+    ],
+)
+def test_a_run_on_plain_text_says_once_that_no_chat_template_is_applied(
+    llama_folder: Path, kind: tiny.SFTKind, sources: dict[str, Any], part: str | None
+) -> None:
+    """From Python as well, and how to apply it, since the model has one. Conversations need no such line."""
+    run = build(llama_folder, num_iterations=1, train_dataset=tiny.sft(12, kind), sources=sources)
+    run.run_phase("start", 0)
+    lines = intention(run.state, run._phases, 1, is_text=is_text(run.train_dataset))
+    said = [line for line in lines if "chat template" in line]
+    assert [names(line, part) for line in said] == ([] if part is None else [True])
 
 
 def test_the_log_of_a_phase_by_hand_says_how_far_it_is(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from reference.markdown import WRITTEN, escaped, table
 from spin_trl.cli.command_line import command_parser
-from spin_trl.cli.commands import RECIPES
+from spin_trl.cli.commands import RECIPES, SETTINGS
 
 HEAD = """\
 # Commands
@@ -19,11 +19,13 @@ HEAD = """\
 
 RULES = """
 Where a recipe is named, it is a YAML file, a folder with `spin.yaml`, a run directory, or the name of a recipe that
-ships with the package (`spin-trl recipes`). Commands that take settings accept every [setting](settings.md) behind
-its name: `spin-trl run quickstart --num_iterations 2 --learning_rate '[1e-3,5e-4]'`.
+ships with the package (`spin-trl recipes`). Commands that take settings accept every [setting](settings.md) after
+its name: `spin-trl run quickstart --num_iterations 2`. Separate the values of a list by spaces
+(`--loss_type sigmoid space`), and write a value for each iteration as a quoted list (`--learning_rate '[1e-3,5e-4]'`) and a
+mapping as JSON (`--column_mapping '{"question": "prompt"}'`).
 
 A command ends with 0 when it is done, with 2 for input that has to change, with 1 for a failure, and with 130 when it
-is interrupted ([Errors and exit codes](errors.md)).
+is interrupted ([Errors and exit codes](errors.md)). `spin-trl` without a command prints its help on stderr and ends with 2.
 """
 
 
@@ -73,7 +75,7 @@ def usage(name: str, parser: argparse.ArgumentParser) -> str:
 
 
 def section(name: str, parser: argparse.ArgumentParser) -> str:
-    said = parser.description
+    said = (parser.description or "").removesuffix(SETTINGS)  # the page explains it once, above
     body = (
         f"\n```text\n{said.strip()}\n```\n"
         if said and "\n  " in said

@@ -98,11 +98,16 @@ def test_the_same_directory_gives_the_same_report(tmp_path):
 
 
 def test_a_run_in_any_state_has_a_report(tmp_path):
-    """The files are added one at a time."""
+    """The files are added one at a time; one of version 0.1.0 has no marker."""
+    begun = RunDirectory(tmp_path / "begun")
+    begun.claim("continue")
+    begun.own("recipe.yaml").write_text("dataset_name: data.jsonl\n", encoding="utf-8")
+    assert "Nothing has been measured yet." in report(begun.path)
     path = tmp_path / "run"
     path.mkdir()
     (path / "recipe.yaml").write_text("dataset_name: data.jsonl\n", encoding="utf-8")
-    assert "Nothing has been measured yet." in report(path)
+    with refused(RunDirectoryError, "journal.jsonl"):
+        write_report(RunDirectory(path))
     (path / "journal.jsonl").write_text(
         '{"phase": "prepare", "stage": "data", "time": 1.0, "held_out_rows": 100}\n{"phase": "tr', encoding="utf-8"
     )

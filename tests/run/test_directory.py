@@ -119,3 +119,16 @@ def test_a_path_that_can_be_no_folder_is_refused_when_it_is_locked(tmp_path: Pat
 def test_the_home_is_that_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert RunDirectory("~/runs/a").recipe == tmp_path / "runs/a/recipe.yaml"
+
+
+def test_a_folder_without_a_run_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+    """A recipe alone makes no run; a journal does, as in version 0.1.0, and so does a marker."""
+    with refused(RunDirectoryError, tmp_path / "nowhere", "folder", "recipe.yaml"):
+        RunDirectory(tmp_path / "nowhere").check_run()
+    for add in (lambda: None, lambda: (tmp_path / "recipe.yaml").write_text("beta: 0.1", encoding="utf-8")):
+        add()
+        with refused(RunDirectoryError, tmp_path, "journal.jsonl", ".spin_trl.json", "recipe.yaml"):
+            RunDirectory(tmp_path).check_run()
+    claimed(tmp_path / "begun").check_run()
+    (tmp_path / "journal.jsonl").touch()
+    RunDirectory(tmp_path).check_run()
