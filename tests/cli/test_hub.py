@@ -84,8 +84,10 @@ def test_a_push_that_fails_says_that_the_same_command_goes_on(pushed: SimpleName
 
 
 def test_a_setting_of_a_recipe_is_none_of_a_push(pushed: SimpleNamespace, capsys: Any) -> None:
-    assert main(["push", "runs/a", "--num_iterations", "3"]) == 2
-    assert names(capsys.readouterr().err, "`--num_iterations`", "`spin-trl push --help`")
+    with pytest.raises(SystemExit) as ended:
+        main(["push", "runs/a", "--num_iterations", "3"])
+    assert ended.value.code == 2
+    assert names(capsys.readouterr().err, "spin-trl push", "--num_iterations 3")
     assert pushed.opened == []
 
 
