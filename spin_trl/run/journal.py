@@ -73,6 +73,16 @@ _SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
 )
 """Types of the values in a step's entry, besides `phase` and `stage`, that resuming a run depends on."""
 
+_NEEDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        Step.GIVEN: ("digest",),
+        Step.PREPARE: ("dataset",),
+        Step.LOST: ("lost",),
+        Step.LOWER: ("back_to", "lr_scale"),
+    }
+)
+"""Values of a step's entry, besides `phase` and `stage`, that have no default."""
+
 
 class Journal:
     """Append-only record of finished steps with their figures.
@@ -124,10 +134,10 @@ def _damage_in_words() -> Iterator[None]:
 
 def _wrong_in_entry(entry: Entry) -> str | None:
     """Return what is missing or wrong in an entry, or None."""
-    of_step = _SHAPES.get(str(entry.get("phase")), {})
-    if missing := {"phase", "stage", *of_step} - entry.keys():
+    step = str(entry.get("phase"))
+    if missing := {"phase", "stage", *_NEEDED.get(step, ())} - entry.keys():
         return f"`{min(missing)}` is missing"
-    for name, kind in {"phase": str, "stage": str, CHECKSUMS: dict, **of_step}.items():
+    for name, kind in {"phase": str, "stage": str, CHECKSUMS: dict, **_SHAPES.get(step, {})}.items():
         if name in entry and not isinstance(entry[name], kind):
             return f"`{name}` is {entry[name]!r}"
     if entry["phase"] in MADE or is_of(entry, Step.DIVERGED):

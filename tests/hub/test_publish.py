@@ -164,6 +164,7 @@ def test_licences_are_those_of_what_the_run_began_with(hub: LocalHub, tmp_path: 
     hub.model("org/base").license = "apache-2.0"
     prepare = {
         "phase": "prepare",
+        "dataset": "d0",
         "stage": "data",
         "time": 1.0,
         "origins": {"model": {"name": "org/base", "on_hub": True}},

@@ -117,7 +117,8 @@ def source(tmp_path: Path) -> RunDirectory:
         (Step.PREPARE, DATA), (Step.EVALUATE, "start"), (Step.GENERATE, "iteration-0"), (Step.TRAIN, "iteration-0"),
         (Step.EVALUATE, "iteration-0"), (Step.GATE, "iteration-0"), (Step.GENERATE, "iteration-1"),
     ):  # fmt: skip
-        journal.append(step, stage, seconds=1.0)
+        figures = {"dataset": "d0"} if step is Step.PREPARE else {}
+        journal.append(step, stage, seconds=1.0, **figures)
     return directory
 
 

@@ -109,7 +109,7 @@ def test_a_run_in_any_state_has_a_report(tmp_path):
     with refused(RunDirectoryError, "journal.jsonl"):
         write_report(RunDirectory(path))
     (path / "journal.jsonl").write_text(
-        '{"phase": "prepare", "stage": "data", "time": 1.0, "held_out_rows": 100}\n{"phase": "tr', encoding="utf-8"
+        '{"phase": "prepare", "stage": "data", "dataset": "d0", "held_out_rows": 100}\n{"phase": "tr', encoding="utf-8"
     )
     assert "Nothing has been measured yet." in report(path)
     write_run(path, record(STAGES[0], planned=3))
@@ -121,7 +121,7 @@ def test_a_run_in_any_state_has_a_report(tmp_path):
 
 
 def test_a_run_without_held_out_data_has_a_report_that_says_so(tmp_path):
-    prepare = {"phase": "prepare", "stage": "data", "time": 1.0, "held_out_rows": 0}
+    prepare = {"phase": "prepare", "stage": "data", "time": 1.0, "dataset": "d0", "held_out_rows": 0}
     train = {"phase": "train", "stage": "iteration-0", "time": 2.0, "seconds": 1.0, "steps": 3}
     path = write_run(tmp_path / "run", record(stage("iteration-0"), best="iteration-0", journal=[prepare, train]))
     (path / "iteration-0").mkdir()
@@ -258,7 +258,7 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_overwritten_loses_its_report(tmp_path):
-    prepare = {"phase": "prepare", "stage": "data", "time": 1.0}
+    prepare = {"phase": "prepare", "stage": "data", "time": 1.0, "dataset": "d0"}
     path = write_run(tmp_path / "run", record(*STAGES[:2], best="iteration-0", journal=[prepare]))
     report(path)
     RunDirectory(path).clear()
