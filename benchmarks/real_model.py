@@ -4,7 +4,8 @@ SmolLM2-135M-Instruct (weights dequantised from Q4_1) learns to write the equati
 ASDiv-A's problems stops at its lowest development NLL; from this start (θ_0), self-play and more SFT go on with the same
 rows, batch size and learning rates. Every model is measured on the 1,000 problems of SVAMP's challenge set.
 
-    PYTHONPATH=. python benchmarks/real_model.py --model FOLDER --data FOLDER sft/0 spin/0/1e-5 sft-continued/0/1e-5
+    spin-trl fetch smollm2-135m
+    PYTHONPATH=. python benchmarks/real_model.py --data FOLDER sft/0 spin/0/1e-5 sft-continued/0/1e-5
 
 The work is done in parts, `ARM/SEED` or `ARM/SEED/LEARNING_RATE`, each in its own process: `base` and `sft`, then
 `sft-continued` and the objectives, by their names in TRL (`spin` is `sigmoid`). A part that needs θ_0 of a seed has it made
@@ -28,6 +29,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from spin_trl.config.fetched import folder_of
 
 BASE, START, CONTINUED = "base", "sft", "sft-continued"
 OBJECTIVES = {"spin": "sigmoid"}
@@ -164,7 +167,10 @@ def main() -> int:
     """Play the parts that are not in the results yet; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", type=Part.parse, metavar="PART", help="ARM/SEED or ARM/SEED/LEARNING_RATE")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the pretrained model, or its GGUF file")
+    parser.add_argument(
+        "--model", type=Path, default=folder_of("smollm2-135m"),
+        help="folder of the pretrained model, or its GGUF file; by default what `spin-trl fetch smollm2-135m` got",
+    )  # fmt: skip
     parser.add_argument("--data", type=Path, required=True, help="folder with svamp/, and gsm8k/ and mbpp/ if present")
     parser.add_argument(
         "--results", type=Path, default=Path("docs/results/real-model.jsonl"), help="file of the results"
@@ -184,9 +190,14 @@ def main() -> int:
         options.rows, options.development, options.test = 16, 8, 8
         options.start_epochs, options.iterations, options.continued_epochs = 1, 1, 2
     if options.model.is_file():
-        from smollm2.weights import convert
+        from spin_trl.files import whole_folder
+        from spin_trl.models.gguf import convert_gguf
 
-        options.model = convert(options.model, options.work / "base")
+        if not (options.work / "base").exists():
+            options.work.mkdir(parents=True, exist_ok=True)
+            with whole_folder(options.work / "base") as unfinished:
+                convert_gguf(options.model, unfinished)
+        options.model = options.work / "base"
     if options.one:
         play(options.one, options)
         return 0

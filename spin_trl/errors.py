@@ -131,6 +131,10 @@ class HubError(SpinError, RuntimeError):
     """Pushing to the Hugging Face Hub, or fetching from it, failed."""
 
 
+class FetchError(SpinError, RuntimeError):
+    """A pretrained model can't be fetched from the package index, or is not the one that was expected."""
+
+
 class PlanError(InputError):
     """A run can't be planned: the model's configuration is missing, the GPU is unknown, or the model can't be analysed."""
 

@@ -1,1 +1,1 @@
-"""SmolLM2-135M-Instruct on SVAMP: weights, problems, arms and figures of `benchmarks/real_model.py`."""
+"""SmolLM2-135M-Instruct on SVAMP: problems, arms and figures of `benchmarks/real_model.py`."""

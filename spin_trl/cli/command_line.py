@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 from ..config.credentials import refuse_in_arguments
 from ..report.terminal import accept_every_character, show_log_records_plainly
-from . import benchmarks, compare, completion, hub, init, plan, preview, recipes, report, run, settings
+from . import benchmarks, compare, completion, fetch, hub, init, plan, preview, recipes, report, run, settings
 from .commands import RECIPES, SETTINGS, CommandParser
 from .failures import fail, flushed, note_run_directory
 from .versions import ShowVersions
 
-_COMMANDS = (init, preview, run, plan, compare, benchmarks, report, hub, recipes, settings, completion)
+_COMMANDS = (init, preview, run, plan, compare, benchmarks, report, hub, recipes, fetch, settings, completion)
 
 
 def run_command_line(arguments: Sequence[str] | None = None) -> int:

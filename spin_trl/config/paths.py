@@ -13,6 +13,13 @@ if TYPE_CHECKING:  # the command line starts without transformers
     from transformers import TrainingArguments
 
 
+def cache_folder() -> Path:
+    """Return the folder in which this user's cached files are kept: `spin_trl` in `XDG_CACHE_HOME`, or in `~/.cache`."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    # As the XDG specification requires, a relative path is ignored.
+    return (Path(named) if os.path.isabs(named) else Path(os.path.expanduser("~/.cache"))) / "spin_trl"
+
+
 def output_folder(args: TrainingArguments) -> Path:
     """Return `output_dir`, which the settings fill in themselves if it is left out."""
     assert args.output_dir is not None

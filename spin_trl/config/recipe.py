@@ -28,6 +28,7 @@ from .arguments import is_overridden, options_of, without_options
 from .bounds import OF_RECIPES
 from .checks import as_mapping, check_setting, shown
 from .data import DataConfig
+from .fetched import model_path
 from .iteration import SPINConfig
 from .kinds import typed
 from .loop import PER_ITERATION, SelfPlayConfig
@@ -219,7 +220,7 @@ def read_settings(
             check_setting(setting, getattr(recipe.model, setting), allowed)
     recipe.python, recipe.file = python, path
     if recipe.model.model_name_or_path is not None:
-        recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
+        recipe.model.model_name_or_path = model_path(os.path.expanduser(recipe.model.model_name_or_path))
     recipe.output_dir = recipe.args.output_dir if sets_output_dir else None
     return recipe
 

@@ -21,6 +21,7 @@ from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from trl import DPOConfig
 
 from ..config import credentials
+from ..config.fetched import model_path
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
 from ..config.paths import output_folder
@@ -87,7 +88,7 @@ class SelfPlay:
     Calling `run()` again, in this process or another, resumes the run where it was interrupted.
 
     Args:
-        model: θ_0: a Hub name, a folder, a model, or None to build a small one from `start`.
+        model: θ_0: a Hub name, a folder, the name of a fetched model, a model, or None to build a small one from `start`.
         args: settings of an iteration. For a TRL `DPOConfig`, the settings it does not have take their defaults.
         play: settings of the loop.
         train_dataset: human responses: `messages`, or `prompt` and `completion`. A `Dataset` (its format is ignored, its
@@ -108,7 +109,7 @@ class SelfPlay:
 
     Raises:
         DataError: if the data can't be used.
-        RecipeError: if an argument has the wrong type, or settings contradict each other.
+        RecipeError: if an argument has the wrong type, settings contradict each other, or the model has to be fetched first.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class SelfPlay:
         self.eval_dataset = _first_rows(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
         self.launch = launch
         self.directory = RunDirectory(play.run_dir or output_folder(args))
-        named = os.path.expanduser(whole) if isinstance(whole, str) else None
+        named = model_path(os.path.expanduser(whole)) if isinstance(whole, str) else None
         given = None if isinstance(whole, str) else whole
         refused: list[str] = []
         self.state = Run(

@@ -25,6 +25,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "card": ("--unknown",),
     "report": ("--unknown",),
     "recipes": ("--unknown",),
+    "fetch": ("--unknown",),
     "settings": ("--json", "--unknown"),
     "schema": ("--unknown",),
     "unknown": ("--unknown",),

@@ -7,7 +7,6 @@ transformers, they are derived from the code once and kept in the user's cache.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ...files import parse_json, short_digest, write_text
 from ..checks import shown
 from ..credentials import is_name
 from ..other_names import said_of
+from ..paths import cache_folder
 from .known import KnownSetting, settings_as_json
 
 LIBRARIES = ("trl", "transformers")
@@ -57,7 +57,7 @@ def every_setting(before_import: Callable[[], object] = lambda: None) -> list[Kn
     if known is not None:
         return known
     # The shipped file changes with our own settings, so its digest distinguishes caches of other versions.
-    cached = _cache_folder() / f"settings-{'-'.join(map(str, versions.values()))}-{short_digest(content)}.json"
+    cached = cache_folder() / f"settings-{'-'.join(map(str, versions.values()))}-{short_digest(content)}.json"
     try:
         known = _settings_in(cached.read_bytes(), versions)
     except OSError:
@@ -84,12 +84,6 @@ def _settings_in(content: bytes, versions: Mapping[str, str | None] | None) -> l
         return [KnownSetting.of(values) for values in found["settings"]]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def _cache_folder() -> Path:
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    # As the XDG specification requires, a relative path is ignored.
-    return (Path(named) if os.path.isabs(named) else Path(os.path.expanduser("~/.cache"))) / "spin_trl"
 
 
 def looked_up(words: Sequence[str], settings: Sequence[KnownSetting]) -> list[KnownSetting]:

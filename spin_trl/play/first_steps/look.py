@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ...config.data import DataConfig
+from ...config.fetched import model_path
 from ...counts import counted
 from ...data.bad_rows import MOST, SKIP, BadRow, BadRows, refusal_of_rows
 from ...data.columns import UNREADABLE, is_text, read_columns
@@ -132,10 +133,12 @@ def look_at_model(name: str) -> SeenModel:
 
     Raises:
         DataError: if the tokenizer can't be loaded.
+        RecipeError: if the model has to be fetched first.
     """
-    tokenizer = load_tokenizer(name, _Files())
-    adapts = is_adapter(name)
-    config = model_config_of(base_of(name) if adapts else name, _Files())
+    path = model_path(name)
+    tokenizer = load_tokenizer(path, _Files())
+    adapts = is_adapter(path)
+    config = model_config_of(base_of(path) if adapts else path, _Files())
     return SeenModel(name, config, tokenizer, adapts)
 
 
