@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -210,6 +211,6 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
     found["data and generations"] = round(
         BYTES_A_TOKEN * (2 * rows + COPIES * sum(one.sampled for one in work) + COPIES * rows * play.num_iterations)
     )
-    if not setup.is_from_scratch:
+    if not setup.is_from_scratch and not os.path.isdir(setup.recipe.model.model_name_or_path or ""):
         found["the start, in the Hub's cache"] = 2 * policy.num_parameters
     return found

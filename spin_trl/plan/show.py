@@ -19,6 +19,9 @@ from .planning import Advice, Plan
 
 GIB = 2**30
 
+SHORT_RUN = 360.0
+"""Seconds below which a run's duration is shown in seconds, because hours would be 0.0 and less."""
+
 PLAYED = ("generate", "opponent's pass", "train", "evaluate", "baseline")
 """Phases in the order of an iteration."""
 
@@ -67,12 +70,17 @@ def memory_table(plan: Plan, device: Device | None) -> Table:
 
 
 def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
-    """Return a table of hours per phase, for every stage and the whole run; equal consecutive stages share a column."""
+    """Return a table of hours per phase, for every stage and the whole run; equal consecutive stages share a column.
+
+    Short runs are shown in seconds.
+    """
+    is_short = sum(one.total for one in work) < SHORT_RUN
+    duration: Callable[[float], str] = (lambda seconds: _short(seconds, ",.0f")) if is_short else _hours
     names = [name for name in PLAYED if any(name in one.seconds for one in work)]
     played = (one for one in work if one.seconds)
     alike = itertools.groupby(played, key=lambda one: (one.steps, one.sampled, one.trained, one.seconds))
     groups = [list(group) for _, group in alike]
-    table = _table("Hours", "")
+    table = _table("Seconds" if is_short else "Hours", "")
     for group in groups:
         first, last = group[0].stage, group[-1].stage.rpartition("-")[2]
         table.add_column(first if len(group) == 1 else f"{first} to {last}, each", justify="right")
@@ -87,9 +95,9 @@ def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
     table.add_section()
     for name in names:
         # mypy knows no type for a lambda with a default.
-        add(name, lambda one, name=name: one.seconds.get(name, 0), _hours)  # type: ignore[misc]
+        add(name, lambda one, name=name: one.seconds.get(name, 0), duration)  # type: ignore[misc]
     table.add_section()
-    add("total", lambda one: one.total, _hours)
+    add("total", lambda one: one.total, duration)
     return table
 
 

@@ -104,4 +104,6 @@ def test_disk_by_hand(tmp_path):
     disk = found.disk(found.work(DEVICES["t4"]))
     assert disk["models"] == 2 * (4 * 1_081_344 + 15_000_000)
     assert "checkpoints" not in disk
-    assert disk["the start, in the Hub's cache"] == 2 * 494_032_768
+    assert "the start, in the Hub's cache" not in disk  # it is a folder
+    found.setup.recipe.model.model_name_or_path = "org/name"
+    assert found.disk(found.work(DEVICES["t4"]))["the start, in the Hub's cache"] == 2 * 494_032_768

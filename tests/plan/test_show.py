@@ -80,6 +80,16 @@ def test_iterations_that_are_alike_stand_together() -> None:
     ]
 
 
+def test_a_short_run_is_shown_in_seconds() -> None:
+    """A tiny model's hours would be 0.000."""
+    work = [Work("iteration-0", {"generate": 1.2, "train": 300}, 1000, 5000, 10)]
+    table = hours_table(plan(1, 1), work)
+    assert table.title == "Seconds"
+    assert printed(table)[3:] == [["generate", "1", "1"], ["train", "300", "300"], ["total", "301", "301"]]
+    longer = [Work("iteration-0", {"train": 360}, 1000, 5000, 10)]
+    assert hours_table(plan(1, 1), longer).title == "Hours"
+
+
 def test_every_gpu_is_shown_with_whether_it_holds_the_run() -> None:
     rows = {row[0]: row for row in printed(devices_table(plan(20, 30, "no bfloat16"), list(DEVICES.values())))}
     assert rows["t4"][2:] == ["no bfloat16", "20.0", ""]
