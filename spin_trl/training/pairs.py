@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from ..config.iteration import SPINConfig
-from ..counts import agreeing
+from ..counts import agreeing, counted
 from ..data.arrow import load_saved_rows, save_rows
 from ..data.caches import CACHES, drop_damaged, is_whole_folder, note_folder
 from ..errors import GenerationsError
@@ -20,8 +20,8 @@ from ..generation.store import Generations, Name
 
 logger = logging.getLogger(__name__)
 
-MOSTLY_IDENTICAL = 0.9
-"""Share of identical pairs above which a warning is logged, because the few pairs that differ decide everything."""
+MOSTLY_IDENTICAL = 0.5
+"""Share of identical pairs above which a warning is logged, because the other pairs alone decide the iteration."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,12 @@ def _report(counts: PairCounts) -> None:
             f"empty, {counts.truncated} truncated, {counts.identical} identical to the real response): nothing is "
             "left to train on."
         )
+    different = counts.total - counts.identical
     if counts.identical > MOSTLY_IDENTICAL * counts.total:
         logger.warning(
-            "%d of %d generated responses are identical to the real ones: the few pairs that differ decide everything, and "
-            "the model has little left to learn from this data.",
-            counts.identical,
-            counts.total,
+            "%d of %d generated responses are identical to the real ones, so %s alone decide%s the iteration. After SFT on "
+            "the same rows, SFT for fewer epochs, or self-play on prompts that SFT has not seen, leaves more to learn.",
+            *(counts.identical, counts.total, counted(different, "pair"), agreeing(different, "s", "")),
         )
     if counts.empty > counts.total / 2:
         logger.warning("%d of %d generated responses are empty.", counts.empty, counts.total)

@@ -148,7 +148,7 @@ def test_dropping_everything_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("response", "parts"),
     [
-        ([20, 30, EOS], ("1 of 1", "real")),
+        ([20, 30, EOS], ("1 of 1", "real", "0 pairs")),
         ([EOS], ("1 of 1", "empty")),
         ([40], ("1 of 1", "`max_new_tokens`", "`max_length`")),
     ],
