@@ -140,7 +140,8 @@ def test_jobs_behind_a_failure_do_nothing(slurm: Path, tmp_path: Path) -> None:
     done = submit("no-such-recipe", str(tmp_path / "run"), "1")
     assert done.returncode == 0
     assert not (slurm / "succeeded").exists()
-    assert (slurm / "output").read_text(encoding="utf-8").count("'no-such-recipe'") == 1
+    lines = (slurm / "output").read_text(encoding="utf-8").splitlines()
+    assert len([line for line in lines if line.startswith("spin-trl: ") and "'no-such-recipe'" in line]) == 1
 
 
 def test_a_push_that_fails_holds_no_phase_up(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
