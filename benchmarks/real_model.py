@@ -17,8 +17,6 @@ skipped. The data are SVAMP's published files (`svamp/train.csv`, `svamp/test.cs
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import platform
 import subprocess
 import sys
@@ -30,6 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gpu_checks.check import append, read
 from spin_trl.config.fetched import folder_of
 
 BASE, START, CONTINUED = "base", "sft", "sft-continued"
@@ -76,9 +75,7 @@ class Part:
 
 def done(results: Path, part: Part, tiny: bool) -> bool:
     """Return whether the results hold the last line of a part."""
-    if not results.exists():
-        return False
-    lines = (json.loads(line) for line in results.read_text(encoding="utf-8").splitlines())
+    lines = read(results)
     return any(line["part"] == part.name and line["last"] and line.get("tiny", False) == tiny for line in lines)
 
 
@@ -138,15 +135,6 @@ def play(part: Part, options: argparse.Namespace) -> None:
             report(loaded(model), iteration, iteration == sizes.iterations, **told)
 
 
-def append(results: Path, line: dict[str, Any]) -> None:
-    """Append a line to the results; it is on disk when this returns."""
-    results.parent.mkdir(parents=True, exist_ok=True)
-    with results.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def launch(parts: Sequence[Part], arguments: Sequence[str], options: argparse.Namespace) -> bool:
     """Play parts in processes of their own, so many at a time; return whether all succeeded."""
 
@@ -186,6 +174,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="a few rows: does everything run?")
     parser.add_argument("--one", type=Part.parse, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.results.parent.mkdir(parents=True, exist_ok=True)
     if options.tiny:
         options.rows, options.development, options.test = 16, 8, 8
         options.start_epochs, options.iterations, options.continued_epochs = 1, 1, 2

@@ -18,6 +18,7 @@ from datasets import Dataset
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.evaluation.scorers.equation import equation_value
+from spin_trl.generation.answer import micro_batches
 from spin_trl.generation.engine import Sampling, engine_of
 from spin_trl.models.logps import response_logps
 
@@ -81,7 +82,6 @@ def measure(
         file. For every task of retention the mean NLL per token of its answers.
     """
     template = PairTemplate(tokenizer)
-    was_training = model.training
     model.eval()
     parts = {"development": tasks.development, "test": tasks.test}
     found: dict[str, Any] = {name: _on(model, template, problems, autocast) for name, problems in parts.items()}
@@ -92,7 +92,6 @@ def measure(
     for name, rows in tasks.retention.items():
         prepared = prepare(Dataset.from_list(rows), template, max_length=1024)
         found[f"{name}_nll"] = round(_nll(prepared, _logps(model, template, prepared, autocast, 25)), 4)
-    model.train(was_training)
     return found
 
 
@@ -100,13 +99,12 @@ def _on(model: Any, template: PairTemplate, problems: Sequence[Problem], autocas
     rows = prepare(Dataset.from_list(as_rows(problems)), template)
     prompts = rows["prompt_ids"]
     engine = engine_of("transformers")(model, template.eos_ids, template.tokenizer.pad_token_id, autocast)
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     marks = [""] * len(prompts)
-    for start in range(0, len(order), LIMIT.batch_size):
-        batch = order[start : start + LIMIT.batch_size]
-        for row, answer in zip(batch, engine.generate([prompts[row] for row in batch], LIMIT, 0), strict=True):
+    for batch in micro_batches([len(prompt) for prompt in prompts], LIMIT.num_generations, LIMIT.batch_size):
+        answers = engine.generate([prompts[task.row] for task in batch], LIMIT, 0)
+        for task, answer in zip(batch, answers, strict=True):
             text = str(template.tokenizer.decode(answer.ids, skip_special_tokens=True))
-            marks[row] = "01"[equation_value(text) == equation_value(problems[row].equation)]
+            marks[task.row] = "01"[equation_value(text) == equation_value(problems[task.row].equation)]
     logps = _logps(model, template, rows, autocast, 250)
     return {
         "accuracy": 100 * marks.count("1") / len(marks),
