@@ -285,7 +285,7 @@ def _of_type(kind: pa.DataType, *cells: Any) -> Callable[[], pa.Table]:
 
 
 def _described(**metadata: str) -> Callable[[], pa.Table]:
-    return lambda: pa.table({"prompt": ["a"], "completion": ["b"]}).replace_schema_metadata(metadata)
+    return lambda: PLAIN_TABLE.replace_schema_metadata(metadata)
 
 
 ODD_TABLES: tuple[Callable[[], pa.Table], ...] = (
@@ -322,12 +322,16 @@ ODD_TABLES: tuple[Callable[[], pa.Table], ...] = (
 )  # fmt: skip
 
 
+PLAIN_TABLE = pa.table({"prompt": ["a"], "completion": ["b"]})
+"""A table that is written in place of one that Arrow can't write."""
+
+
 def _parquet(rng: Random, rows: Rows | pa.Table) -> bytes:
     file = io.BytesIO()
     try:
         pq.write_table(_arrow_table(rows), file)
     except (pa.ArrowException, OverflowError):
-        pq.write_table(pa.table({"prompt": ["a"], "completion": ["b"]}), file)
+        pq.write_table(PLAIN_TABLE, file)
     return file.getvalue()
 
 
@@ -336,7 +340,7 @@ def _arrow(rng: Random, rows: Rows | pa.Table) -> bytes:
     try:
         return _written(table, new)
     except pa.ArrowException:  # nested too deeply for Arrow to write
-        return _written(pa.table({"prompt": ["a"], "completion": ["b"]}), new)
+        return _written(PLAIN_TABLE, new)
 
 
 def _written(table: pa.Table, new: Callable[..., Any]) -> bytes:
