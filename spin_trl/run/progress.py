@@ -128,7 +128,7 @@ def seconds_left_of_run(
     """
     took: dict[str, dict[int, float]] = {}
     for entry in entries:
-        if entry["phase"] not in MADE or (stage := Stage(entry["stage"])).is_start:
+        if entry["phase"] not in MADE or (stage := Stage(entry["stage"])).iteration < 0:
             continue
         of_phase = took.setdefault(entry["phase"] if stage.arm == SELF_PLAY else "baseline", {})
         of_phase[stage.iteration] = of_phase.get(stage.iteration, 0.0) + entry["seconds"]
