@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..config.sft import check_sft_args, sft_epochs, sft_steps
 from .devices import Speed
 from .memory import MemoryPlan, kept_by, state_bytes
 from .model import PlannedModel
@@ -94,8 +95,11 @@ class Hours:
         self.read_by_row = memory.cache_bytes_per_token * (self.lengths.prompt + self.lengths.generated / 2)
         setup = self.setup
         # Forward, backward for activations, and for weights if they are trained; forward again with checkpointing.
-        self.passes = (2.0 if setup.peft is not None else 3.0) + setup.checkpointing
+        self.passes = self._passes(setup.peft is not None)
         self.longest_of = functools.cache(self.lengths.longest_of)
+
+    def _passes(self, has_adapter: bool) -> float:
+        return (2.0 if has_adapter else 3.0) + self.setup.checkpointing
 
     def work(self, speed: Speed) -> list[Work]:
         """Return the work of the start and all iterations, on all processes together, given the speed of one device."""
@@ -107,13 +111,28 @@ class Hours:
         if self.setup.is_from_scratch:
             rows = self.lengths.num_rows * self.setup.recipe.start.start_num_epochs
             seconds["train"] = self._supervised(rows, speed)
-        if self.lengths.num_held_out:
-            seconds["evaluate"] = self._evaluate(0, speed)
+        elif self.setup.sft_first:
+            seconds["train"] = self._sft_first(speed)
+        if self.lengths.num_held_out:  # with SFT first, the base is evaluated as well
+            seconds["evaluate"] = self._evaluate(0, speed) * (2 if self.setup.sft_first else 1)
         return Work("start", seconds)
+
+    def _sft_first(self, speed: Speed) -> float:
+        """Return the seconds of SFT first, with its measurements of the held-out NLL."""
+        setup, play, lengths = self.setup, self.setup.play, self.lengths
+        of_sft, processes = setup.of_sft(), setup.num_processes
+        seen = max(round(play.sft_share * lengths.num_rows), 1)
+        steps = sft_steps(setup.args, play, seen, processes)
+        rows = steps * of_sft.args.per_device_train_batch_size * of_sft.args.gradient_accumulation_steps * processes
+        every = check_sft_args(play.sft_args).get("eval_steps") or steps / max(sft_epochs(play), 1)
+        row = lengths.prompt + lengths.real
+        measured = PADDING * math.floor(steps / max(every, 1)) * lengths.num_held_out
+        trained = self._supervised(rows, speed) * self._passes(of_sft.peft is not None) / self.passes
+        return trained + self._computed(self.costs.forward(measured * row, measured * lengths.real, row), speed)
 
     def _iteration(self, t: int, speed: Speed) -> Work:
         setup, lengths, args, play = self.setup, self.lengths, self.setup.args, self.setup.play
-        responses = lengths.num_rows * args.num_generations
+        responses = setup.self_play_rows(lengths.num_rows) * args.num_generations
         pairs = responses * (1 + min(play.history, t))
         steps = math.ceil(pairs * setup.of_iteration("num_train_epochs", t) / setup.pairs_per_step)
         if args.max_steps > 0:
@@ -150,10 +169,10 @@ class Hours:
         return self._computed(operations, speed)
 
     def _supervised(self, rows: float, speed: Speed) -> float:
-        """Return the seconds of supervised training, which computes logits for all tokens of a row."""
+        """Return the seconds of supervised training, which computes logits at the tokens of responses."""
         row = self.lengths.prompt + self.lengths.real
         tokens = PADDING * rows * row
-        return self._trained(tokens, self.passes * self.costs.forward(tokens, tokens, row), speed)
+        return self._trained(tokens, self.passes * self.costs.forward(tokens, rows * self.lengths.real, row), speed)
 
     def _evaluate(self, players: int, speed: Speed) -> float:
         """Return the seconds of responding to held-out prompts, once or twice, and scoring real and generated responses."""
@@ -191,10 +210,11 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
     adapter = 4 * policy.num_trainable
     is_merged = setup.peft is not None and play.lora_opponent == "merge"
     model = (whole if setup.peft is None or is_merged else adapter) + TOKENIZER
+    of_start = (whole if setup.sft_peft is None or setup.peft is None else adapter) + TOKENIZER
     # In addition to the newest models, the best one is kept, and the one being trained is there too.
     kept = play.num_iterations if play.keep_iterations is None else min(play.keep_iterations + 2, play.num_iterations)
     arms = len(play.baseline_label_smoothing) * play.num_iterations if play.baseline else 0
-    found = {"models": (kept + arms + setup.is_from_scratch) * model}
+    found = {"models": (kept + arms + setup.is_from_scratch) * model + setup.sft_first * of_start}
     if setup.sharding.is_sharded:  # in float32, with its optimiser
         checkpoint = whole + round(4 * (1 + kept_by(optim).states) * policy.num_trainable)
     else:

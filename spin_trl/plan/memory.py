@@ -170,9 +170,8 @@ class MemoryPlan:
         """
         setup, args = self.setup, self.setup.args
         size, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
-        start = setup.recipe.start.start_batch_size
         found: dict[str, tuple[bool, Callable[[], dict[str, int]]]] = {
-            "start": (setup.is_from_scratch, lambda: self._supervised(longest, start, 1)),
+            "start": (setup.makes_start, lambda: self._start(longest)),
             "generate": (True, lambda: self._answer(self._at_once(self.lengths.num_rows * args.num_generations))),
             "opponent's pass": (setup.opponent_is_precomputed, lambda: self._opponent(longest)),
             "train": (True, lambda: self._train(longest)),
@@ -200,8 +199,17 @@ class MemoryPlan:
         play = functools.partial(training, self.policy, pairs, shared=self.shares_prompts(longest=longest))
         return self._stepped(play, args.gradient_accumulation_steps)
 
+    def _start(self, longest: bool) -> dict[str, int]:
+        """Return the parts of training the start: from scratch, or with SFT first, perhaps with another adapter."""
+        if self.setup.is_from_scratch:
+            return self._supervised(longest, self.setup.recipe.start.start_batch_size, 1)
+        setup = self.setup.of_sft()
+        args = setup.args
+        memory = self if setup.peft == self.setup.peft else MemoryPlan(setup, self.lengths)
+        return memory._supervised(longest, args.per_device_train_batch_size, args.gradient_accumulation_steps)
+
     def _supervised(self, longest: bool, batch_size: int, accumulation: int) -> dict[str, int]:
-        rows = [pair.prompt + pair.responses[0] for pair in self._micro_batch(batch_size, longest=longest)]
+        rows = self._micro_batch(batch_size, longest=longest)
         smoothings = [self.setup.recipe.start.start_label_smoothing, *self.setup.play.baseline_label_smoothing]
         play = functools.partial(supervised, self.policy, rows, smoothing=any(smoothings))
         return self._stepped(play, accumulation, frozen=False)

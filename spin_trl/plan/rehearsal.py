@@ -85,27 +85,31 @@ def scoring(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool) 
         return Peak(live.peak, head)
 
 
-def supervised(model: PlannedModel, rows: Sequence[int], *, smoothing: bool, keep_gradients: bool = True) -> Peak:
-    """Play the forward and backward pass of a supervised micro-batch, which computes all logits, as Trainer does.
+def supervised(
+    model: PlannedModel, rows: Sequence[PairLengths], *, smoothing: bool, keep_gradients: bool = True
+) -> Peak:
+    """Play the forward and backward pass of a micro-batch of SFTTrainer, whose head computes the logits in tiles.
 
     Args:
         model: model to train.
-        rows: number of tokens of every row.
-        smoothing: whether labels are smoothed, for which Trainer computes all log-probabilities.
+        rows: prompts and real responses of the micro-batch.
+        smoothing: whether labels are smoothed, for which SFTTrainer computes all logits and log-probabilities.
         keep_gradients: as in [`training`].
     """
-    ids = torch.zeros(len(rows), max(rows), dtype=torch.long)
+    batch = _Batch([PairLengths(row.prompt, row.responses[:1]) for row in rows], shared=False)
     with _played(model, backward=True, keep_gradients=keep_gradients) as live:
         with _autocast(model):
-            output = model.model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, use_cache=False)
-            loss = output.loss
             if smoothing:
-                scores = -torch.nn.functional.log_softmax(output.logits[..., :-1, :], dim=-1)
-                loss = scores.sum(dim=-1, dtype=torch.float32).mean() + scores[..., :1].mean()
-                del scores
-            del output
+                scores = -torch.nn.functional.log_softmax(
+                    model.model(**batch.rows, use_cache=False).logits[..., :-1, :], dim=-1
+                )
+                loss, head = scores.sum(dim=-1, dtype=torch.float32).mean() + scores[..., :1].mean(), 0
+            else:
+                scores, head = _log_probs(model, batch)
+                loss = scores.sum()
+            del scores
         loss.backward()
-        return Peak(live.peak)
+        return Peak(live.peak, head)
 
 
 def prefill(model: PlannedModel, num_prompts: int, length: int) -> Peak:

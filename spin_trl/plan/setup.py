@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from trl import get_quantization_config
 
 from ..config.loop import iteration_settings
 from ..config.recipe import Recipe
+from ..config.sft import SFT_FIRST, check_sft_args
 from ..counts import counted
 from ..errors import PlanError, message_of
 from ..models.adapters import base_of, is_adapter, load_adapter_config, peft_config_of
@@ -114,6 +116,8 @@ class Setup:
         args, play: the recipe's settings of an iteration, and of the loop.
         config: configuration of the model.
         is_from_scratch: whether θ_0 is built and trained by the run itself.
+        sft_first: whether θ_0 is trained from the given model with SFT.
+        sft_peft: adapter that SFT first trains, or None for full fine-tuning.
         peft: adapter to train, or None for full fine-tuning.
         starts_from_adapter: whether θ_0 is already an adapter.
         keeps_adapter: whether the opponent is a frozen copy of the adapter in some iteration.
@@ -139,8 +143,9 @@ class Setup:
         self.args, self.play = args, play = recipe.args, recipe.play
         name = recipe.model.model_name_or_path
         init = args.model_kwargs
-        self.is_from_scratch = name is None
+        self.is_from_scratch, self.sft_first = name is None, play.start == SFT_FIRST
         self.peft = peft_config_of(recipe.model)
+        self.sft_peft = peft_config_of(recipe.model, use_peft=play.sft_use_peft) if self.sft_first else None
         self.starts_from_adapter = False
         if name is None:
             vocabulary = vocab_size or recipe.start.start_vocab_size
@@ -150,10 +155,11 @@ class Setup:
             if is_adapter(name):
                 self.starts_from_adapter, self.peft = True, load_adapter_config(name)
                 self.peft.inference_mode = False
+                self.sft_peft = self.peft if self.sft_first else None
                 name, kwargs = base_of(name), {}
             self.config = _model_config(name, trust_remote_code=args.trust_remote_code, **kwargs)
         later = play.num_iterations > 1 and play.lora_opponent == "adapter"
-        self.keeps_adapter = self.peft is not None and (later or self.starts_from_adapter)
+        self.keeps_adapter = self.peft is not None and (later or self.starts_from_adapter or self.sft_peft is not None)
         self.quantization = get_quantization_config(recipe.model)
         dtype = init.get("dtype", "float32")
         if dtype == "auto" or dtype is None:
@@ -175,6 +181,26 @@ class Setup:
         )
         self.num_processes = sharding.num_processes
         self.pairs_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.num_processes
+
+    @property
+    def makes_start(self) -> bool:
+        """Whether the run trains θ_0, from scratch or with SFT first."""
+        return self.is_from_scratch or self.sft_first
+
+    def self_play_rows(self, rows: int) -> int:
+        """Return how many of a number of rows self-play uses (`self_play_prompts`)."""
+        share = {"all": 1.0, "seen": self.play.sft_share, "unseen": 1 - self.play.sft_share}
+        return max(round(share[self.play.self_play_prompts] * rows), 1) if self.sft_first else rows
+
+    def of_sft(self) -> Setup:
+        """Return the setup of SFT first: its adapter and its settings."""
+        setup = copy.copy(self)
+        setup.peft, setup.keeps_adapter = self.sft_peft, False
+        setup.args = copy.copy(self.args)
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "optim"):
+            setattr(setup.args, name, check_sft_args(self.play.sft_args).get(name, getattr(self.args, name)))
+        setup.optim = str(getattr(setup.args.optim, "value", setup.args.optim))
+        return setup
 
     def of_iteration(self, name: str, iteration: int) -> float:
         """Return a setting that may differ by iteration."""

@@ -84,6 +84,11 @@ def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
             for value in (first.get("loss"), last.get("loss"), last.get("rewards/margins"))
         )
         return f"{line}; loss {before:.4f} -> {after:.4f}, margin {margin:.3f}"
+    if entry["phase"] == Step.TRAIN and "rows" in entry:
+        line = f"{where}: SFT, {counted(entry['steps'], 'step')} on {counted(entry['rows'], 'row')} in {seconds:.0f} s"
+        found = {step: nll for step, _, nll in entry.get("points", ())}
+        best = entry.get("best_step")
+        return f"{line}; best at step {best}, NLL {found[best]:.4f} per token" if best in found else line
     if entry["phase"] == Step.EVALUATE:
         nll = f"NLL {entry['nll']:.4f} per token" if "nll" in entry else "the logits are NaN: training diverged,"
         return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"

@@ -107,3 +107,16 @@ def test_disk_by_hand(tmp_path):
     assert "the start, in the Hub's cache" not in disk  # it is a folder
     found.setup.recipe.model.model_name_or_path = "org/name"
     assert found.disk(found.work(DEVICES["t4"]))["the start, in the Hub's cache"] == 2 * 494_032_768
+
+
+def test_sft_first_by_hand(tmp_path):
+    """627 rows are trained on, half of the prompts by SFT: 314 rows in batches of 2 are 157 steps an epoch, for two epochs;
+    self-play has the other 314 or 313. The base is evaluated as well as the start."""
+    found, work = works(tmp_path, start="sft", sft_share=0.5, self_play_prompts="unseen", sft_num_train_epochs=2)
+    without, plain = works(tmp_path, start="given")
+    assert work[0].seconds["evaluate"] == pytest.approx(2 * plain[0].seconds["evaluate"])
+    assert "train" not in plain[0].seconds
+    assert work[1].sampled == pytest.approx(plain[1].sampled / 2, rel=0.01)
+    once = works(tmp_path, start="sft", sft_share=0.5, sft_num_train_epochs=1)[1][0].seconds["train"]
+    assert work[0].seconds["train"] == pytest.approx(2 * once, rel=0.05)
+    assert found.disk(work)["models"] > without.disk(plain)["models"]

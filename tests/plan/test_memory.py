@@ -98,11 +98,27 @@ def test_the_opponent_of_an_adapter_is_a_second_one(tmp_path):
     assert phase(one, "train").parts["adapters"] == phase(found, "generate").parts["adapters"]
 
 
-def test_a_supervised_arm_holds_all_logits(tmp_path):
-    """Trainer computes them for every token: 8 rows of 256 tokens, a vocabulary of 20,000, at least twice in float32."""
-    found = plan(tmp_path, small(vocab_size=20_000), baseline="sft", per_device_train_batch_size=8)
-    assert phase(found, "baseline").total > 2 * 4 * 8 * 256 * 20_000
-    assert phase(found, "train").total < phase(found, "baseline").total
+def test_a_smoothed_supervised_arm_holds_all_logits(tmp_path):
+    """SFTTrainer then computes them for every token: 8 rows of 256 tokens, a vocabulary of 20,000, at least twice in
+    float32. Without smoothing it computes them in tiles, and holds one response of a pair, not two."""
+    settings = {"baseline": "sft", "per_device_train_batch_size": 8}
+    smoothed = plan(tmp_path, small(vocab_size=20_000), **settings, baseline_label_smoothing=[0.1])
+    assert phase(smoothed, "baseline").total > 2 * 4 * 8 * 256 * 20_000
+    (tmp_path / "b").mkdir()
+    plain = plan(tmp_path / "b", small(vocab_size=20_000), **settings)
+    assert phase(plain, "baseline").total < phase(plain, "train").total < phase(smoothed, "baseline").total
+
+
+def test_sft_first_may_train_another_adapter_than_self_play(tmp_path):
+    """Full SFT holds optimiser states for all weights, two in float32; an adapter's are far smaller."""
+    full = plan(tmp_path, small(), start="sft", use_peft=True, sft_use_peft=False)
+    weights = phase(full, "start").parts["weights"]
+    assert phase(full, "start").parts["optimiser"] == pytest.approx(2 * weights, rel=0.01)
+    assert phase(full, "train").parts["optimiser"] < 0.2 * weights
+    (tmp_path / "b").mkdir()
+    adapted = plan(tmp_path / "b", small(), start="sft", use_peft=True)
+    assert phase(adapted, "start").parts["optimiser"] < 0.2 * weights
+    assert phase(adapted, "train").parts["adapters"] == 2 * phase(adapted, "generate").parts["adapters"]
 
 
 def test_reference_free_losses_have_no_pass_of_the_opponent(tmp_path):

@@ -38,7 +38,8 @@ def test_a_few_layers_say_what_all_of_them_take(monkeypatch, settings):
         return [
             rehearsal.training(model, PAIRS, shared=True),
             rehearsal.training(model, PAIRS, shared=False, keep_gradients=False),
-            rehearsal.supervised(model, [20, 30], smoothing=True),
+            rehearsal.supervised(model, PAIRS, smoothing=True),
+            rehearsal.supervised(model, PAIRS, smoothing=False),
             rehearsal.scoring(model, PAIRS, shared=True),
             rehearsal.prefill(model, 3, 50),
         ]
