@@ -42,7 +42,7 @@ from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
 from ..run.journal import MADE, Step
 from ..run.objects import best_stage
-from ..run.run import LAUNCHED, Run
+from ..run.run import LAUNCHED, Run, permission_of
 from ..run.settings import freeze, python_settings, renew
 from ..run.stage import START, Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
@@ -52,7 +52,7 @@ from .gate import Verdict, deliver_best, judge, settle
 from .given import keep_given
 from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
-from .prepare import check_human_responses, prepare_data
+from .prepare import check_human_responses, check_scorer_columns, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import check_same_start, is_same_start, point_adapters_at_start
 from .trackers import track
@@ -98,8 +98,8 @@ class SelfPlay:
         peft_config: PEFT configuration, such as LoRA's; None for full fine-tuning.
         quantization_config: how the base model is quantised when it is loaded.
         start: how θ_0 is built if `model` is None.
-        scorer: function of the prompt, the real and the generated text of a held-out prompt; or one or several names, as in
-            a recipe.
+        scorer: function of the prompt, the real and the generated text of a held-out prompt, whose further parameters are
+            columns of its row; or one or several names, as in a recipe.
         launch: function that runs a phase; by default it runs in this process.
         settings: all settings as a recipe, if the run comes from one.
         sources: names of the data under a recipe's keys (`dataset_name`, ...), for the cards.
@@ -156,12 +156,13 @@ class SelfPlay:
             start=start or StartConfig(),
             peft_config=peft_config,
             quantization_config=quantization_config,
-            scorer=noted(refused, lambda: _scorer(scorer)),
+            scorer=noted(refused, lambda: _scorer(scorer, play)),
             processing_class=processing_class,
             given=given,
             sources=sources or {},
             refused=refused,
         )
+        check_scorer_columns(self.state, self.train_dataset, self.eval_dataset)
         self._settings = settings or python_settings(self.state)
         self._recipe = Path(recipe) if recipe is not None else None
         self._trust_run = trust_run
@@ -380,7 +381,7 @@ class SelfPlay:
         self.directory.own(JOURNAL)
 
 
-def _scorer(scorer: Any) -> Scorer | None:
+def _scorer(scorer: Any, play: SelfPlayConfig) -> Scorer | None:
     """Return the scorer that was passed, either as a function or by the names used in recipes."""
     names = [scorer] if isinstance(scorer, str) else scorer
     if not isinstance(names, Sequence):
@@ -389,7 +390,7 @@ def _scorer(scorer: Any) -> Scorer | None:
     unnamed = next((one for one in names if not isinstance(one, str)), None)
     if unnamed is not None or not names:
         raise RecipeError(f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function.")
-    return scorer_of(names)
+    return scorer_of(names, permission_of(play))
 
 
 def _first_rows(dataset: Dataset, count: int) -> Dataset:

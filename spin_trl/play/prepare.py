@@ -18,6 +18,7 @@ from ..data.arrow import save_rows
 from ..data.bad_rows import BadRows
 from ..data.columns import is_sft
 from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
+from ..data.kept_columns import with_kept_columns
 from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..data.unused import not_sft
@@ -126,6 +127,7 @@ def _prepare(
             keys=known_keys,
             name=name,
             bad_rows=BadRows(run.args.bad_rows, run.args.bad_rows_max),
+            also_used=run.scorer_columns.named,
             **encoding(run.args),
         )
 
@@ -135,6 +137,9 @@ def _prepare(
     refuse_unplayable(against_rows(run, (rows, held_out_rows)), DataError)
     for remark in news:
         logger.warning("%s", remark)
+    source, source_keys = (train, keys) if held_out is None else (held_out, None)
+    scored = run.scorer_columns.among(source.column_names)
+    held_out_rows = with_kept_columns(held_out_rows, source, scored, source_keys)
     held_out_notes = _counts(others[0]) if others else {}
     run.directory.own("data")
     files: dict[str, Any] = {}
@@ -173,6 +178,22 @@ def check_human_responses(dataset: Dataset) -> None:
         raise DataError(
             f"Self-play needs prompts with human responses. {not_sft(dataset)} Use SPINTrainer for ready-made pairs "
             "(`chosen` and `rejected`): they leave nothing to iterate."
+        )
+
+
+def check_scorer_columns(run: Run, train: Dataset, held_out: Dataset | None) -> None:
+    """Raise if the data to evaluate on lacks a column that the scorer can't do without.
+
+    Raises:
+        DataError: if a column is missing; the message names it.
+    """
+    scored = train if held_out is None else held_out
+    missing = sorted(run.scorer_columns.required - set(scored.column_names))
+    if missing and (held_out is not None or run.play.held_out_fraction):
+        columns = ", ".join(f"`{name}`" for name in missing)
+        raise DataError(
+            f"The scorer needs {columns} of each held-out row, but the columns are {scored.column_names}. If a column has "
+            f"another name, set `column_mapping`, like {{name: {missing[0]}}}."
         )
 
 

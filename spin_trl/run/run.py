@@ -23,7 +23,7 @@ from ..data.arrow import load_saved_rows
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, RunDirectoryError, nearest, noted
-from ..evaluation.scoring import Scorer, scorer_of
+from ..evaluation.scoring import Permission, Scorer, ScorerColumns, columns_of, scorer_of
 from ..files import definition_of
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
@@ -81,7 +81,7 @@ class Run:
         self.progress = Progress(file=self.directory.progress if is_told else None)
         names = self.play.scorer
         if self.scorer is None and names is not None:
-            self.scorer = noted(self.refused, lambda: scorer_of(names))
+            self.scorer = noted(self.refused, lambda: scorer_of(names, permission_of(self.play)))
         noted(self.refused, lambda: check_losses(self.args.losses))
         self.refused += self._against_objective()
 
@@ -93,6 +93,11 @@ class Run:
         for objective, settings in args.objectives:
             found += objective.against_length(settings, play.num_iterations, play.smoke)
         return found
+
+    @property
+    def scorer_columns(self) -> ScorerColumns:
+        """The columns of the held-out data that the scorer takes."""
+        return ScorerColumns() if self.scorer is None else columns_of(self.scorer)
 
     @property
     def start_model(self) -> str:
@@ -180,6 +185,11 @@ class Run:
             where = {"device": device_name(state.device), "processes": state.num_processes}
             self.journal.append(step, stage, **figures, **(where if "seconds" in figures else {}))
         state.wait_for_everyone()
+
+
+def permission_of(play: SelfPlayConfig) -> Permission:
+    """Return what the settings of a loop allow to scorers."""
+    return Permission(play.allow_generated_code, play.allow_unisolated_code)
 
 
 def stages_with_model(run: Run) -> list[Stage]:
