@@ -103,12 +103,13 @@ def probe() -> Isolation:
         found, missing = dict[str, Found](), dict[str, str]()
 
         def attempt(layers: list[str]) -> Found:
-            (seen,) = Room(layers).play({LOOK_AROUND: outside.name}).lines
-            if not (seen["imports"] and seen["writes_inside"]):
-                raise IsolationError(
-                    layers[-1], "with it, Python's standard library or the work folder is out of reach"
-                )
-            return dict(seen)
+            lines = Room(layers).play({LOOK_AROUND: outside.name}).lines
+            if not lines:
+                raise IsolationError(layers[-1], "a harmless program did not end in time")
+            if not (lines[0]["imports"] and lines[0]["writes_inside"]):
+                reason = "with it, Python's standard library or the work folder is out of reach"
+                raise IsolationError(layers[-1], reason)
+            return dict(lines[0])
 
         for alone in (NAMESPACES, LANDLOCK):
             try:
