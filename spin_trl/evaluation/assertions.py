@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from .isolation.plain_values import NotPlainError, decode
-from .isolation.program import CHECK, RUN, VALUE
+from .isolation.program import StepKind
 
 _UNKNOWN = object()
 
 
 @dataclass(frozen=True)
-class Step:
+class Statement:
     """A statement of a row's tests.
 
     Attributes:
-        kind: [`program.VALUE`] for an assertion that is compared here, [`program.CHECK`] for one that is checked where the
-            code runs, [`program.RUN`] for another statement.
+        kind: `VALUE` for an assertion that is compared here, `CHECK` for one that is checked where the code runs, `RUN` for
+            another statement.
         source: source that the generated code's process gets: for an assertion that is compared here, the expression alone.
         expected: value that the expression should have.
         is_shown: whether the prompt contains the assertion.
     """
 
-    kind: str
+    kind: StepKind
     source: str
     expected: Any = None
     is_shown: bool = False
@@ -37,11 +37,11 @@ class Step:
     @property
     def is_assertion(self) -> bool:
         """Whether it is an assertion."""
-        return self.kind != RUN
+        return self.kind != StepKind.RUN
 
     def holds(self, sent: Mapping[str, Any]) -> bool:
         """Return whether the assertion holds, from what a process sent about it, which may be of any form."""
-        if self.kind == CHECK:
+        if self.kind == StepKind.CHECK:
             return sent.get("holds") is True
         if "value" not in sent:
             return False
@@ -57,7 +57,7 @@ class Step:
             return False
 
 
-def read_steps(texts: Iterable[str], prompt: str) -> list[Step]:
+def read_steps(texts: Iterable[str], prompt: str) -> list[Statement]:
     """Return the statements of a row's tests, in order.
 
     Args:
@@ -75,18 +75,18 @@ def read_steps(texts: Iterable[str], prompt: str) -> list[Step]:
     return found
 
 
-def _step(statement: ast.stmt, whole: str, shown: str) -> Step:
+def _step(statement: ast.stmt, whole: str, shown: str) -> Statement:
     source = ast.unparse(statement)
     if not isinstance(statement, ast.Assert):
-        return Step(RUN, source)
+        return Statement(StepKind.RUN, source)
     test = statement.test
     is_shown = _squeezed(f"assert {ast.get_source_segment(whole, test)}") in shown
     if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
         for expression, other in ((test.left, test.comparators[0]), (test.comparators[0], test.left)):
             expected = _literal(other)
             if expected is not _UNKNOWN and any(isinstance(node, ast.Call) for node in ast.walk(expression)):
-                return Step(VALUE, ast.unparse(expression), expected, is_shown)
-    return Step(CHECK, source, is_shown=is_shown)
+                return Statement(StepKind.VALUE, ast.unparse(expression), expected, is_shown)
+    return Statement(StepKind.CHECK, source, is_shown=is_shown)
 
 
 def _literal(node: ast.expr) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 from ..data.functions import place_of, resolve_function
 from ..errors import RecipeError, message_of, nearest
 from . import scorers
-from .isolation.probe import probe
+from .isolation.probe import probe_layers
 from .isolation.room import IsolationError, Room
 
 Score = float | Mapping[str, float]
@@ -31,7 +31,7 @@ Score = float | Mapping[str, float]
 Scorer = Callable[..., Score]
 """A function called with the texts of a prompt, its real response and a generated one, and with columns by name."""
 
-_TEXTS = 3
+_NUMBER_OF_TEXTS = 3
 """Number of texts that every scorer is called with."""
 
 
@@ -60,7 +60,7 @@ class Permission:
             raise RecipeError(
                 f"`scorer: {scorer}` runs code that the model writes. To allow that, set `allow_generated_code: true`."
             )
-        return probe().room(allow_unisolated=self.unisolated_code)
+        return probe_layers().room(allow_unisolated=self.unisolated_code)
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def columns_of(scorer: Scorer) -> ScorerColumns:
     except (TypeError, ValueError):  # a function written in C
         return ScorerColumns()
     by_place = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    texts = frozenset(one.name for one in by_place[:_TEXTS])
-    columns = [*by_place[_TEXTS:], *(one for one in parameters if one.kind == one.KEYWORD_ONLY)]
+    texts = frozenset(one.name for one in by_place[:_NUMBER_OF_TEXTS])
+    columns = [*by_place[_NUMBER_OF_TEXTS:], *(one for one in parameters if one.kind == one.KEYWORD_ONLY)]
     required = frozenset(one.name for one in columns if one.default is one.empty)
     takes_all = any(one.kind == one.VAR_KEYWORD for one in parameters)
     return ScorerColumns(required, frozenset(one.name for one in columns) - required, texts if takes_all else None)

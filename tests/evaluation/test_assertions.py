@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from spin_trl.evaluation.assertions import Step, read_steps
+from spin_trl.evaluation.assertions import Statement, read_steps
 from spin_trl.evaluation.isolation.plain_values import encode
-from spin_trl.evaluation.isolation.program import CHECK, RUN, VALUE
+from spin_trl.evaluation.isolation.program import StepKind
 
 
-def only_step(text: str, prompt: str = "") -> Step:
+def only_step(text: str, prompt: str = "") -> Statement:
     (found,) = read_steps([text], prompt)
     return found
 
@@ -27,7 +27,7 @@ def only_step(text: str, prompt: str = "") -> Step:
 )
 def test_the_literal_stays_here(text: str, source: str, expected: Any) -> None:
     found = only_step(text)
-    assert (found.kind, found.source, found.expected) == (VALUE, source, expected)
+    assert (found.kind, found.source, found.expected) == (StepKind.VALUE, source, expected)
     assert found.holds({"step": 0, "value": encode(expected)})
 
 
@@ -44,14 +44,14 @@ def test_the_literal_stays_here(text: str, source: str, expected: Any) -> None:
 )
 def test_other_assertions_are_checked_where_the_code_runs(text: str) -> None:
     found = only_step(text)
-    assert (found.kind, found.source) == (CHECK, text)
+    assert (found.kind, found.source) == (StepKind.CHECK, text)
     assert found.holds({"step": 0, "holds": True})
     assert not any(found.holds(sent) for sent in ({}, {"holds": 1}, {"failed": "AssertionError"}, {"value": True}))
 
 
 def test_other_statements_are_no_assertions() -> None:
     found = read_steps(["import math\nx = f(2)\nassert g(x) == 1", "assert g(x) == 1"], "")
-    assert [step.kind for step in found] == [RUN, RUN, VALUE, VALUE]
+    assert [step.kind for step in found] == [StepKind.RUN, StepKind.RUN, StepKind.VALUE, StepKind.VALUE]
     assert [step.is_assertion for step in found] == [False, False, True, True]
 
 

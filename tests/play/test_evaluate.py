@@ -14,7 +14,7 @@ import tiny
 from messages import names, refused
 from runs import answers, build, entry, logp, steps
 from spin_trl.errors import DataError, RecipeError, RunDirectoryError
-from spin_trl.evaluation.isolation.probe import probe
+from spin_trl.evaluation.isolation.probe import probe_layers
 from spin_trl.play import evaluate, generate
 from spin_trl.report.record import read_record
 from spin_trl.report.tables import facts
@@ -253,14 +253,14 @@ def test_a_scorer_gets_the_columns_that_it_names(llama_folder: Path) -> None:
 
 def test_generated_code_is_scored_and_its_isolation_reported(llama_folder: Path) -> None:
     """A tiny model writes no code that works: what counts is that it was run, and behind what."""
-    if probe().lacks:
-        pytest.skip(f"needs {'; '.join(probe().lacks)}")
+    if probe_layers().lacks:
+        pytest.skip(f"needs {'; '.join(probe_layers().lacks)}")
     rows = tiny.sft(15).add_column("test_list", [["assert f(1) == 2"]] * 15)
     settings = {"scorer": "python_tests", "allow_generated_code": True, "metric_for_best_iteration": "score/all"}
     build(llama_folder, num_iterations=1, train_dataset=rows, **settings).run()
     found = figures(Path("run"), "iteration-0")
     assert (found["score/all"], found["score/share"], found["score/in_child"]) == (0, 0, 0)
-    assert entry("evaluate", "iteration-0")["isolation"] == list(probe().layers)
+    assert entry("evaluate", "iteration-0")["isolation"] == list(probe_layers().layers)
     assert "Landlock" in facts(read_record(RunDirectory(Path("run"))))["Generated code"]
 
 

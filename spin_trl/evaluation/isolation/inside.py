@@ -12,15 +12,29 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import Any, NoReturn
 
 from . import landlock, namespaces, privileges
 from .limits import Limits
 from .look_around import look_around
-from .program import play
+from .program import run_program
 
-NAMESPACES, LANDLOCK, USER, LIMITS, ENVIRONMENT = LAYERS = "namespaces", "landlock", "user", "limits", "environment"
-"""The layers, in the order in which the documentation lists them."""
+
+class Layer(StrEnum):
+    """The layers of isolation, in the order in which the documentation lists them."""
+
+    NAMESPACES = "namespaces"
+    """Namespaces of users, processes, mounts and the network ([`namespaces`])."""
+    LANDLOCK = "landlock"
+    """Landlock's rules on files, the network and signals ([`landlock`])."""
+    USER = "user"
+    """A user without privileges ([`privileges`])."""
+    LIMITS = "limits"
+    """Limits of resources ([`limits`])."""
+    ENVIRONMENT = "environment"
+    """An empty environment."""
+
 
 LOOK_AROUND = "look_around"
 """Key of a task without generated code: a file outside of the room, to report what is possible inside."""
@@ -42,7 +56,7 @@ class LayerError(Exception):
         self.layer = layer
 
 
-def main() -> NoReturn:
+def play_task() -> NoReturn:
     """Play the task of standard input. The process ends here, without what an interpreter does at its end."""
     task = json.load(sys.stdin)
     results = os.dup(1)
@@ -65,7 +79,7 @@ def main() -> NoReturn:
     if LOOK_AROUND in task:
         send(look_around(task[LOOK_AROUND], Limits(**task["limits"])))
     else:
-        play(task["before"], task["code"], task["steps"], send)
+        run_program(task["before"], task["code"], task["steps"], send)
     os._exit(0)
 
 
@@ -78,13 +92,13 @@ def _put_on(task: Mapping[str, Any]) -> list[str]:
     asked, limits = set(task["layers"]), Limits(**task["limits"])
     number, is_root = os.getpid(), os.getuid() == 0
     os.environ.clear()  # Python may have added its own locale
-    with _layer(LIMITS):
+    with _layer(Layer.LIMITS):
         privileges.die_with_parent()
     if os.getppid() != task["parent"]:  # it ended before this one could follow it
         os._exit(1)
     work = task["folder"]
-    if NAMESPACES in asked:
-        with _layer(NAMESPACES):
+    if Layer.NAMESPACES in asked:
+        with _layer(Layer.NAMESPACES):
             namespaces.enter(is_root=is_root)
             _go_on_in_child(limits)
             privileges.die_with_parent()
@@ -93,19 +107,19 @@ def _put_on(task: Mapping[str, Any]) -> list[str]:
             work = namespaces.WORK_FOLDER
             _go_on_in_child(limits)
     os.chdir(work)
-    if LIMITS in asked:
-        with _layer(LIMITS):
+    if Layer.LIMITS in asked:
+        with _layer(Layer.LIMITS):
             limits.apply()
-    if USER in asked:
-        with _layer(USER):
+    if Layer.USER in asked:
+        with _layer(Layer.USER):
             if is_root:
                 privileges.become_nobody(number, work)
             privileges.give_up_capabilities()
             privileges.die_with_parent()
-    if LANDLOCK in asked:
-        with _layer(LANDLOCK):
+    if Layer.LANDLOCK in asked:
+        with _layer(Layer.LANDLOCK):
             landlock.restrict(task["readable"], ["."])
-    return [layer for layer in LAYERS if layer in {*asked, ENVIRONMENT}]
+    return [layer for layer in Layer if layer in {*asked, Layer.ENVIRONMENT}]
 
 
 @contextlib.contextmanager

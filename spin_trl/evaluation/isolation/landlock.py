@@ -22,8 +22,8 @@ _SCOPES = {6: 0b11}
 _ON_FOLDERS_ONLY = _READ_DIR | 0b1_1111_1111_0000 | 1 << 13
 """Rights that a rule can't name for a file: to list, to remove, to make, and to move between folders."""
 
-FILES, TCP, SIGNALS = 1, 4, 6
-"""Versions from which on it covers files, TCP and signals."""
+COVERS_TCP, COVERS_SIGNALS = 4, 6
+"""Versions from which on it covers the network, and signals to other processes."""
 
 
 class _Ruleset(ctypes.Structure):
@@ -47,7 +47,7 @@ def version() -> int:
 def restrict(readable: list[str], writable: list[str]) -> int:
     """Give up everything that Landlock covers, except reading some paths and writing to some folders.
 
-    Nothing can be executed, not even from the readable paths. `no_new_privs` must be set.
+    Nothing can be executed, not even from the readable paths.
 
     Args:
         readable: paths that may be read, with all that lies below; missing ones are skipped.
@@ -62,7 +62,9 @@ def restrict(readable: list[str], writable: list[str]) -> int:
     known = version()
     files = _newest(_ALL_OF_FILES, known)
     asked = _Ruleset(files, _newest(_ALL_OF_TCP, known), _newest(_SCOPES, known))
-    size = 24 if known >= SIGNALS else 16 if known >= TCP else 8  # older kernels refuse fields that they don't know
+    # Older kernels refuse fields that they don't know.
+    size = 24 if known >= COVERS_SIGNALS else 16 if known >= COVERS_TCP else 8
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)  # the kernel asks for this from anyone but root
     given = ctypes.create_string_buffer(bytes(asked)[:size], size)
     ruleset = kernel.system_call(kernel.LANDLOCK_CREATE_RULESET, given, size, 0, what="landlock_create_ruleset")
     try:

@@ -20,7 +20,7 @@ class Limits:
         processes: number of other processes and threads that it may start.
     """
 
-    seconds: float = 10.0
+    seconds: float = 20.0
     cpu_seconds: int = 5
     memory: int = 1 << 30
     file_size: int = 1 << 24

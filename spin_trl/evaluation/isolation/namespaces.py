@@ -7,8 +7,8 @@ import stat
 
 from . import kernel
 
-WORK_FOLDER = "/tmp"
-"""The one folder inside that can be written to. It is in memory."""
+WORK_FOLDER = "/generated-code"
+"""The one folder inside that can be written to. It is in memory, and hides no folder that Python may be in."""
 
 _OTHERS = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 _MOST_FILES = 1000
@@ -33,12 +33,12 @@ def enter(*, is_root: bool) -> None:
 
 
 def change_root(folder: str, readable: list[str], most_bytes: int) -> None:
-    """Make a new root with nothing but some paths, read-only, and an empty `/tmp` in memory; leave the old root.
+    """Make a new root with nothing but some paths, read-only, and an empty folder in memory; leave the old root.
 
     Args:
         folder: existing folder to mount the new root on. Outside, it stays as it is.
         readable: absolute paths to show, links among them.
-        most_bytes: size of `/tmp`.
+        most_bytes: size of that folder.
 
     Raises:
         OSError: if a mount is refused.

@@ -15,7 +15,7 @@ from typing import Any
 MOST_MEMBERS = 10_000
 """Members of a set or mapping that are read: hashes can be chosen such that the time grows with the square."""
 
-_SMALL = 1 << 53
+_EXACT_IN_JSON = 1 << 53
 _TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
     ("str", str),
     ("bytes", (bytes, bytearray)),
@@ -50,7 +50,7 @@ def _encoded(value: Any) -> Any:
         return value
     if isinstance(value, int):
         number = int(value)
-        return number if -_SMALL < number < _SMALL else ["int", hex(number)]
+        return number if -_EXACT_IN_JSON < number < _EXACT_IN_JSON else ["int", hex(number)]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else ["float", repr(float(value))]
     kind = next((name for name, types in _TYPES if isinstance(value, types)), None)
@@ -75,14 +75,14 @@ def decode(sent: Any) -> Any:
         NotPlainError: if this is not the code of a value, or has too many members.
     """
     try:
-        return _decoded(sent)
+        return _value_of_code(sent)
     except NotPlainError:
         raise
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise NotPlainError(f"{type(error).__name__}") from None
 
 
-def _decoded(sent: Any) -> Any:
+def _value_of_code(sent: Any) -> Any:
     if sent is None or isinstance(sent, bool | int | float):
         return sent
     kind, content = sent
@@ -97,20 +97,20 @@ def _decoded(sent: Any) -> Any:
             return bytes.fromhex(content)
         case "complex":
             real, imaginary = content
-            return complex(_decoded(real), _decoded(imaginary))
+            return complex(_value_of_code(real), _value_of_code(imaginary))
         case "decimal" if isinstance(content, str) and len(content) <= MOST_MEMBERS:
             return Decimal(content)
         case "fraction" if isinstance(content, str):
             above, _, below = content.partition("/")
             return Fraction(int(above), int(below or 1))
         case "list":
-            return [_decoded(member) for member in content]
+            return [_value_of_code(member) for member in content]
         case "tuple":
-            return tuple(_decoded(member) for member in content)
+            return tuple(_value_of_code(member) for member in content)
         case "set" if len(content) <= MOST_MEMBERS:
-            return {_frozen(_decoded(member)) for member in content}
+            return {_frozen(_value_of_code(member)) for member in content}
         case "dict" if len(content) <= MOST_MEMBERS:
-            return {_frozen(_decoded(key)): _decoded(member) for key, member in content}
+            return {_frozen(_value_of_code(key)): _value_of_code(member) for key, member in content}
     raise NotPlainError(f"{kind!r} is not the code of a value")
 
 

@@ -12,30 +12,30 @@ from typing import Any
 
 from ...errors import RecipeError
 from . import landlock
-from .inside import ENVIRONMENT, LANDLOCK, LAYERS, LIMITS, LOOK_AROUND, NAMESPACES, USER
+from .inside import LOOK_AROUND, Layer
 from .room import IsolationError, Room
 
 logger = logging.getLogger(__name__)
 
-Found = Mapping[str, Any]
+Seen = Mapping[str, Any]
 """Result of [`look_around.look_around`]."""
 
-_WORDS = {
-    NAMESPACES: "namespaces (user, PID, mount, network)",
-    LANDLOCK: "Landlock",
-    USER: "an unprivileged user",
-    LIMITS: "limits of memory, CPU time, files and processes",
-    ENVIRONMENT: "an empty environment",
+_LAYERS_IN_WORDS: Mapping[str, str] = {
+    Layer.NAMESPACES: "namespaces (user, PID, mount, network)",
+    Layer.LANDLOCK: "Landlock",
+    Layer.USER: "an unprivileged user",
+    Layer.LIMITS: "limits of memory, CPU time, files and processes",
+    Layer.ENVIRONMENT: "an empty environment",
 }
 
-_HOLDS: Mapping[str, Callable[[Found], bool]] = {
-    NAMESPACES: lambda found: (
+_HOLDS: Mapping[str, Callable[[Seen], bool]] = {
+    Layer.NAMESPACES: lambda found: (
         not found["reads_outside"] and not set(found["network"]) - {"lo"} and found["process"] < _FEW
     ),
-    LANDLOCK: lambda found: not found["reads_outside"] and not found["writes_outside"],
-    USER: lambda found: 0 not in found["user"],
-    LIMITS: lambda found: not (found["forks"] or found["allocates"] or found["enlarges"]),
-    ENVIRONMENT: lambda found: found["variables"] == 0,
+    Layer.LANDLOCK: lambda found: not found["reads_outside"] and not found["writes_outside"],
+    Layer.USER: lambda found: 0 not in found["user"],
+    Layer.LIMITS: lambda found: not (found["forks"] or found["allocates"] or found["enlarges"]),
+    Layer.ENVIRONMENT: lambda found: found["variables"] == 0,
 }
 """Whether a layer holds, from what was possible with it."""
 
@@ -48,7 +48,7 @@ class Isolation:
     """The layers that this machine has.
 
     Attributes:
-        layers: names of the layers that hold, in the order of `LAYERS`.
+        layers: names of the layers that hold, in the order of `tuple(Layer)`.
         missing: reasons why the others can't be had, by layer.
         weakness: what Landlock does not cover here, if there are no namespaces; empty if it covers everything needed.
     """
@@ -61,11 +61,11 @@ class Isolation:
     def lacks(self) -> list[str]:
         """What is needed to run generated code and can't be had: namespaces or all of Landlock, and the limits."""
         found = []
-        if NAMESPACES not in self.layers and (LANDLOCK not in self.layers or self.weakness):
-            instead = f"{_WORDS[LANDLOCK]} ({self.missing.get(LANDLOCK) or self.weakness})"
-            found.append(f"{_WORDS[NAMESPACES]} ({self.missing[NAMESPACES]}) or {instead}")
-        if LIMITS not in self.layers:
-            found.append(f"{_WORDS[LIMITS]} ({self.missing[LIMITS]})")
+        if Layer.NAMESPACES not in self.layers and (Layer.LANDLOCK not in self.layers or self.weakness):
+            instead = f"{_LAYERS_IN_WORDS[Layer.LANDLOCK]} ({self.missing.get(Layer.LANDLOCK) or self.weakness})"
+            found.append(f"{_LAYERS_IN_WORDS[Layer.NAMESPACES]} ({self.missing[Layer.NAMESPACES]}) or {instead}")
+        if Layer.LIMITS not in self.layers:
+            found.append(f"{_LAYERS_IN_WORDS[Layer.LIMITS]} ({self.missing[Layer.LIMITS]})")
         return found
 
     def room(self, *, allow_unisolated: bool = False) -> Room:
@@ -92,32 +92,34 @@ class Isolation:
 
 def in_words(layers: Collection[str]) -> str:
     """Return the layers that generated code ran behind in words, as the report shows them."""
-    names = ", ".join(_WORDS.get(layer, layer) for layer in layers)
-    return f"isolated by {names}" if {NAMESPACES, LANDLOCK} & set(layers) else f"not isolated, only {names}"
+    names = ", ".join(_LAYERS_IN_WORDS.get(layer, layer) for layer in layers)
+    return (
+        f"isolated by {names}" if {Layer.NAMESPACES, Layer.LANDLOCK} & set(layers) else f"not isolated, only {names}"
+    )
 
 
 @functools.cache
-def probe() -> Isolation:
+def probe_layers() -> Isolation:
     """Return the layers that this machine has. It takes three short processes, once."""
     with tempfile.NamedTemporaryFile(prefix="spin-trl-outside-") as outside:
-        found, missing = dict[str, Found](), dict[str, str]()
+        found, missing = dict[str, Seen](), dict[str, str]()
 
-        def attempt(layers: list[str]) -> Found:
+        def attempt(layers: list[str]) -> Seen:
             lines = Room(layers).play({LOOK_AROUND: outside.name}).lines
             if not lines:
-                raise IsolationError(layers[-1], "a harmless program did not end in time")
+                raise IsolationError(layers[-1], "a harmless program did not work with it")
             if not (lines[0]["imports"] and lines[0]["writes_inside"]):
                 reason = "with it, Python's standard library or the work folder is out of reach"
                 raise IsolationError(layers[-1], reason)
             return dict(lines[0])
 
-        for alone in (NAMESPACES, LANDLOCK):
+        for alone in (Layer.NAMESPACES, Layer.LANDLOCK):
             try:
                 found[alone] = attempt([alone])
             except IsolationError as error:
                 missing[alone] = error.reason
-        walls = [layer for layer in (NAMESPACES, LANDLOCK) if layer not in missing]
-        for more in ([USER, LIMITS], [USER], [LIMITS]):  # a machine may have only one of them
+        walls = [layer for layer in (Layer.NAMESPACES, Layer.LANDLOCK) if layer not in missing]
+        for more in ([Layer.USER, Layer.LIMITS], [Layer.USER], [Layer.LIMITS]):  # a machine may have only one of them
             try:
                 together = attempt([*walls, *more])
             except IsolationError as error:
@@ -125,12 +127,12 @@ def probe() -> Isolation:
                 continue
             for layer in more:
                 missing.pop(layer, None)
-            found |= dict.fromkeys((*more, ENVIRONMENT), together)
+            found |= dict.fromkeys((*more, Layer.ENVIRONMENT), together)
             break
-    for layer in LAYERS:
+    for layer in tuple(Layer):
         if layer not in missing and not (layer in found and _HOLDS[layer](found[layer])):
             missing[layer] = "what it should prevent was possible"
-    held = tuple(layer for layer in LAYERS if layer not in missing)
+    held = tuple(layer for layer in tuple(Layer) if layer not in missing)
     return Isolation(held, missing, _weakness(held))
 
 
@@ -140,9 +142,9 @@ def _weakness(held: Iterable[str]) -> str:
         version = landlock.version()
     except OSError:
         return ""
-    is_another_user = os.getuid() == 0 and USER in held
-    if version < landlock.TCP:
+    is_another_user = os.getuid() == 0 and Layer.USER in held
+    if version < landlock.COVERS_TCP:
         return f"its version {version} does not cover the network: Linux 6.7 or later is needed"
-    if version < landlock.SIGNALS and not is_another_user:
+    if version < landlock.COVERS_SIGNALS and not is_another_user:
         return f"its version {version} does not cover signals to your other processes: Linux 6.12 or later is needed"
     return ""

@@ -6,20 +6,31 @@ Everything that this process sends may come from the generated code, which can r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from types import CodeType
 from typing import Any
 
 from .plain_values import NotPlainError, encode
 
-RUN, VALUE, CHECK = "run", "value", "check"
-"""Kinds of steps: a statement to run; an expression whose value is sent; an assertion that is checked here."""
 
-ENDED, FAILED = "ended", "failed"
+class StepKind(StrEnum):
+    """What is done with a step of a program, here where the generated code runs."""
+
+    RUN = "run"
+    """It is a statement, which is executed."""
+    VALUE = "value"
+    """It is an expression, whose value is sent."""
+    CHECK = "check"
+    """It is an assertion, which is checked here."""
+
+
+FAILED = "failed"
+"""Key of a line about a step that raised an error: the error's class."""
 
 Send = Callable[[Mapping[str, Any]], None]
 
 
-def play(before: str, code: str, steps: Iterable[tuple[str, str]], send: Send) -> None:
+def run_program(before: str, code: str, steps: Iterable[tuple[str, str]], send: Send) -> None:
     """Run code, then the steps, in one name space, and send what became of each as soon as it is known.
 
     Args:
@@ -30,11 +41,11 @@ def play(before: str, code: str, steps: Iterable[tuple[str, str]], send: Send) -
             `failed`, the class of the error. Step -1 is the code; nothing follows if it fails.
     """
     names: dict[str, Any] = {"__name__": "generated", "__builtins__": __builtins__}
-    sources = [(-1, RUN, f"{before}\n"), (-1, RUN, code), *((number, *step) for number, step in enumerate(steps))]
-    for number, kind, source in sources:
+    first = [(-1, StepKind.RUN, before), (-1, StepKind.RUN, code)]
+    for number, kind, source in [*first, *((number, *step) for number, step in enumerate(steps))]:
         try:
-            compiled = compile(source, "<generated>", "eval" if kind == VALUE else "exec", dont_inherit=True)
-            found = _result(kind, compiled, names)
+            compiled = compile(source, "<generated>", "eval" if kind == StepKind.VALUE else "exec", dont_inherit=True)
+            found = _outcome(kind, compiled, names)
         except BaseException as error:  # the code may raise anything, SystemExit among it
             found = {FAILED: type(error).__name__}
         if number >= 0 or FAILED in found:
@@ -43,11 +54,11 @@ def play(before: str, code: str, steps: Iterable[tuple[str, str]], send: Send) -
             return
 
 
-def _result(kind: str, compiled: CodeType, names: dict[str, Any]) -> dict[str, Any]:
-    if kind == VALUE:
+def _outcome(kind: str, compiled: CodeType, names: dict[str, Any]) -> dict[str, Any]:
+    if kind == StepKind.VALUE:
         try:
             return {"value": encode(eval(compiled, names))}  # what this process is for
         except NotPlainError as error:
             return {FAILED: f"NotPlainError: {error}"}
     exec(compiled, names)  # the same
-    return {"holds": True} if kind == CHECK else {}
+    return {"holds": True} if kind == StepKind.CHECK else {}

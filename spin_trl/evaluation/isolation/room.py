@@ -18,10 +18,12 @@ from typing import IO, Any
 
 from ...errors import RecipeError
 from ...files import parse_json
-from .inside import LAYERS
+from .inside import Layer
 from .limits import Limits
 
-_ENTRANCE = "import sys; sys.path.append(sys.argv.pop()); from isolation.inside import main; sys.path.pop(); main()"
+_ENTRANCE = (
+    "import sys; sys.path.append(sys.argv.pop()); from isolation.inside import play_task; sys.path.pop(); play_task()"
+)
 """Program of the new interpreter. It knows the folder's modules as the package `isolation`, and imports nothing else."""
 
 _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
@@ -65,18 +67,18 @@ class Room:
     """A way to run generated code.
 
     Args:
-        layers: layers of isolation to use, from `LAYERS`; the environment is empty in any case.
+        layers: layers of isolation to use, from [`inside.Layer`]; the environment is empty in any case.
         limits: limits of resources.
     """
 
-    layers: Sequence[str] = LAYERS
+    layers: Sequence[str] = tuple(Layer)
     limits: Limits = field(default_factory=Limits)
 
     def play(self, task: Mapping[str, Any]) -> Played:
         """Start a process, let it play a task, and end it and all that it has started.
 
         Args:
-            task: `before`, `code` and `steps` of [`program.play`]; or `look_around`.
+            task: `before`, `code` and `steps` of [`program.run_program`]; or `look_around`.
 
         Raises:
             IsolationError: if a layer can't be had. Nothing was run.
@@ -96,7 +98,7 @@ class Room:
                 given.seek(0)
                 lines = _lines(self._output(given, said))
                 said.seek(0)
-                return _played(lines, said.read(2000).decode(errors="replace"))
+                return _after_entrance(lines, said.read(2000).decode(errors="replace"))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -113,12 +115,12 @@ class Room:
         )
         assert process.stdout is not None
         try:
-            return _read(process.stdout, time.monotonic() + self.limits.seconds, self.limits.output)
+            return _read_pipe(process.stdout, time.monotonic() + self.limits.seconds, self.limits.output)
         finally:
             process.kill()
             process.wait()
             # The output ends once the last process that could write to it is gone.
-            _read(process.stdout, time.monotonic() + _KILLED_AFTER, sys.maxsize, keep=False)
+            _read_pipe(process.stdout, time.monotonic() + _KILLED_AFTER, sys.maxsize, keep=False)
             process.stdout.close()
 
 
@@ -129,7 +131,7 @@ def readable_paths() -> list[str]:
     return sorted(found | {os.path.realpath(path) for path in found})
 
 
-def _read(pipe: IO[bytes], deadline: float, most: int, *, keep: bool = True) -> bytes:
+def _read_pipe(pipe: IO[bytes], deadline: float, most: int, *, keep: bool = True) -> bytes:
     """Read a pipe to its end, a time, or a number of bytes, whichever comes first."""
     found, size = bytearray(), 0
     with selectors.DefaultSelector() as selector:
@@ -156,7 +158,7 @@ def _lines(output: bytes) -> list[Any]:
     return found
 
 
-def _played(lines: list[Any], said: str) -> Played:
+def _after_entrance(lines: list[Any], said: str) -> Played:
     """Return the lines of a program, if the first line says that the layers hold; raise if not."""
     first = lines[0] if lines else {}
     if "layers" in first:

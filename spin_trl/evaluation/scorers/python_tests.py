@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..assertions import Step, read_steps
-from ..isolation.program import CHECK
+from ..assertions import Statement, read_steps
+from ..isolation.program import StepKind
 from ..isolation.room import Room
 from ..scoring import Permission, Score
 
@@ -93,10 +93,10 @@ class PythonTests:
         steps = _steps(test_list, prompt)
         if not any(step.is_assertion for step in steps):
             return {}
-        setup = [("run", _text("test_setup_code", test_setup_code))]
+        setup = [(StepKind.RUN, _source("test_setup_code", test_setup_code))]
         played = self.room.play(
             {
-                "before": "\n".join(_texts("test_imports", test_imports)),
+                "before": "\n".join(_sources("test_imports", test_imports)),
                 "code": code_of(generated),
                 "steps": [*setup, *((step.kind, step.source) for step in steps)],
             }
@@ -113,15 +113,15 @@ def python_tests(permission: Permission) -> PythonTests:
     return PythonTests(permission.room("python_tests"))
 
 
-def _steps(test_list: Any, prompt: str) -> list[Step]:
-    texts = _texts("test_list", test_list)
+def _steps(test_list: Any, prompt: str) -> list[Statement]:
+    texts = _sources("test_list", test_list)
     try:
         return read_steps(texts, prompt)
     except SyntaxError as error:
         raise ValueError(f"`test_list` can't be read as Python: {error}") from error
 
 
-def _texts(name: str, value: Any) -> list[str]:
+def _sources(name: str, value: Any) -> list[str]:
     if value is None or isinstance(value, str):
         return [value] if value else []
     if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
@@ -129,11 +129,11 @@ def _texts(name: str, value: Any) -> list[str]:
     return list(value)
 
 
-def _text(name: str, value: Any) -> str:
-    return "\n".join(text.replace("\r\n", "\n") for text in _texts(name, value))
+def _source(name: str, value: Any) -> str:
+    return "\n".join(text.replace("\r\n", "\n") for text in _sources(name, value))
 
 
-def _score(steps: Sequence[Step], lines: Sequence[Any]) -> dict[str, float]:
+def _score(steps: Sequence[Statement], lines: Sequence[Any]) -> dict[str, float]:
     """Return the score of a program, from what its process sent, which may be of any form.
 
     Args:
@@ -151,5 +151,5 @@ def _score(steps: Sequence[Step], lines: Sequence[Any]) -> dict[str, float]:
         "all": float(all(held)),
         **({"unseen": float(all(unseen))} if unseen else {}),
         "share": sum(held) / len(held),
-        "in_child": sum(step.kind == CHECK for step, _ in verdicts) / len(verdicts),
+        "in_child": sum(step.kind == StepKind.CHECK for step, _ in verdicts) / len(verdicts),
     }

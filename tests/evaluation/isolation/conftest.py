@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from spin_trl.evaluation.isolation.inside import LIMITS, NAMESPACES, USER
+from spin_trl.evaluation.isolation.inside import Layer
 from spin_trl.evaluation.isolation.limits import Limits
-from spin_trl.evaluation.isolation.probe import probe
+from spin_trl.evaluation.isolation.probe import probe_layers
 from spin_trl.evaluation.isolation.room import Room
 
 Play = Callable[..., dict[int, Any]]
@@ -16,8 +16,8 @@ Play = Callable[..., dict[int, Any]]
 def room_with(*layers: str, limits: Limits | None = None) -> Room:
     """A room with some layers, if this machine has them."""
     for layer in layers:
-        if layer in probe().missing:
-            pytest.skip(f"needs the isolation layer {layer}: {probe().missing[layer]}")
+        if layer in probe_layers().missing:
+            pytest.skip(f"needs the isolation layer {layer}: {probe_layers().missing[layer]}")
     return Room(layers, limits or Limits())
 
 
@@ -30,10 +30,10 @@ def steps_of(room: Room, code: str, *steps: str) -> dict[int, Any]:
 @pytest.fixture
 def hostile() -> Play:
     """Plays hostile code, behind all layers: never without namespaces, an unprivileged user and limits."""
-    room_with(NAMESPACES, USER, LIMITS)
+    room_with(Layer.NAMESPACES, Layer.USER, Layer.LIMITS)
 
     def play(code: str, *steps: str, limits: Limits | None = None) -> dict[int, Any]:
-        return steps_of(Room(probe().layers, limits or Limits()), code, *steps)
+        return steps_of(Room(probe_layers().layers, limits or Limits()), code, *steps)
 
     return play
 

@@ -1,13 +1,13 @@
 """The way into the room, which a new interpreter takes."""
 
 import ast
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from spin_trl.evaluation.isolation import inside
+from spin_trl.evaluation.isolation.inside import Layer
 from spin_trl.evaluation.isolation.room import Room
 
 Play = Callable[..., dict[int, Any]]
@@ -49,5 +49,4 @@ def test_input_and_output_of_the_code_are_nothing(harmless: Play) -> None:
 
 
 def test_layers_keep_their_order() -> None:
-    assert inside.LAYERS == ("namespaces", "landlock", "user", "limits", "environment")
-    assert os.getuid() == os.geteuid()
+    assert tuple(Layer) == ("namespaces", "landlock", "user", "limits", "environment")

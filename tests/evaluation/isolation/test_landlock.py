@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spin_trl.evaluation.isolation import landlock
-from spin_trl.evaluation.isolation.inside import LANDLOCK
+from spin_trl.evaluation.isolation.inside import Layer
 
 Play = Callable[..., dict[int, Any]]
 
@@ -17,7 +17,7 @@ def test_files_outside_are_out_of_reach(harmless: Play, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("as before", encoding="utf-8")
     found = harmless(
-        (LANDLOCK,),
+        (Layer.LANDLOCK,),
         "import os, decimal",
         f"open({str(secret)!r}).read()",
         f"open({str(secret)!r}, 'w')",
@@ -31,16 +31,16 @@ def test_files_outside_are_out_of_reach(harmless: Play, tmp_path: Path) -> None:
 
 
 def test_nothing_is_executed(harmless: Play) -> None:
-    found = harmless((LANDLOCK,), "import os, sys", "os.execv(sys.executable, ['python'])")
+    found = harmless((Layer.LANDLOCK,), "import os, sys", "os.execv(sys.executable, ['python'])")
     assert found[0]["failed"] == "PermissionError"
 
 
 def test_no_tcp_port_is_reached(harmless: Play) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        if _version() < landlock.TCP:
-            pytest.skip(f"needs Landlock {landlock.TCP}; this is {_version()}")
+        if _version() < landlock.COVERS_TCP:
+            pytest.skip(f"needs Landlock {landlock.COVERS_TCP}; this is {_version()}")
         port = server.getsockname()[1]
-        found = harmless((LANDLOCK,), "import socket", f"socket.create_connection(('127.0.0.1', {port}), 2)")
+        found = harmless((Layer.LANDLOCK,), "import socket", f"socket.create_connection(('127.0.0.1', {port}), 2)")
     assert found[0]["failed"] == "PermissionError"
 
 

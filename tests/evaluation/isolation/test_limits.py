@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from spin_trl.evaluation.isolation.inside import LIMITS, USER
+from spin_trl.evaluation.isolation.inside import Layer
 from spin_trl.evaluation.isolation.limits import Limits
 
 Play = Callable[..., dict[int, Any]]
@@ -13,7 +13,7 @@ NAMES = ("CPU", "AS", "FSIZE", "NOFILE", "NPROC", "CORE")
 
 def test_every_limit_is_set_and_can_not_be_raised(harmless: Play) -> None:
     found = harmless(
-        (USER, LIMITS),
+        (Layer.USER, Layer.LIMITS),
         "import resource",
         *(f"resource.getrlimit(resource.RLIMIT_{name})" for name in NAMES),
         "resource.setrlimit(resource.RLIMIT_CPU, (6, 6))",
@@ -26,7 +26,7 @@ def test_every_limit_is_set_and_can_not_be_raised(harmless: Play) -> None:
 
 def test_what_is_beyond_a_limit_fails(harmless: Play) -> None:
     found = harmless(
-        (USER, LIMITS),
+        (Layer.USER, Layer.LIMITS),
         "import mmap, os",
         "mmap.mmap(-1, 1 << 29)",
         "open('large', 'wb').truncate((1 << 20) + 1)",

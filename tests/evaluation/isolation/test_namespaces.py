@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from spin_trl.evaluation.isolation.inside import NAMESPACES
+from spin_trl.evaluation.isolation.inside import Layer
 from spin_trl.evaluation.isolation.namespaces import WORK_FOLDER
 
 Play = Callable[..., dict[int, Any]]
@@ -12,7 +12,7 @@ Play = Callable[..., dict[int, Any]]
 
 def test_a_process_sees_no_other_files_and_processes(harmless: Play) -> None:
     found = harmless(
-        (NAMESPACES,),
+        (Layer.NAMESPACES,),
         "import os, socket",
         "sorted(os.listdir('/'))",
         "os.getcwd()",
@@ -21,7 +21,14 @@ def test_a_process_sees_no_other_files_and_processes(harmless: Play) -> None:
         "os.getuid()",
     )
     names = {member[1] for member in found[0]["value"][1]}
-    assert names <= {"tmp", "lib", "lib64", "usr", "etc", *(part for path in python_folders() for part in path)}
+    assert names <= {
+        WORK_FOLDER[1:],
+        "lib",
+        "lib64",
+        "usr",
+        "etc",
+        *(part for path in python_folders() for part in path),
+    }
     assert found[1]["value"] == ["str", WORK_FOLDER]
     assert found[2]["value"] == 2
     assert found[3]["value"] in (["list", []], ["list", [["str", "lo"]]])
@@ -35,7 +42,7 @@ def python_folders() -> list[list[str]]:
 
 def test_only_the_work_folder_can_be_written_to(harmless: Play) -> None:
     found = harmless(
-        (NAMESPACES,),
+        (Layer.NAMESPACES,),
         "import os",
         "open('/new', 'w')",
         "open(os.__file__, 'a')",
@@ -47,6 +54,6 @@ def test_only_the_work_folder_can_be_written_to(harmless: Play) -> None:
 
 def test_the_work_folder_is_no_larger_than_a_file_may_be(harmless: Play) -> None:
     """Of 16 MiB, one file of 12 fits, and no second one."""
-    found = harmless((NAMESPACES,), "", *(f"open('{name}', 'wb').write(bytes(12 << 20))" for name in "ab"))
+    found = harmless((Layer.NAMESPACES,), "", *(f"open('{name}', 'wb').write(bytes(12 << 20))" for name in "ab"))
     assert found[0]["value"] == 12 << 20
     assert found[1]["failed"] == "OSError"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from spin_trl.evaluation.isolation.inside import NAMESPACES, USER
+from spin_trl.evaluation.isolation.inside import Layer
 
 Play = Callable[..., dict[int, Any]]
 
@@ -17,7 +17,7 @@ def status(name):
 
 
 def test_it_is_never_root_and_has_no_capabilities(harmless: Play) -> None:
-    found = harmless((USER,), STATUS, "os.getresuid()", "os.getgroups()", *(f"status({n!r})" for n in NAMES))
+    found = harmless((Layer.USER,), STATUS, "os.getresuid()", "os.getgroups()", *(f"status({n!r})" for n in NAMES))
     users = found[0]["value"][1]
     assert len(set(users)) == 1
     assert users[0] not in (0, os.getuid()) if os.getuid() == 0 else users[0] == os.getuid()
@@ -32,5 +32,7 @@ NAMES = ("CapEff", "CapPrm", "CapInh", "CapAmb", "NoNewPrivs")
 
 def test_two_rooms_are_two_users(harmless: Play) -> None:
     """So the processes of one don't count against the limit of the other, and can't signal it."""
-    first, second = (harmless((NAMESPACES, USER), "import os", "os.getuid()")[0]["value"] for _ in range(2))
+    first, second = (
+        harmless((Layer.NAMESPACES, Layer.USER), "import os", "os.getuid()")[0]["value"] for _ in range(2)
+    )
     assert first != second or os.getuid() != 0

@@ -8,32 +8,34 @@ import pytest
 from messages import logged, refused
 from spin_trl.errors import RecipeError
 from spin_trl.evaluation.isolation import probe as module
-from spin_trl.evaluation.isolation.inside import ENVIRONMENT, LANDLOCK, LAYERS, LIMITS, NAMESPACES, USER
-from spin_trl.evaluation.isolation.probe import Isolation, in_words, probe
+from spin_trl.evaluation.isolation.inside import Layer
+from spin_trl.evaluation.isolation.probe import Isolation, in_words, probe_layers
 from spin_trl.evaluation.isolation.room import IsolationError, Played, Room
 
 
 def isolation(*missing: str, weakness: str = "") -> Isolation:
-    held = tuple(layer for layer in LAYERS if layer not in missing)
+    held = tuple(layer for layer in tuple(Layer) if layer not in missing)
     return Isolation(held, {layer: f"no-{layer}-here" for layer in missing}, weakness)
 
 
 def test_every_layer_holds_or_has_a_reason() -> None:
-    found = probe()
-    assert set(found.layers) | set(found.missing) == set(LAYERS)
+    found = probe_layers()
+    assert set(found.layers) | set(found.missing) == set(Layer)
     assert not set(found.layers) & set(found.missing)
     assert all(found.missing.values())
-    assert ENVIRONMENT in found.layers
+    assert Layer.ENVIRONMENT in found.layers
 
 
-@pytest.mark.parametrize("missing", [(), (NAMESPACES,), (LANDLOCK,), (USER,), (NAMESPACES, USER)], ids=str)
+@pytest.mark.parametrize(
+    "missing", [(), (Layer.NAMESPACES,), (Layer.LANDLOCK,), (Layer.USER,), (Layer.NAMESPACES, Layer.USER)], ids=str
+)
 def test_one_wall_and_the_limits_are_enough(missing: tuple[str, ...]) -> None:
     found = isolation(*missing)
     assert found.lacks == []
     assert found.room() == Room(found.layers)
 
 
-@pytest.mark.parametrize("missing", [(NAMESPACES, LANDLOCK), (LIMITS,)], ids=str)
+@pytest.mark.parametrize("missing", [(Layer.NAMESPACES, Layer.LANDLOCK), (Layer.LIMITS,)], ids=str)
 def test_what_is_missing_is_named(missing: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
     found = isolation(*missing)
     with refused(RecipeError, *(f"no-{layer}-here" for layer in missing), "`allow_unisolated_code: true`", "`scorer`"):
@@ -46,7 +48,7 @@ def test_what_is_missing_is_named(missing: tuple[str, ...], caplog: pytest.LogCa
 def test_a_weak_landlock_needs_namespaces() -> None:
     assert isolation(weakness="weak-landlock").lacks == []
     with refused(RecipeError, "no-namespaces-here", "weak-landlock"):
-        isolation(NAMESPACES, weakness="weak-landlock").room()
+        isolation(Layer.NAMESPACES, weakness="weak-landlock").room()
 
 
 def test_landlock_is_as_strong_as_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +57,7 @@ def test_landlock_is_as_strong_as_its_version(monkeypatch: pytest.MonkeyPatch) -
     def weakness(version: int, user: int) -> bool:
         monkeypatch.setattr(module.landlock, "version", lambda: version)
         monkeypatch.setattr(os, "getuid", lambda: user)
-        return bool(module._weakness((LANDLOCK, USER, LIMITS)))
+        return bool(module._weakness((Layer.LANDLOCK, Layer.USER, Layer.LIMITS)))
 
     assert [weakness(version, 1000) for version in (3, 4, 5, 6, 7)] == [True, True, True, False, False]
     assert [weakness(version, 0) for version in (3, 4, 5, 6)] == [True, False, False, False]
@@ -68,9 +70,9 @@ def test_a_layer_that_does_not_prevent_what_it_should_is_missing(monkeypatch: py
         "process": 4321, "user": [0, 0, 0], "forks": True, "allocates": True, "enlarges": True, "variables": 3,
     }  # fmt: skip
     monkeypatch.setattr(Room, "play", lambda self, task: Played([everything], list(self.layers)))
-    found = probe.__wrapped__()
+    found = probe_layers.__wrapped__()
     assert found.layers == ()
-    assert set(found.missing) == set(LAYERS)
+    assert set(found.missing) == set(Layer)
 
 
 def test_a_machine_without_any_layer_has_a_reason_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +80,14 @@ def test_a_machine_without_any_layer_has_a_reason_for_each(monkeypatch: pytest.M
         raise IsolationError(self.layers[0], f"no-{self.layers[0]}-here")
 
     monkeypatch.setattr(Room, "play", play)
-    found = probe.__wrapped__()
-    assert found.missing[NAMESPACES] == "no-namespaces-here"
-    assert found.missing[LANDLOCK] == "no-landlock-here"
+    found = probe_layers.__wrapped__()
+    assert found.missing[Layer.NAMESPACES] == "no-namespaces-here"
+    assert found.missing[Layer.LANDLOCK] == "no-landlock-here"
     with refused(RecipeError, "no-namespaces-here", "no-landlock-here"):
         found.room()
 
 
 def test_the_report_names_the_layers() -> None:
-    assert all(word in in_words(LAYERS) for word in ("namespaces", "Landlock", "limits", "environment"))
-    assert in_words([LANDLOCK]).split()[0] == "isolated"
-    assert in_words([LIMITS]).split()[0] == "not"
+    assert all(word in in_words(tuple(Layer)) for word in ("namespaces", "Landlock", "limits", "environment"))
+    assert in_words([Layer.LANDLOCK]).split()[0] == "isolated"
+    assert in_words([Layer.LIMITS]).split()[0] == "not"

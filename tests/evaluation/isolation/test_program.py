@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from spin_trl.evaluation.isolation.program import play
+from spin_trl.evaluation.isolation.program import run_program
 
 
 def lines_of(code: str, *steps: tuple[str, str], before: str = "") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    play(before, code, steps, lambda line: found.append(dict(line)))
+    run_program(before, code, steps, lambda line: found.append(dict(line)))
     return found
 
 

@@ -69,14 +69,14 @@ def test_printed_text_goes_nowhere(hostile: Play) -> None:
 def test_output_is_read_up_to_its_limit(hostile: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written past `print`, to every descriptor that may be the results'."""
     sizes: list[int] = []
-    read = module._read
+    read = module._read_pipe
 
     def counting(*arguments: Any, **options: Any) -> bytes:
         found = read(*arguments, **options)
         sizes.append(len(found))
         return found
 
-    monkeypatch.setattr(module, "_read", counting)
+    monkeypatch.setattr(module, "_read_pipe", counting)
     code = """
 import os
 open_ones = []
@@ -111,18 +111,21 @@ def attempt(act):
     except OSError as error:
         return type(error).__name__
 """
+    refusals = ["FileNotFoundError", "PermissionError", "OSError"]  # the last: of a read-only file system
     steps = {
-        "attempt(lambda: open(path).read())": "FileNotFoundError",
-        "attempt(lambda: open(path, 'w').close())": "FileNotFoundError",
-        "attempt(lambda: open(folder + '/new', 'w').close())": "FileNotFoundError",
-        "attempt(lambda: os.symlink(path, 'link'))": "done",
-        "attempt(lambda: open('link', 'w').close())": "FileNotFoundError",
-        "attempt(lambda: open(os.__file__, 'a').close())": ("OSError", "PermissionError"),
-        "attempt(lambda: open('/new', 'w').close())": ("OSError", "PermissionError"),
-        "attempt(lambda: open('own', 'w').close())": "done",
+        "attempt(lambda: open(path).read())": refusals,
+        "attempt(lambda: open(path, 'w').close())": refusals,
+        "attempt(lambda: open(folder + '/new', 'w').close())": refusals,
+        "attempt(lambda: os.symlink(path, 'link'))": ["done"],
+        "attempt(lambda: open('link').read())": refusals,
+        "attempt(lambda: open('link', 'w').close())": refusals,
+        "attempt(lambda: open(os.__file__, 'a').close())": refusals,
+        "attempt(lambda: open('/new', 'w').close())": refusals,
+        "attempt(lambda: open('own', 'w').close())": ["done"],
     }
     found = hostile(code, *steps)
-    assert [found[number]["value"][1] in expected for number, expected in enumerate(steps.values())] == [True] * 8
+    for number, (step, expected) in enumerate(steps.items()):
+        assert found[number]["value"][1] in expected, step
     assert secret.read_text(encoding="utf-8") == "as before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret"]
 
@@ -158,7 +161,7 @@ def test_no_secret_is_found(hostile: Play, tmp_path: Path, monkeypatch: pytest.M
     )
     assert found[0]["value"] == ["dict", []]
     assert found[1]["value"] == ["list", []]
-    assert found[2]["failed"] == "FileNotFoundError"
+    assert found[2]["failed"] in ("FileNotFoundError", "PermissionError")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 
 from messages import refused
 from spin_trl.errors import RecipeError
-from spin_trl.evaluation.isolation.inside import LAYERS
+from spin_trl.evaluation.isolation.inside import Layer
 from spin_trl.evaluation.isolation.limits import Limits
-from spin_trl.evaluation.isolation.probe import Isolation, probe
+from spin_trl.evaluation.isolation.probe import Isolation, probe_layers
 from spin_trl.evaluation.isolation.room import Played, Room
 from spin_trl.evaluation.scorers.python_tests import NAMED_SCORES, PythonTests, code_of
 from spin_trl.evaluation.scoring import Permission, columns_of, figures_of, layers_of, score_of, scorer_of
@@ -20,9 +20,9 @@ RIGHT = "```python\ndef double(x):\n    return x + x\n```"
 
 @pytest.fixture
 def scorer() -> PythonTests:
-    if probe().lacks:
-        pytest.skip(f"needs {'; '.join(probe().lacks)}")
-    return PythonTests(Room(probe().layers, Limits(seconds=5, cpu_seconds=2)))
+    if probe_layers().lacks:
+        pytest.skip(f"needs {'; '.join(probe_layers().lacks)}")
+    return PythonTests(Room(probe_layers().layers, Limits(seconds=5, cpu_seconds=2)))
 
 
 def scored(scorer: PythonTests, generated: str, tests: Any = TESTS, **columns: Any) -> Any:
@@ -141,8 +141,8 @@ def test_it_is_off_unless_the_recipe_allows_it() -> None:
 
 
 def test_it_is_refused_where_code_can_not_be_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = Isolation((), dict.fromkeys(LAYERS, "no-layer-here"))
-    monkeypatch.setattr("spin_trl.evaluation.scoring.probe", lambda: nothing)
+    nothing = Isolation((), dict.fromkeys(tuple(Layer), "no-layer-here"))
+    monkeypatch.setattr("spin_trl.evaluation.scoring.probe_layers", lambda: nothing)
     with refused(RecipeError, "no-layer-here", "`allow_unisolated_code: true`"):
         scorer_of(["python_tests"], Permission(True))
     assert layers_of(scorer_of(["python_tests"], Permission(True, True))) == []
