@@ -20,10 +20,10 @@ from types import ModuleType
 from typing import Any
 
 from ..data.functions import place_of, resolve_function
-from ..errors import RecipeError, message_of, nearest
+from ..errors import IsolationError, RecipeError, message_of, nearest
 from . import scorers
 from .isolation.probe import probe_layers
-from .isolation.room import IsolationError, Room
+from .isolation.room import Room
 
 Score = float | Mapping[str, float]
 """A scorer's result for a generated response: a number, or named numbers."""

@@ -221,6 +221,7 @@ def test_a_recipe_names_its_scorers(llama_folder: Path) -> None:
         build(llama_folder, "other", scorer="exact")
 
 
+@pytest.mark.slow
 def test_a_scorer_gets_the_columns_that_it_names(llama_folder: Path) -> None:
     """Of its own row, also when the run is resumed; the data must have them before anything is written."""
     rows = tiny.sft(15)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import RecipeError
+from ...errors import IsolationError, RecipeError
 from . import landlock
 from .inside import LOOK_AROUND, Layer
-from .room import IsolationError, Room
+from .room import Room
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ...errors import RecipeError
+from ...errors import IsolationError
 from ...files import parse_json
 from .inside import Layer
 from .limits import Limits
@@ -30,23 +30,6 @@ _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cac
 
 _KILLED_AFTER = 5.0
 """Seconds that the end of a killed process may take, all processes of its namespace included."""
-
-
-class IsolationError(RecipeError):
-    """A layer of isolation can't be had on this machine.
-
-    Args:
-        layer: its name; empty if the process could not be started at all.
-        reason: why.
-    """
-
-    def __init__(self, layer: str, reason: str) -> None:
-        super().__init__(
-            f"Generated code was not run: the isolation layer {layer!r} can't be had: {reason}"
-            if layer
-            else f"Generated code was not run: its process could not be started: {reason}"
-        )
-        self.layer, self.reason = layer, reason
 
 
 @dataclass(frozen=True)

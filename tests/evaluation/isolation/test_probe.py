@@ -6,11 +6,11 @@ import os
 import pytest
 
 from messages import logged, refused
-from spin_trl.errors import RecipeError
+from spin_trl.errors import IsolationError, RecipeError
 from spin_trl.evaluation.isolation import probe as module
 from spin_trl.evaluation.isolation.inside import Layer
 from spin_trl.evaluation.isolation.probe import Isolation, in_words, probe_layers
-from spin_trl.evaluation.isolation.room import IsolationError, Played, Room
+from spin_trl.evaluation.isolation.room import Played, Room
 
 
 def isolation(*missing: str, weakness: str = "") -> Isolation:

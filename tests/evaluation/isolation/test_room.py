@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from messages import refused
-from spin_trl.errors import RecipeError
+from spin_trl.errors import IsolationError, RecipeError
 from spin_trl.evaluation.isolation import room as module
 from spin_trl.evaluation.isolation.limits import Limits
-from spin_trl.evaluation.isolation.room import IsolationError, Room, readable_paths
+from spin_trl.evaluation.isolation.room import Room, readable_paths
 
 Play = Callable[..., dict[int, Any]]
 
@@ -24,7 +24,11 @@ def processes_of(user: int) -> list[str]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
-            found += [status.parent.name for line in status.read_text().splitlines() if line.split() == uids(user)]
+            found += [
+                status.parent.name
+                for line in status.read_text(encoding="utf-8").splitlines()
+                if line.split() == uids(user)
+            ]
     return found
 
 
