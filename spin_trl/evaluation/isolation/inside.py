@@ -114,6 +114,7 @@ def _put_on(task: Mapping[str, Any]) -> list[str]:
         with _layer(Layer.USER):
             if is_root:
                 privileges.become_nobody(number, work)
+            privileges.leave_keyring()
             privileges.give_up_capabilities()
             privileges.die_with_parent()
     if Layer.LANDLOCK in asked:

@@ -22,6 +22,7 @@ MOUNT_SETATTR, LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SEL
 
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203}
 CAPSET = {"x86_64": 126, "aarch64": 91, "riscv64": 91, "ppc64le": 184}
+KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271}
 """Numbers of older system calls, by processor."""
 
 

@@ -67,7 +67,7 @@ def _show(path: str, folder: str) -> None:
         return
     os.makedirs(os.path.dirname(place), exist_ok=True)
     if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(path), place)
+        os.symlink(os.path.realpath(path), place)  # not to another link, which may not be shown
         return
     if stat.S_ISDIR(status.st_mode):
         os.mkdir(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 
@@ -43,6 +44,17 @@ def give_up_capabilities() -> None:
     header = (0x20080522).to_bytes(4, "little") + bytes(4)
     kernel.system_call(kernel.by_processor(kernel.CAPSET, "capset"), header, bytes(24), what="capset")
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def leave_keyring() -> None:
+    """Leave the keyring of the session, whose keys any of its processes may read, for an empty one."""
+    join_session_keyring = 1
+    number = kernel.by_processor(kernel.KEYCTL, "keyctl")
+    try:
+        kernel.system_call(number, join_session_keyring, None, what="keyctl")
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):  # without these calls, the code can't read keys either
+            raise
 
 
 def die_with_parent() -> None:

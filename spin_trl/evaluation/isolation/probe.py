@@ -65,7 +65,10 @@ class Isolation:
             instead = f"{_LAYERS_IN_WORDS[Layer.LANDLOCK]} ({self.missing.get(Layer.LANDLOCK) or self.weakness})"
             found.append(f"{_LAYERS_IN_WORDS[Layer.NAMESPACES]} ({self.missing[Layer.NAMESPACES]}) or {instead}")
         if Layer.LIMITS not in self.layers:
-            found.append(f"{_LAYERS_IN_WORDS[Layer.LIMITS]} ({self.missing[Layer.LIMITS]})")
+            reason = self.missing[Layer.LIMITS]
+            if Layer.USER in self.missing:  # root is not bound by the limit of processes
+                reason += f"; {_LAYERS_IN_WORDS[Layer.USER]}: {self.missing[Layer.USER]}"
+            found.append(f"{_LAYERS_IN_WORDS[Layer.LIMITS]} ({reason})")
         return found
 
     def room(self, *, allow_unisolated: bool = False) -> Room:

@@ -109,7 +109,7 @@ class Room:
 
 def readable_paths() -> list[str]:
     """Return what code may read: Python's prefix and the system's libraries, links among them and what they lead to."""
-    prefixes = {os.path.realpath(path) for path in (sys.base_prefix, sys.base_exec_prefix)}
+    prefixes = {os.path.abspath(path) for path in (sys.base_prefix, sys.base_exec_prefix)}
     found = {path for path in (*prefixes, *_SYSTEM_LIBRARIES) if os.path.exists(path)}
     return sorted(found | {os.path.realpath(path) for path in found})
 

@@ -35,7 +35,9 @@ def test_one_wall_and_the_limits_are_enough(missing: tuple[str, ...]) -> None:
     assert found.room() == Room(found.layers)
 
 
-@pytest.mark.parametrize("missing", [(Layer.NAMESPACES, Layer.LANDLOCK), (Layer.LIMITS,)], ids=str)
+@pytest.mark.parametrize(
+    "missing", [(Layer.NAMESPACES, Layer.LANDLOCK), (Layer.LIMITS,), (Layer.LIMITS, Layer.USER)], ids=str
+)
 def test_what_is_missing_is_named(missing: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
     found = isolation(*missing)
     with refused(RecipeError, *(f"no-{layer}-here" for layer in missing), "`allow_unisolated_code: true`", "`scorer`"):
