@@ -44,7 +44,7 @@ _GRACE = 5
 
 
 class LayerError(Exception):
-    """A layer can't be had.
+    """A layer can't be put on this process.
 
     Args:
         layer: its name.

@@ -48,7 +48,7 @@ class Isolation:
     """The layers that this machine has.
 
     Attributes:
-        layers: names of the layers that hold, in the order of `tuple(Layer)`.
+        layers: names of the layers that hold, in the order of [`inside.Layer`].
         missing: reasons why the others can't be had, by layer.
         weakness: what Landlock does not cover here, if there are no namespaces; empty if it covers everything needed.
     """

@@ -146,4 +146,4 @@ def _after_entrance(lines: list[Any], said: str) -> Played:
     first = lines[0] if lines else {}
     if "layers" in first:
         return Played(lines[1:], first["layers"])
-    raise IsolationError(first.get("layer", ""), first.get("error") or said.strip() or "it ended without a word")
+    raise IsolationError(first.get("layer", ""), first.get("error") or said.strip() or "it was not ready in time")
