@@ -11,7 +11,6 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
-from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
 from ..counts import counted
 from ..data.arrow import save_rows
@@ -127,8 +126,7 @@ def _prepare(
             keys=known_keys,
             name=name,
             bad_rows=BadRows(run.args.bad_rows, run.args.bad_rows_max),
-            also_used=run.scorer_columns.named,
-            **encoding(run.args),
+            **encoding(run),
         )
 
     found = prepared(train, "train", keys)
@@ -197,9 +195,11 @@ def check_scorer_columns(run: Run, train: Dataset, held_out: Dataset | None) -> 
         )
 
 
-def encoding(args: SPINConfig) -> dict[str, Any]:
+def encoding(run: Run) -> dict[str, Any]:
     """Return the arguments of [`encode_rows`] that depend on a run's settings."""
+    args = run.args
     return {
+        "also_used": run.scorer_columns.named,
         "max_length": args.max_length if args.truncation_mode == "keep_start" else None,
         "turn": args.train_on_turn,
         "num_proc": args.dataset_num_proc,
