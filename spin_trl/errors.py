@@ -85,6 +85,20 @@ class RecipeError(InputError):
     """A setting is unknown, has the wrong type, or contradicts another one."""
 
 
+class IsolationError(RecipeError):
+    """Generated code was not run, since a layer of isolation can't be had on this machine.
+
+    Args:
+        layer: name of the layer; empty if the code's process could not be started at all.
+        reason: why it can't be had.
+    """
+
+    def __init__(self, layer: str, reason: str) -> None:
+        what = f"the isolation layer {layer!r} can't be had" if layer else "its process could not be started"
+        super().__init__(f"Generated code was not run: {what}: {reason}")
+        self.layer, self.reason = layer, reason
+
+
 class DataError(InputError):
     """A dataset can't be read, or one of its rows can't be trained on."""
 

@@ -35,8 +35,8 @@ LEVELS = (
 )
 """Rooms, the lowest first: each imports only what lies below it."""
 
-SHARED_NAMES = {"add", "logger"}
-"""Names that every command has to describe its arguments, and every module that logs."""
+SHARED_NAMES = {"NAMED_SCORES", "add", "logger"}
+"""Names of every scorer that returns several numbers, of every command to describe its arguments, of modules that log."""
 
 
 def modules() -> dict[str, Path]:
@@ -162,6 +162,7 @@ OWN_JSON = {
     "spin_trl.data.reading.exact_json",
     "spin_trl.data.template.identity",
     "spin_trl.evaluation.harness",
+    "spin_trl.evaluation.isolation.inside",
     "spin_trl.models.saving",
 }
 """Modules that parse JSON which this package or a library has written a moment ago."""

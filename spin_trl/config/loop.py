@@ -53,9 +53,13 @@ class SelfPlayConfig:
             and white space): drop_train removes them from training, drop_held_out removes them from evaluation, and
             refuse ends the run.
         scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json,
-            `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the real and the
-            generated text, and returns a number or several named numbers. Means over the held-out prompts are reported as
-            `score` or `score/NAME`.
+            python_tests, `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the
+            real and the generated text, and with columns of the row that its further parameters name; it returns a number
+            or several named numbers. Means over the held-out prompts are reported as `score` or `score/NAME`.
+        allow_generated_code: Allow the scorer python_tests to run code that the model writes. It runs isolated from this
+            machine, or not at all.
+        allow_unisolated_code: With `allow_generated_code`, also run code where it can't be isolated. Such code can read
+            and delete your files: for a container or virtual machine that you can afford to lose.
         metric_for_best_iteration: Held-out metric that decides which iteration is the best: nll, score (or score/NAME),
             score_greedy or win_rate.
         greater_is_better_iteration: Whether a greater `metric_for_best_iteration` is better. By default, this follows
@@ -183,10 +187,20 @@ class SelfPlayConfig:
     )
     scorer: list[str] | None = setting(
         None,
-        "Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json, "
+        "Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json, python_tests, "
         "`regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the real and the "
-        "generated text, and returns a number or several named numbers. Means over the held-out prompts are reported as "
-        "`score` or `score/NAME`.",
+        "generated text, and with columns of the row that its further parameters name; it returns a number or several "
+        "named numbers. Means over the held-out prompts are reported as `score` or `score/NAME`.",
+    )
+    allow_generated_code: bool = setting(
+        False,
+        "Allow the scorer python_tests to run code that the model writes. It runs isolated from this machine, or not at "
+        "all.",
+    )
+    allow_unisolated_code: bool = setting(
+        False,
+        "With `allow_generated_code`, also run code where it can't be isolated. Such code can read and delete your files: "
+        "for a container or virtual machine that you can afford to lose.",
     )
     metric_for_best_iteration: str = setting(
         "nll",
@@ -296,6 +310,8 @@ class SelfPlayConfig:
             raise RecipeError(
                 f"`metric_for_best_iteration` is {self.metric_for_best_iteration!r}, which needs a `scorer`."
             )
+        if self.allow_unisolated_code and not self.allow_generated_code:
+            raise RecipeError("`allow_unisolated_code` has no effect without `allow_generated_code: true`.")
         by_prompt = self.metric_for_best_iteration == "nll" or is_score(self.metric_for_best_iteration)
         for name, off in (("significant_improvement", False), ("on_regression", "continue")):
             if getattr(self, name) != off and not by_prompt:

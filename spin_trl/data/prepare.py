@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,7 @@ def prepare_and_count(
     keys: RowKeys | None = None,
     name: str = "train",
     bad_rows: BadRows | None = None,
+    also_used: Collection[str] = (),
 ) -> Prepared:
     """Turn an SFT dataset into rows of token ids (see `PREPARED_COLUMNS`), one for each response to train on.
 
@@ -98,13 +99,23 @@ def prepare_and_count(
         keys: result of [`row_keys`], if already computed.
         name: name of the dataset, for messages.
         bad_rows: policy for rows that can't be used; None: refuse them.
+        also_used: columns that a scorer uses, which are not reported as unused.
 
     Raises:
         DataError: if rows can't be used (the message gives their 0-based numbers and what is wrong), or no row is left.
     """
     if is_prepared(dataset):
         return Prepared(dataset)
-    encoded = encode_rows(dataset, template, max_length=max_length, turn=turn, num_proc=num_proc, keys=keys, name=name)
+    encoded = encode_rows(
+        dataset,
+        template,
+        max_length=max_length,
+        turn=turn,
+        num_proc=num_proc,
+        keys=keys,
+        name=name,
+        also_used=also_used,
+    )
     prepared = encoded.counted(bad_rows or BadRows())
     for remark in prepared.remarks:
         logger.warning("%s", remark)
@@ -151,12 +162,13 @@ def encode_rows(
     keys: RowKeys | None = None,
     name: str = "train",
     numbers: Sequence[int] | None = None,
+    also_used: Collection[str] = (),
 ) -> EncodedRows:
     """Turn all responses of an SFT dataset into token ids, and determine the outcome of each.
 
     Args:
         dataset: any SFT dataset that [`is_sft`] accepts.
-        template, max_length, turn, num_proc, keys, name: as in [`prepare_and_count`].
+        template, max_length, turn, num_proc, keys, name, also_used: as in [`prepare_and_count`].
         numbers: row numbers, if the rows are a selection from a larger dataset; None: count from 0.
 
     Raises:
@@ -167,7 +179,7 @@ def encode_rows(
     if not len(dataset):
         raise DataError(f"The {name} dataset has no rows.")
     refuse_media(dataset)
-    unused = naming(dataset, name)
+    unused = naming(dataset, name, also_used)
     keys = keys or row_keys(dataset)
     read = read_columns(dataset)
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])

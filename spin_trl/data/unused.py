@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -59,14 +59,15 @@ def unused_columns(dataset: Dataset) -> list[str]:
     return [column for column in dataset.column_names if column not in read]
 
 
-def naming(dataset: Dataset, name: str) -> str | None:
+def naming(dataset: Dataset, name: str, also_used: Collection[str] = ()) -> str | None:
     """Return a sentence that lists unused columns and what they might be; None if all columns are used.
 
     Args:
         dataset: SFT dataset.
         name: name of the dataset, for the sentence.
+        also_used: columns that are used elsewhere, as by a scorer.
     """
-    columns = unused_columns(dataset)
+    columns = [column for column in unused_columns(dataset) if column not in also_used]
     filled = filled_columns(dataset, columns)
     unused = [column for column in columns if column in filled]
     if not unused:

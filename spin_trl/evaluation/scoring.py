@@ -2,28 +2,135 @@
 
 A recipe names one scorer (`scorer: gsm8k`) or several; `module:function` names the user's own. A scorer is called with the
 texts of a prompt, its real response and a generated one, and returns a number or named numbers, or an empty mapping if the
-real response has no answer to compare with.
+real response has no answer to compare with. Its further parameters are columns of the held-out data, which it gets by name,
+like TRL's reward functions.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import pkgutil
 import re
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from ..data.functions import place_of, resolve_function
-from ..errors import RecipeError, message_of, nearest
+from ..errors import IsolationError, RecipeError, message_of, nearest
 from . import scorers
+from .isolation.probe import probe_layers
+from .isolation.room import Room
 
 Score = float | Mapping[str, float]
 """A scorer's result for a generated response: a number, or named numbers."""
 
-Scorer = Callable[[str, str, str], Score]
-"""A function called with the texts of a prompt, its real response and a generated one."""
+Scorer = Callable[..., Score]
+"""A function called with the texts of a prompt, its real response and a generated one, and with columns by name."""
+
+_NUMBER_OF_TEXTS = 3
+"""Number of texts that every scorer is called with."""
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What a recipe allows to scorers that run generated code.
+
+    Attributes:
+        generated_code: whether they may run it at all (`allow_generated_code`).
+        unisolated_code: whether also without the layers of isolation that are needed (`allow_unisolated_code`).
+    """
+
+    generated_code: bool = False
+    unisolated_code: bool = False
+
+    def room(self, scorer: str) -> Room:
+        """Return the room that a scorer may run generated code in.
+
+        Args:
+            scorer: name of the scorer, for messages.
+
+        Raises:
+            RecipeError: if the recipe does not allow it, or the machine lacks layers of isolation.
+        """
+        if not self.generated_code:
+            raise RecipeError(
+                f"`scorer: {scorer}` runs code that the model writes. To allow that, set `allow_generated_code: true`."
+            )
+        return probe_layers().room(allow_unisolated=self.unisolated_code)
+
+
+@dataclass(frozen=True)
+class ScorerColumns:
+    """The columns of held-out data that a scorer is called with.
+
+    Attributes:
+        required: columns that it can't be called without.
+        optional: columns that it is called with if the data has them.
+        others: names of its own that no column can be passed as; None if it takes no columns that it does not name.
+    """
+
+    required: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    others: frozenset[str] | None = None
+
+    @property
+    def named(self) -> frozenset[str]:
+        """All columns that it names."""
+        return self.required | self.optional
+
+    def among(self, columns: Collection[str]) -> list[str]:
+        """Return those columns, of data that has these, in the data's order."""
+        return [
+            name for name in columns if name in self.named or (self.others is not None and name not in self.others)
+        ]
+
+
+class SeveralScorers:
+    """Several scorers in one, which returns the numbers of all under their names.
+
+    Args:
+        scorers: scorers by name.
+    """
+
+    def __init__(self, scorers: Mapping[str, Scorer]) -> None:
+        self.scorers = scorers
+
+    def __call__(self, prompt: str, real: str, generated: str, **columns: Any) -> Score:
+        """Return the numbers of all scorers; those of named ones as `SCORER.NAME`."""
+        together: dict[str, float] = {}
+        for name, scorer in self.scorers.items():
+            own = {column: columns[column] for column in columns_of(scorer).among(columns)}
+            found = scorer(prompt, real, generated, **own)
+            if isinstance(found, Mapping):
+                together |= {f"{name}.{part}": value for part, value in found.items()}
+            else:
+                together[name] = found
+        return together
+
+
+def columns_of(scorer: Scorer) -> ScorerColumns:
+    """Return the columns that a scorer takes: its parameters after the three texts, or all if it ends in `**`."""
+    if isinstance(scorer, SeveralScorers):
+        every = [columns_of(one) for one in scorer.scorers.values()]
+        required = frozenset[str]().union(*(one.required for one in every))
+        named = frozenset[str]().union(*(one.named for one in every))
+        open_ended = [one.others for one in every if one.others is not None]
+        others = frozenset.intersection(*open_ended) if open_ended else None
+        return ScorerColumns(required, named - required, others)
+    try:
+        parameters = list(inspect.signature(scorer).parameters.values())
+    except (TypeError, ValueError):  # a function written in C
+        return ScorerColumns()
+    by_place = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    texts = frozenset(one.name for one in by_place[:_NUMBER_OF_TEXTS])
+    columns = [*by_place[_NUMBER_OF_TEXTS:], *(one for one in parameters if one.kind == one.KEYWORD_ONLY)]
+    required = frozenset(one.name for one in columns if one.default is one.empty)
+    takes_all = any(one.kind == one.VAR_KEYWORD for one in parameters)
+    return ScorerColumns(required, frozenset(one.name for one in columns) - required, texts if takes_all else None)
 
 
 def compared(expected: object | None, found: object | None) -> Score:
@@ -39,34 +146,34 @@ def scorer_names() -> list[str]:
 REGEX = "regex:"
 
 
-def scorer_of(names: Sequence[str]) -> Scorer:
+def scorer_of(names: Sequence[str], permission: Permission | None = None) -> Scorer:
     """Return the scorer that a recipe names; for several, one that returns the numbers of all under their names.
 
     Args:
         names: names from [`scorer_names`], `regex:PATTERN` (1 if the pattern is found in the generated response), or
             `module:function`.
+        permission: what the recipe allows; None: nothing.
 
     Raises:
-        RecipeError: if a name is unknown, a pattern is invalid, or a name occurs twice.
+        RecipeError: if a name is unknown, a pattern is invalid, a name occurs twice, or a scorer needs a permission.
         DataError: if `module:function` names no function that can be imported.
     """
-    named = {_short_name(name): _scorer_by_name(name) for name in names}
+    named = {_short_name(name): _scorer_by_name(name, permission or Permission()) for name in names}
     if len(named) < len(names):
         raise RecipeError(f"`scorer` names a scorer twice: {', '.join(map(repr, names))}.")
-    if len(names) == 1:
-        return named[_short_name(names[0])]
+    return named[_short_name(names[0])] if len(names) == 1 else SeveralScorers(named)
 
-    def score(prompt: str, real: str, generated: str) -> Score:
-        together: dict[str, float] = {}
-        for name, scorer in named.items():
-            found = scorer(prompt, real, generated)
-            if isinstance(found, Mapping):
-                together |= {f"{name}.{part}": value for part, value in found.items()}
-            else:
-                together[name] = found
-        return together
 
-    return score
+def runs_generated_code(name: str) -> bool:
+    """Return whether a scorer that a recipe can name runs generated code."""
+    return name in scorer_names() and getattr(_module_of(name), "RUNS_GENERATED_CODE", False)
+
+
+def layers_of(scorer: Scorer | None) -> list[str] | None:
+    """Return the layers of isolation that generated code runs behind; None if a scorer runs none."""
+    every = scorer.scorers.values() if isinstance(scorer, SeveralScorers) else [scorer]
+    rooms = [room for one in every if isinstance(room := getattr(one, "room", None), Room)]
+    return list(rooms[0].layers) if rooms else None
 
 
 def figures_of(names: Sequence[str]) -> list[str] | None:
@@ -85,8 +192,15 @@ def figures_of(names: Sequence[str]) -> list[str] | None:
     return [f"score/{name}" if name else "score" for name in found]
 
 
-def score_of(scorer: Scorer, prompt: str, real: str, generated: str) -> Score:
+def score_of(
+    scorer: Scorer, prompt: str, real: str, generated: str, columns: Mapping[str, Any] | None = None
+) -> Score:
     """Return a scorer's result as numbers, with NaN for anything that is not a number.
+
+    Args:
+        scorer: the scorer.
+        prompt, real, generated: texts of a prompt, its real response and a generated one.
+        columns: columns of the row that the scorer takes.
 
     Raises:
         RecipeError: if it fails, or returns a name that can't be written; the message says for which texts.
@@ -95,7 +209,9 @@ def score_of(scorer: Scorer, prompt: str, real: str, generated: str) -> Score:
         f"the prompt {prompt[:60]!r}, the real response {real[:60]!r} and the generated one {generated[:60]!r}"
     )
     try:
-        found = scorer(prompt, real, generated)
+        found = scorer(prompt, real, generated, **(columns or {}))
+    except IsolationError:
+        raise
     except (Exception, SystemExit) as error:  # the user's own code
         said = f"{type(error).__name__}: {message_of(error)}{place_of(error)}"
         raise RecipeError(f"The scorer fails with {said}. It was called with {called_with}.") from error
@@ -124,10 +240,11 @@ def _short_name(name: str) -> str:
     return name.removeprefix(REGEX) if name.startswith(REGEX) else name.rpartition(":")[2]
 
 
-def _scorer_by_name(name: str) -> Scorer:
+def _scorer_by_name(name: str, permission: Permission) -> Scorer:
     known = scorer_names()
     if name in known:
-        scorer: Scorer = getattr(_module_of(name), name)
+        found = getattr(_module_of(name), name)
+        scorer: Scorer = found(permission) if runs_generated_code(name) else found
         return scorer
     if name.startswith(REGEX):
         try:

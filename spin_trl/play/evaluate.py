@@ -14,17 +14,18 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
+from ..data.kept_columns import kept_columns
 from ..errors import DivergedError, RunDirectoryError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
-from ..evaluation.scoring import Score, score_of
+from ..evaluation.scoring import Score, layers_of, score_of
 from ..evaluation.summary import HeldOutRow, changes, summarise, unscored, values_of
 from ..files import Checksum, write_json, write_text
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
 from ..models.saving import hashing
 from ..run.integrity import recorded
-from ..run.journal import Step
+from ..run.journal import ISOLATION, Step
 from ..run.objects import PLAYED_AGAIN, read_named_numbers
 from ..run.run import Run, since
 from ..run.stage import Stage
@@ -126,7 +127,9 @@ def _figures_of_stage(
         _write_samples(run, rows, stage, answers, measured)
         write_json(run.directory.histograms(stage), histograms(measured))
         write_json(run.directory.metrics(stage), figures)
-    return figures | _left_out(stage, unscored(by_prompt), len(rows)), work_seconds
+    layers = layers_of(run.scorer)
+    isolation = {} if layers is None else {ISOLATION: layers}
+    return figures | _left_out(stage, unscored(by_prompt), len(rows)) | isolation, work_seconds
 
 
 def _left_out(stage: str, unscored: Mapping[str, Sequence[str]], total: int) -> dict[str, Any]:
@@ -185,7 +188,8 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     def score(row: dict, ids: list[int]) -> Score | None:
         if run.scorer is None:
             return None
-        return score_of(run.scorer, row["prompt"], row["real"], str(tokenizer.decode(ids, skip_special_tokens=True)))
+        text = str(tokenizer.decode(ids, skip_special_tokens=True))
+        return score_of(run.scorer, row["prompt"], row["real"], text, _scored_columns(run, row))
 
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):
@@ -215,6 +219,18 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
         write_json(folder / LOGPS, logps_of)
     state.wait_for_everyone()
     return [everything[key] for key in rows["key"]]
+
+
+def _scored_columns(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a held-out row that the scorer takes."""
+    columns, kept = run.scorer_columns, kept_columns(row)
+    missing = sorted(columns.required - kept.keys())
+    if missing:
+        raise RunDirectoryError(
+            f"The scorer needs `{missing[0]}` of each held-out row, but the rows of {run.directory.path} were prepared for "
+            "another scorer and don't have it. Start a new run, or use the scorer that the run began with."
+        )
+    return {name: kept[name] for name in columns.among(kept)}
 
 
 def _recorded_logps(path: Path, keys: Sequence[str]) -> dict[str, dict[str, float]]:

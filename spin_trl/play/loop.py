@@ -43,7 +43,7 @@ from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
 from ..run.journal import MADE, Step
 from ..run.objects import best_stage
-from ..run.run import LAUNCHED, Run, given_stage
+from ..run.run import LAUNCHED, Run, given_stage, permission_of
 from ..run.settings import freeze, python_settings, renew
 from ..run.stage import Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
@@ -53,7 +53,7 @@ from .gate import Verdict, deliver_best, judge, settle, settle_generations
 from .given import keep_given
 from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
-from .prepare import check_human_responses, prepare_data
+from .prepare import check_human_responses, check_scorer_columns, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import check_same_start, is_same_start, point_adapters_at_start
 from .trackers import track
@@ -100,8 +100,8 @@ class SelfPlay:
         sft_peft_config: PEFT configuration of SFT first (`start: sft`); None: `peft_config`, unless `sft_use_peft` is false.
         quantization_config: how the base model is quantised when it is loaded.
         start: how θ_0 is built if `model` is None.
-        scorer: function of the prompt, the real and the generated text of a held-out prompt; or one or several names, as in
-            a recipe.
+        scorer: function of the prompt, the real and the generated text of a held-out prompt, whose further parameters are
+            columns of its row; or one or several names, as in a recipe.
         launch: function that runs a phase; by default it runs in this process.
         settings: all settings as a recipe, if the run comes from one.
         sources: names of the data under a recipe's keys (`dataset_name`, ...), for the cards.
@@ -161,12 +161,13 @@ class SelfPlay:
             peft_config=peft_config,
             sft_peft_config=_sft_adapter(play, peft_config, sft_peft_config),
             quantization_config=quantization_config,
-            scorer=noted(refused, lambda: _scorer(scorer)),
+            scorer=noted(refused, lambda: _scorer(scorer, play)),
             processing_class=processing_class,
             given=given,
             sources=sources or {},
             refused=refused,
         )
+        check_scorer_columns(self.state, self.train_dataset, self.eval_dataset)
         self._settings = settings or python_settings(self.state)
         self._recipe = Path(recipe) if recipe is not None else None
         self._trust_run = trust_run
@@ -396,7 +397,7 @@ class SelfPlay:
         self.directory.own(JOURNAL)
 
 
-def _scorer(scorer: Any) -> Scorer | None:
+def _scorer(scorer: Any, play: SelfPlayConfig) -> Scorer | None:
     """Return the scorer that was passed, either as a function or by the names used in recipes."""
     names = [scorer] if isinstance(scorer, str) else scorer
     if not isinstance(names, Sequence):
@@ -405,7 +406,7 @@ def _scorer(scorer: Any) -> Scorer | None:
     unnamed = next((one for one in names if not isinstance(one, str)), None)
     if unnamed is not None or not names:
         raise RecipeError(f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function.")
-    return scorer_of(names)
+    return scorer_of(names, permission_of(play))
 
 
 def _sft_adapter(play: SelfPlayConfig, peft_config: Any, sft_peft_config: Any) -> Any:

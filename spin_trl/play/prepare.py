@@ -11,13 +11,13 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
-from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
 from ..counts import counted
 from ..data.arrow import save_rows
 from ..data.bad_rows import BadRows
 from ..data.columns import is_sft
 from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
+from ..data.kept_columns import with_kept_columns
 from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..data.unused import not_sft
@@ -126,7 +126,7 @@ def _prepare(
             keys=known_keys,
             name=name,
             bad_rows=BadRows(run.args.bad_rows, run.args.bad_rows_max),
-            **encoding(run.args),
+            **encoding(run),
         )
 
     found = prepared(train, "train", keys)
@@ -135,6 +135,9 @@ def _prepare(
     refuse_unplayable(against_rows(run, (rows, held_out_rows)), DataError)
     for remark in news:
         logger.warning("%s", remark)
+    source, source_keys = (train, keys) if held_out is None else (held_out, None)
+    scored = run.scorer_columns.among(source.column_names)
+    held_out_rows = with_kept_columns(held_out_rows, source, scored, source_keys)
     held_out_notes = _counts(others[0]) if others else {}
     run.directory.own("data")
     files: dict[str, Any] = {}
@@ -176,9 +179,27 @@ def check_human_responses(dataset: Dataset) -> None:
         )
 
 
-def encoding(args: SPINConfig) -> dict[str, Any]:
+def check_scorer_columns(run: Run, train: Dataset, held_out: Dataset | None) -> None:
+    """Raise if the data to evaluate on lacks a column that the scorer can't do without.
+
+    Raises:
+        DataError: if a column is missing; the message names it.
+    """
+    scored = train if held_out is None else held_out
+    missing = sorted(run.scorer_columns.required - set(scored.column_names))
+    if missing and (held_out is not None or run.play.held_out_fraction):
+        columns = ", ".join(f"`{name}`" for name in missing)
+        raise DataError(
+            f"The scorer needs {columns} of each held-out row, but the columns are {scored.column_names}. If a column has "
+            f"another name, set `column_mapping`, like {{name: {missing[0]}}}."
+        )
+
+
+def encoding(run: Run) -> dict[str, Any]:
     """Return the arguments of [`encode_rows`] that depend on a run's settings."""
+    args = run.args
     return {
+        "also_used": run.scorer_columns.named,
         "max_length": args.max_length if args.truncation_mode == "keep_start" else None,
         "turn": args.train_on_turn,
         "num_proc": args.dataset_num_proc,

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..counts import counted
 from ..evaluation.figures import ANSWERS, FIGURES, GAME, SCORES, figure_of, is_figure, is_score
-from ..run.journal import Entry, Step, is_of
+from ..evaluation.isolation.probe import in_words
+from ..run.journal import ISOLATION, Entry, Step, is_of
 from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
 from .record import RunRecord, StageRecord
@@ -195,11 +196,19 @@ def facts(record: RunRecord) -> dict[str, str]:
         "Iterations": f"{len(record.iterations)} of {record.planned}",
         "Baseline": ", ".join(arm_in_words(arm) for arm in record.arms) or "none",
         "Scorer": _joined_list(settings.get("scorer") or "", ", "),
+        "Generated code": _isolation(record),
         "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
     }
     # The full texts are in the settings.
     short = {name: f"{text[:LONGEST_FACT]}…" for name, text in found.items() if len(text) > LONGEST_FACT}
     return {name: text for name, text in (found | short).items() if text}
+
+
+def _isolation(record: RunRecord) -> str:
+    """Describe the isolation of the code that a scorer ran; empty if none did."""
+    found = [entry[ISOLATION] for entry in record.journal if is_of(entry, Step.EVALUATE) and ISOLATION in entry]
+    every = {tuple(map(str, layers)) for layers in found}  # a run may continue on another machine
+    return "; ".join(sorted(map(in_words, every)))
 
 
 def _joined_list(value: Any, between: str) -> str:

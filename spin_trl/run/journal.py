@@ -61,10 +61,14 @@ OF_THE_HUB = frozenset({Step.PUSH, Step.LICENSES})
 CHECKSUMS = "files"
 """Key of an entry's files, as written by its step: `{name in the run directory: [bytes, SHA-256]}`."""
 
+ISOLATION = "isolation"
+"""Key of an evaluation's entry: the layers that generated code ran behind, if a scorer ran any."""
+
 _SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
     {
         Step.GIVEN: {"digest": str},
         Step.PREPARE: {"dataset": str},
+        Step.EVALUATE: {ISOLATION: list},
         Step.GATE: {"decision": str, "opponent": str},
         Step.LOST: {"lost": str},
         Step.LOWER: {"back_to": int, "lr_scale": float},

@@ -25,7 +25,7 @@ from ..data.columns import PREPARED_COLUMNS
 from ..data.shares import rows_of_share
 from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, RunDirectoryError, nearest, noted
-from ..evaluation.scoring import Scorer, scorer_of
+from ..evaluation.scoring import Permission, Scorer, ScorerColumns, columns_of, scorer_of
 from ..files import definition_of
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
@@ -86,7 +86,7 @@ class Run:
         self.progress = Progress(file=self.directory.progress if is_told else None)
         names = self.play.scorer
         if self.scorer is None and names is not None:
-            self.scorer = noted(self.refused, lambda: scorer_of(names))
+            self.scorer = noted(self.refused, lambda: scorer_of(names, permission_of(self.play)))
         noted(self.refused, lambda: check_losses(self.args.losses))
         self.refused += [*self._against_objective(), *against_sft(self.args, self.play)]
         if self.sft_first and self.model is None:
@@ -123,6 +123,11 @@ class Run:
     def given_model(self) -> str:
         """Hub name or folder of the given model; if there is none, folder of the start."""
         return self.model_of(self.given_stage)
+
+    @property
+    def scorer_columns(self) -> ScorerColumns:
+        """The columns of the held-out data that the scorer takes."""
+        return ScorerColumns() if self.scorer is None else columns_of(self.scorer)
 
     def model_of(self, stage: str) -> str:
         """Return the Hub name or folder of a stage's model."""
@@ -221,6 +226,11 @@ class Run:
 def given_stage(play: SelfPlayConfig) -> Stage:
     """Return the stage of the given model in a run with these settings: as [`Run.given_stage`]."""
     return BASE if play.start == SFT_FIRST else START
+
+
+def permission_of(play: SelfPlayConfig) -> Permission:
+    """Return what the settings of a loop allow to scorers."""
+    return Permission(play.allow_generated_code, play.allow_unisolated_code)
 
 
 def stages_with_model(run: Run) -> list[Stage]:

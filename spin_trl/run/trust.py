@@ -22,6 +22,7 @@ from ..config.shipped import accelerate_configs
 from ..config.traits import HARMLESS_MODEL_KWARGS
 from ..data.reading.local import is_local
 from ..errors import RunDirectoryError
+from ..evaluation.scoring import runs_generated_code
 from ..files import read_json, write_json
 from .ownership import Ownership
 
@@ -49,10 +50,14 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(source, str) and ":" in source and source not in _OURS and not is_local(source):
             found[name] = source
     scorers = settings.get("scorer") or []
-    functions = [str(one) for one in ([scorers] if isinstance(scorers, str) else scorers)]
-    functions = [one for one in functions if ":" in one and not one.startswith("regex:") and one not in _OURS]
+    names = [str(one) for one in ([scorers] if isinstance(scorers, str) else scorers)]
+    functions = [one for one in names if ":" in one and not one.startswith("regex:") and one not in _OURS]
     if functions:
         found["scorer"] = ", ".join(functions)
+    if settings.get("allow_generated_code") and any(map(runs_generated_code, names)):
+        found["allow_generated_code"] = "the code that the model writes"
+        if settings.get("allow_unisolated_code"):
+            found["allow_unisolated_code"] = "that code without isolation from this machine"
     if settings.get("trust_remote_code"):
         found["trust_remote_code"] = "the model's own code"
     # A name with a slash is a repository of compiled kernels.

@@ -98,3 +98,9 @@ def test_a_smoke_run_plays_two_iterations_of_any_recipe() -> None:
     assert play.num_iterations == 2
     assert play.per_iteration == {"beta": [0.1, 0.2]}
     assert SelfPlayConfig(num_iterations=1, smoke=True).num_iterations == 1
+
+
+def test_unisolated_code_alone_allows_nothing() -> None:
+    with refused(RecipeError, "`allow_unisolated_code`", "`allow_generated_code: true`"):
+        SelfPlayConfig(allow_unisolated_code=True)
+    assert not SelfPlayConfig().allow_generated_code

@@ -7,7 +7,18 @@ import pytest
 from messages import refused
 from spin_trl.errors import DataError, RecipeError
 from spin_trl.evaluation.scorers import exact_match, gsm8k, valid_json
-from spin_trl.evaluation.scoring import compared, figures_of, score_of, scorer_names, scorer_of
+from spin_trl.evaluation.scoring import (
+    ScorerColumns,
+    SeveralScorers,
+    columns_of,
+    compared,
+    figures_of,
+    layers_of,
+    runs_generated_code,
+    score_of,
+    scorer_names,
+    scorer_of,
+)
 
 REAL = "She has 2 * 600 = <<2*600=1200>>1,200 eggs.\n#### 1,200"
 
@@ -48,7 +59,7 @@ def test_a_name_that_is_none_is_refused_with_those_that_are_known() -> None:
         scorer_of(["nowhere:score"])
 
 
-@pytest.mark.parametrize("name", scorer_names())
+@pytest.mark.parametrize("name", [name for name in scorer_names() if not runs_generated_code(name)])
 def test_a_scorer_is_its_module_and_gives_the_figures_that_it_says(name: str) -> None:
     """For all modules of the folder: the names of the figures are known before anything is scored."""
     answer = "3 + 2\n\\boxed{5} is the answer: B\n#### 5"
@@ -106,3 +117,50 @@ def test_figures_are_known_without_calling_anything() -> None:
         "score/a", "score/gsm8k.exact_match", "score/gsm8k.answer_line", "score/gsm8k.format"
     ]  # fmt: skip
     assert figures_of(["boxed", f"{__name__}:length"]) is None
+
+
+def by_level(prompt: str, real: str, generated: str, level: int, *, unit: str = "m") -> dict[str, float]:
+    """A scorer that takes columns."""
+    return {unit: float(level)}
+
+
+def by_row(p: str, r: str, g: str, **row: object) -> float:
+    """A scorer that takes the whole row."""
+    return float(len(row))
+
+
+def test_parameters_after_the_texts_are_columns() -> None:
+    """Like those of TRL's reward functions. A method's `self` is none, nor what a partial has already given."""
+    assert columns_of(by_level) == ScorerColumns(frozenset({"level"}), frozenset({"unit"}))
+    assert columns_of(length) == ScorerColumns()
+    assert columns_of(by_row) == ScorerColumns(others=frozenset({"p", "r", "g"}))
+    assert columns_of(Holder().score) == ScorerColumns(frozenset({"level"}))
+    assert columns_of(max) == ScorerColumns()
+    data = ["prompt", "p", "level", "unit"]
+    assert [columns_of(scorer).among(data) for scorer in (by_level, by_row, length)] == [
+        ["level", "unit"],
+        ["prompt", "level", "unit"],
+        [],
+    ]
+
+
+class Holder:
+    """Scores by a method."""
+
+    def score(self, prompt: str, real: str, generated: str, level: int) -> float:
+        return float(level)
+
+
+def test_several_scorers_get_their_own_columns() -> None:
+    several = scorer_of([f"{__name__}:by_level", f"{__name__}:by_row", "exact_match"])
+    assert isinstance(several, SeveralScorers)
+    assert columns_of(several) == ScorerColumns(frozenset({"level"}), frozenset({"unit"}), frozenset({"p", "r", "g"}))
+    columns = {"level": 3, "unit": "km", "other": 1}
+    assert score_of(several, "", "a", "a", columns) == {"by_level.km": 3.0, "by_row": 3.0, "exact_match": 1.0}
+
+
+def test_only_python_tests_runs_generated_code() -> None:
+    assert [name for name in scorer_names() if runs_generated_code(name)] == ["python_tests"]
+    assert not runs_generated_code(f"{__name__}:length")
+    assert layers_of(scorer_of(["gsm8k", "json"])) is None
+    assert layers_of(None) is None

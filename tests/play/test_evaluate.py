@@ -13,8 +13,12 @@ from transformers import AutoModelForCausalLM
 import tiny
 from messages import names, refused
 from runs import answers, build, entry, logp, steps
-from spin_trl.errors import RecipeError
+from spin_trl.errors import DataError, RecipeError, RunDirectoryError
+from spin_trl.evaluation.isolation.probe import probe_layers
 from spin_trl.play import evaluate, generate
+from spin_trl.report.record import read_record
+from spin_trl.report.tables import facts
+from spin_trl.run.directory import RunDirectory
 
 STAGES = ("start", "iteration-0", "iteration-1")
 
@@ -215,6 +219,50 @@ def test_a_recipe_names_its_scorers(llama_folder: Path) -> None:
     assert {"score/exact_match", "score/[a-z]", "score/[a-z]_change"} <= set(found)
     with refused(RecipeError, "`scorer`", "'exact'", "exact_match"):
         build(llama_folder, "other", scorer="exact")
+
+
+@pytest.mark.slow
+def test_a_scorer_gets_the_columns_that_it_names(llama_folder: Path) -> None:
+    """Of its own row, also when the run is resumed; the data must have them before anything is written."""
+    rows = tiny.sft(15)
+    rows = rows.add_column("level", list(range(15))).add_column("answer_of", rows["prompt"][:])
+
+    def named(
+        prompt: str, real: str, generated: str, answer_of: str, level: int, missing: int = 7
+    ) -> dict[str, float]:
+        return {"own": float(answer_of == prompt), "level": float(level), "missing": float(missing)}
+
+    build(llama_folder, num_iterations=1, train_dataset=rows, scorer=named).run()
+    found = figures(Path("run"), "iteration-0")
+    levels = dict(zip(rows["prompt"], rows["level"], strict=True))
+    held_out = load_from_disk("run/data/held-out")["prompt"]
+    assert found["score/own"] == 1
+    assert found["score/level"] == pytest.approx(sum(levels[prompt] for prompt in held_out) / len(held_out))
+    assert found["score/missing"] == 7
+    build(llama_folder, num_iterations=1, train_dataset=rows, scorer=named).run()
+    with refused(DataError, "`answer_of`", "`level`"):
+        build(llama_folder, "other", scorer=named)
+    assert not Path("other").exists()
+
+    def others(prompt: str, real: str, generated: str, prompt_again: str) -> float:
+        return 0.0
+
+    rows = rows.rename_column("answer_of", "prompt_again")
+    with refused(RunDirectoryError, "`prompt_again`", "run"):
+        build(llama_folder, num_iterations=2, train_dataset=rows, scorer=others).run()
+
+
+def test_generated_code_is_scored_and_its_isolation_reported(llama_folder: Path) -> None:
+    """A tiny model writes no code that works: what counts is that it was run, and behind what."""
+    if probe_layers().lacks:
+        pytest.skip(f"needs {'; '.join(probe_layers().lacks)}")
+    rows = tiny.sft(15).add_column("test_list", [["assert f(1) == 2"]] * 15)
+    settings = {"scorer": "python_tests", "allow_generated_code": True, "metric_for_best_iteration": "score/all"}
+    build(llama_folder, num_iterations=1, train_dataset=rows, **settings).run()
+    found = figures(Path("run"), "iteration-0")
+    assert (found["score/all"], found["score/share"], found["score/in_child"]) == (0, 0, 0)
+    assert entry("evaluate", "iteration-0")["isolation"] == list(probe_layers().layers)
+    assert "Landlock" in facts(read_record(RunDirectory(Path("run"))))["Generated code"]
 
 
 def test_a_scorer_that_fails_stops_the_run_and_can_be_repaired(llama_folder: Path) -> None:

@@ -115,6 +115,17 @@ def test_facts_of_a_run_from_a_recipe_and_of_one_from_python():
     assert facts(record(settings={"python": {"model": None}}))["Model"] == "built from scratch"
 
 
+def test_the_isolation_of_generated_code_is_a_fact():
+    """Of a run that continued on another machine, that of both."""
+    entries = [{"phase": "evaluate", "stage": name} for name in ("start", "iteration-0", "iteration-1")]
+    assert "Generated code" not in facts(record(journal=entries))
+    entries[1]["isolation"] = ["namespaces", "limits"]
+    entries[2]["isolation"] = ["limits"]
+    found = facts(record(journal=entries))["Generated code"]
+    assert [text.split()[:1] for text in found.split("; ")] == [["isolated"], ["not"]]
+    assert "namespaces" in found
+
+
 def test_a_fact_takes_a_line_and_not_a_page():
     assert (
         facts(record(settings={"scorer": ["regex:" + "x" * 100_000]}))["Scorer"]

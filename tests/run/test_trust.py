@@ -44,6 +44,26 @@ def test_every_setting_that_names_code_is_known(name: str) -> None:
     assert list(named_code({name: CODE[name]})) == [name]
 
 
+def test_code_that_the_model_writes_is_code_if_it_would_run() -> None:
+    allowed = {"allow_generated_code": True, "scorer": ["json", "python_tests"]}
+    assert list(named_code(allowed)) == ["allow_generated_code"]
+    assert list(named_code(allowed | {"allow_unisolated_code": True})) == [
+        "allow_generated_code",
+        "allow_unisolated_code",
+    ]
+    assert named_code(allowed | {"scorer": "json"}) == named_code({"scorer": "python_tests"}) == {}
+
+
+def test_generated_code_of_a_run_from_elsewhere_waits_for_the_users_word(tmp_path: Path) -> None:
+    run = owned(tmp_path / "run", {"allow_generated_code": True, "scorer": "python_tests"})
+    recipe = read_recipe(str(run.path))
+    with refused(RunDirectoryError, run.path, "allow_generated_code", "--trust_run"):
+        check_trust_of_recipe(recipe, [], is_trusted=False)
+    check_trust_of_recipe(recipe, ["--allow_generated_code", "true"], is_trusted=False)
+    check_trust_of_recipe(recipe, [], is_trusted=True)
+    check_trust_of_recipe(recipe, [], is_trusted=False)
+
+
 def test_what_ships_and_what_is_data_is_no_code() -> None:
     settings = {
         "dataset_name": "spin_trl.sentences:load", "scorer": ["spin_trl.sentences:score", "regex:a:b", "gsm8k"],

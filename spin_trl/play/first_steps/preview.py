@@ -157,7 +157,7 @@ def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = Fal
     dataset = recipe.data.as_set(_chosen(stored, numbers))
     run = _run_of(recipe, dataset)
     template = run.template()
-    options = encoding(run.args)
+    options = encoding(run)
     encoded = encode_rows(dataset, template, numbers=numbers, **options)
     others, held_out_total = None, None
     held_out = recipe.data.held_out_as_stored(bad_as_rows=skips)

@@ -98,6 +98,14 @@ def test_rows_are_divided_as_in_a_run(look: Look) -> None:
     assert found.held_out_total is None
 
 
+def test_a_column_of_the_scorer_is_not_reported_as_unused(look: Look) -> None:
+    Path("preview_scorer.py").write_text("def by_level(p, r, g, level): return level\n", encoding="utf-8")
+    rows = [{**row, "level": 3, "source": "web"} for row in ROWS]
+    for settings, unused in (({}, ["`level`", "`source`"]), ({"scorer": "preview_scorer:by_level"}, ["`source`"])):
+        remarks = " ".join(look(rows, settings).remarks)
+        assert [name for name in ("`level`", "`source`") if name in remarks] == unused
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [({}, [0, 1, 2]), ({"rows": 0}, []), ({"at": 10}, [10, 11]), ({"rows": 1, "at": 5}, [5])],
