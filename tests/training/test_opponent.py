@@ -180,10 +180,10 @@ def test_the_trainable_adapter_stays_trainable() -> None:
         pass
     opponent.align_frozen_adapter(model)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
-    opponent.drop_frozen_adapter(model)
+    opponent.drop_frozen_adapters(model)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
     assert set(model.peft_config) == {"default"}
-    opponent.drop_frozen_adapter(model)  # there is none any more, and that is fine
+    opponent.drop_frozen_adapters(model)  # there is none any more, and that is fine
 
 
 def test_the_frozen_copy_has_the_policys_dtype() -> None:
@@ -223,9 +223,9 @@ def test_saving_leaves_the_frozen_adapter_out_and_in_memory(tmp_path: Path) -> N
     model.save_pretrained(alone)
     opponent.freeze_adapter(model)
     save = model.save_pretrained
-    with opponent.without_frozen_adapter(model):
+    with opponent.without_frozen_adapters(model):
         model.save_pretrained(tmp_path / "beside")
-    with pytest.raises(RuntimeError), opponent.without_frozen_adapter(model):
+    with pytest.raises(RuntimeError), opponent.without_frozen_adapters(model):
         raise RuntimeError
     assert model.save_pretrained == save
     assert set(model.peft_config) == {"default", "ref"}
@@ -233,5 +233,5 @@ def test_saving_leaves_the_frozen_adapter_out_and_in_memory(tmp_path: Path) -> N
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert not (tmp_path / "beside" / "ref").exists()
-    with opponent.without_frozen_adapter(tiny.model()) as nothing:
+    with opponent.without_frozen_adapters(tiny.model()) as nothing:
         assert nothing is None
