@@ -305,7 +305,7 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
             )
         if self.opponent_mix and self.ld_alpha is not None:
             raise RecipeError(
-                f"`ld_alpha` is {self.ld_alpha:g}, so a response's log-probability depends on the other response of its pair, "
+                f"`ld_alpha` is {self.ld_alpha:g}, so a response's log-probability depends on the other one of its pair, "
                 "but `opponent_mix` scores every response once under the start. Leave out one of the two."
             )
 

@@ -20,8 +20,8 @@ from ..errors import PlanError, message_of
 from ..models.adapters import base_of, is_adapter, load_adapter_config, peft_config_of
 from ..models.loading import is_of_files
 from ..objectives.terms import ObjectiveTerms
-from ..training.pairs_trainer import OPPONENT_BATCH_FACTOR
 from ..training.scratch import start_config
+from ..training.start_logps import scoring_batch
 from .model import ModelSettings
 
 
@@ -170,9 +170,7 @@ class Setup:
         in_8_bits = self.quantization is not None and self.quantization.load_in_8bit
         is_switched = self.peft is not None and (sharding.kind == "FSDP" or in_8_bits)
         self.opponent_is_precomputed = not self.terms.reference_free and not is_switched
-        self.opponent_batch = (
-            args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * args.per_device_train_batch_size
-        )
+        self.opponent_batch = scoring_batch(args)
         self.num_processes = sharding.num_processes
         self.pairs_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.num_processes
 

@@ -48,6 +48,7 @@ _KEPT_PATHS = re.compile(
     rf"|{_STAGE}/held-out/(?:logps\.json|values\.json|(?:sampled|greedy)/{_STORE})"
     rf"|{_STAGE}/model/{_MODEL}"
     rf"|start/(?:tokenizer|base)/{_MODEL}"
+    r"|start/logps/(?:real|iteration-\d+)-[0-9a-f]{16}\.json"
     rf"|{_STAGE}/lm-eval/.+\.json"
     r"|tensorboard/(?:.+/)?events\.out\.tfevents\.[^/]+"
     r"|hub/dataset/README\.md)"

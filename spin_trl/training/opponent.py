@@ -82,7 +82,7 @@ def add_start(model: PeftModel, folder: str) -> None:
     """
     config = load_adapter_config(folder)
     config.inference_mode = True
-    if isinstance(getattr(config, "init_lora_weights", None), str):
+    if isinstance(config, LoraConfig) and isinstance(config.init_lora_weights, str):
         config.init_lora_weights = True  # its values are loaded; initialising it as it once was could change the base
     model.add_adapter(START_ADAPTER, config)
     model.load_adapter(str(local_folder(folder)), START_ADAPTER, torch_device=str(model.device))

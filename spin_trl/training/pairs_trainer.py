@@ -87,10 +87,10 @@ class PairsTrainer(ObjectiveTrainer):
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if self._is_given_pairs(dataset):
-            if self._self_play and self._settings.opponent_mix:
+            if self._self_play and args.opponent_mix:
                 raise DataError(
-                    "An evaluation dataset (`eval_dataset`) of pairs can't be used with `opponent_mix`: the start only scores "
-                    "human responses and those generated for them. Pass human responses, or leave `opponent_mix` out."
+                    "An evaluation dataset (`eval_dataset`) of pairs can't be used with `opponent_mix`: the start only "
+                    "scores human and generated responses. Pass human responses, or leave `opponent_mix` out."
                 )
             return super()._prepare_dataset(as_preference(apart(dataset)), processing_class, args, dataset_name)
         if not self._ready:
@@ -254,10 +254,12 @@ class PairsTrainer(ObjectiveTrainer):
             return
         start: Any = self._start
         is_named = isinstance(start, str)
-        model = load_policy(start, self._settings, self._quantization_config) if is_named else start
+        model: Any = load_policy(start, self._settings, self._quantization_config) if is_named else start
         noted_device = model.device
         check_tokens(self._tokenizer, embeddings_of(model), "the start", [rows])
-        yield model if noted_device == device else model.to(device), digest(model)
+        if noted_device != device:
+            model.to(device)
+        yield model, digest(model)
         if is_named:
             del model
             release_memory()

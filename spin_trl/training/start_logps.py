@@ -69,7 +69,7 @@ class ResponseSet(Sequence[PromptAndResponse]):
         return ResponseSet([self.names[place] for place in places], self._read)
 
 
-Score = Callable[[ResponseSet], list[float]]
+Scoring = Callable[[ResponseSet], list[float]]
 """Function that returns the log-probability of each response under the start, in nats; all processes call it together."""
 
 
@@ -140,7 +140,7 @@ class StartLogps:
     folder: Path
     model: str
     precision: str
-    score: Score
+    score: Scoring
 
     def of(self, name: str, responses: ResponseSet) -> list[float]:
         """Return the log-probability of each response in nats, from the folder if it is known. All processes call this.
@@ -152,7 +152,7 @@ class StartLogps:
         path = self.path(name, responses)
         is_main = PartialState().is_main_process
         # Only one process looks: the others could find a file that it has just written, or see another disk.
-        (known,) = broadcast_object_list([_read(path, len(responses)) if is_main else None])
+        (known,) = broadcast_object_list([_read_logps(path, len(responses)) if is_main else None])
         if known is not None:
             return [*known]
         found = self.score(responses)
@@ -176,7 +176,7 @@ StartSource: TypeAlias = str | Path | PreTrainedModel | PeftModel | StartLogps
 """The start: its folder or Hub name, the model in memory, or its log-probabilities as a run keeps them."""
 
 
-def _read(path: Path, count: int) -> list[float] | None:
+def _read_logps(path: Path, count: int) -> list[float] | None:
     """Return the log-probabilities in a file; None if there is none, or it is damaged."""
     try:
         found = read_json(path)

@@ -154,18 +154,14 @@ class SPINTrainer(PairsTrainer):
             # since they are switched at every step.
             adapters = peft_config is not None or has_adapter(model)
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
-        elif of_self_play := [
-            *(
-                name
-                for name, value in (("generations", generations), ("proto", proto), ("start", start))
-                if value is not None
-            ),
-            *(["opponent_mix"] if getattr(args, "opponent_mix", 0.0) else []),
-        ]:
-            raise DataError(
-                f"`{'` and `'.join(of_self_play)}` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
-                f"{getattr(train_dataset, 'column_names', None)}."
-            )
+        else:
+            given = {"generations": generations, "proto": proto, "start": start}
+            given["opponent_mix"] = getattr(args, "opponent_mix", 0.0) or None
+            if of_self_play := [name for name, value in given.items() if value is not None]:
+                raise DataError(
+                    f"`{'`, `'.join(of_self_play)}`: these are for an SFT dataset, and `train_dataset` is none: its columns "
+                    f"are {getattr(train_dataset, 'column_names', None)}."
+                )
         unrounded: dict[str, torch.Tensor] = {}
         if has_adapter(model):
             if ref_model is None:  # TRL adds a frozen copy under a name that an earlier trainer may have used
@@ -285,8 +281,8 @@ class SPINTrainer(PairsTrainer):
         if self._settings.opponent_mix and not self._mixes_start:
             if not has_adapter(self.model):
                 raise RecipeError(
-                    "`opponent_mix` needs θ_0 from the second iteration on, and full fine-tuning keeps no copy of it. Pass it "
-                    "as `start`: its folder, its Hub name, or the model."
+                    "`opponent_mix` needs θ_0 from the second iteration on, and full fine-tuning keeps no copy of it. Pass "
+                    "it as `start`: its folder, its Hub name, or the model."
                 )
             opponent.keep_start(self.model)
             self._start_is_inside = True
@@ -315,7 +311,7 @@ class SPINTrainer(PairsTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # With an explicit reference model, an adapter of TRL's name for the frozen one is the user's own.
-        ours = FROZEN_ADAPTERS if self.ref_model is None else [START_ADAPTER] if self._start_is_inside else []
+        ours = FROZEN_ADAPTERS if self.ref_model is None else (START_ADAPTER,) if self._start_is_inside else ()
         frozen_aside = opponent.without_frozen_adapters(self.model, ours)
         with checkpoint.without_arguments(self.args), frozen_aside:
             super()._save(output_dir, state_dict)
