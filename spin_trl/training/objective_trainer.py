@@ -212,7 +212,8 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         return logratios(policy_real, policy_generated, real, generated)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        # Our keys are removed first: the parent passes every key it does not know to the model.
+        # Long, since everything comes from the parent's forwards. Our keys are removed first: the parent passes every key
+        # it does not know to the model.
         everything, inputs = inputs, _without_ours(inputs)
         check_is_due = self._check_is_due()
         opponent_logps, reference = None, None

@@ -198,9 +198,8 @@ class PairsTrainer(ObjectiveTrainer):
             if self.accelerator.is_main_process:
                 note_all(cache for folder in folders for cache in folder.glob(CACHES))
         if self._mixes_start:
-            sets = sets_of_responses(rows, generations, self._settings)
-            with self._start_logps(name, rows, sets) as logps:
-                pairs = with_start_logps(pairs, logps, sets, prefix)
+            pairs = self._with_start(pairs, rows, generations, name, prefix)
+            release_memory()  # of a start that was loaded
         self.opponent_seconds += time.monotonic() - started
         return pairs
 
@@ -208,6 +207,12 @@ class PairsTrainer(ObjectiveTrainer):
     def _mixes_start(self) -> bool:
         """Whether the start is mixed into the opponent, and is another model than the opponent."""
         return self._settings.opponent_mix > 0 and (self._start is not None or self._start_is_inside)
+
+    def _with_start(self, pairs: Dataset, rows: Dataset, generations: Generations, name: str, prefix: str) -> Dataset:
+        """Return pairs with the start's log-probabilities."""
+        sets = sets_of_responses(rows, generations, self._settings)
+        with self._start_logps(name, rows, sets) as logps:
+            return with_start_logps(pairs, logps, sets, prefix)
 
     @contextlib.contextmanager
     def _start_logps(self, name: str, rows: Dataset, sets: Mapping[str, ResponseSet]) -> Iterator[StartLogps]:
@@ -238,8 +243,10 @@ class PairsTrainer(ObjectiveTrainer):
 
     @contextlib.contextmanager
     def _start_in_memory(self, rows: Dataset) -> Iterator[tuple[Policy, str]]:
-        """Give the start's model, with the digest of its weights: the policy without its adapter or with the start's, or
-        another model, which is freed afterwards if it was loaded here."""
+        """Give the start's model and the digest of its weights.
+
+        It is the policy, without its adapter or with the start's; or the model that was passed; or one that is loaded here.
+        """
         device = self.accelerator.device
         if self._start_is_inside:
             policy = self.accelerator.unwrap_model(self.model)
@@ -252,19 +259,18 @@ class PairsTrainer(ObjectiveTrainer):
             finally:
                 policy.train(was_training)
             return
-        start: Any = self._start
-        is_named = isinstance(start, str)
-        model: Any = load_policy(start, self._settings, self._quantization_config) if is_named else start
-        noted_device = model.device
+        model: Any = self._start
+        if isinstance(model, str):
+            model = load_policy(model, self._settings, self._quantization_config)
         check_tokens(self._tokenizer, embeddings_of(model), "the start", [rows])
-        if noted_device != device:
-            model.to(device)
-        yield model, digest(model)
-        if is_named:
-            del model
-            release_memory()
-        elif noted_device != device:
-            model.to(noted_device)
+        before = model.device
+        # Quantised weights are loaded where they are used, and can't be moved.
+        is_movable = not any(getattr(model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
+        try:
+            yield model.to(device) if is_movable else model, digest(model)
+        finally:
+            if is_movable:
+                model.to(before)
 
     def _generations(self, rows: Dataset, name: str) -> Generations:
         if self._given is None:

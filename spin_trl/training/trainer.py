@@ -78,10 +78,10 @@ class SPINTrainer(PairsTrainer):
         proto: the generations of iteration 0, for an objective that uses them (T-SPIN) from iteration 1 on. None: this is
             iteration 0, whose generations are θ_0's own, so the objective runs without them; or `train()` is called
             again, and the generations of its first call are used.
-        start: θ_0, for `opponent_mix` from iteration 1 on: its folder, its Hub name, or the model. It scores every response
-            once, before training, and is not kept; with PEFT it is the base model or a second frozen adapter, if `start`
-            names those. None: this is iteration 0, whose opponent is θ_0 itself, so nothing is mixed; or `train()` is called
-            again with PEFT, and θ_0 is the opponent of its first call.
+        start: θ_0, for `opponent_mix` from iteration 1 on: its folder, its Hub name, or the model. It scores each response
+            once, before training, and a model that was loaded for this is freed. If it has the same base as a PEFT `model`,
+            nothing but its adapter is loaded, as a second frozen adapter. None: this is iteration 0, whose opponent is θ_0
+            itself, so nothing is mixed; or `train()` is called again with PEFT, and θ_0 is the opponent of its first call.
 
     Raises:
         DataError: if the dataset can't be used; the message names the row.
@@ -159,8 +159,8 @@ class SPINTrainer(PairsTrainer):
             given["opponent_mix"] = getattr(args, "opponent_mix", 0.0) or None
             if of_self_play := [name for name, value in given.items() if value is not None]:
                 raise DataError(
-                    f"`{'`, `'.join(of_self_play)}`: these are for an SFT dataset, and `train_dataset` is none: its columns "
-                    f"are {getattr(train_dataset, 'column_names', None)}."
+                    f"These need an SFT dataset: `{'`, `'.join(of_self_play)}`. The columns of `train_dataset` are "
+                    f"{getattr(train_dataset, 'column_names', None)}."
                 )
         unrounded: dict[str, torch.Tensor] = {}
         if has_adapter(model):

@@ -260,6 +260,25 @@ def test_a_start_that_is_missing_or_not_used_is_refused(llama_folder: Path, made
     build(str(llama_folder), overrides={"opponent_mix": MIX}, generations=store)  # a run that has fallen back to θ_0
 
 
+def test_sharded_weights_need_log_probabilities_that_are_known(llama_folder: Path, made: Generations) -> None:
+    """Under FSDP and DeepSpeed no whole start can be loaded; what the generate phase has stored is used."""
+    trainer = mixing(llama_folder, str(llama_folder), made)
+    rows, expected = trainer._rows_by_name["train"], trainer.train_dataset[START_LOGPS[1]][:]
+    trainer.is_deepspeed_enabled = True
+    with refused(RecipeError, "`opponent_mix`", "`spin-trl run`"):
+        trainer._with_opponent(rows, "train", precompute=False)
+
+    def score(responses: ResponseSet) -> list[float]:
+        raise AssertionError
+
+    trainer._start = StartLogps(Path("out/start-logps"), digest(tiny.model()), "no", score)
+    again = trainer._with_opponent(rows, "train", precompute=False)
+    assert again[START_LOGPS[1]][:] == expected
+    trainer._start = StartLogps(Path("elsewhere"), digest(tiny.model()), "no", score)
+    with refused(RecipeError, "`opponent_mix`", "`spin-trl run`"):
+        trainer._with_opponent(rows, "train", precompute=False)
+
+
 # ---- scoring and its files --------------------------------------------------------------------------------------------
 
 ROWS = [([5, 6, 7], [8, 9]), ([5, 6], [10]), ([11] * 6, [12, 13, 14, 15]), ([7], [])]
