@@ -65,8 +65,8 @@ def newest_checkpoint(args: TrainingArguments) -> Path | None:
 class SPINTrainer(PairsTrainer):
     """Drop-in for TRL's `DPOTrainer` that also plays a self-play iteration on an SFT dataset.
 
-    Takes all of DPOTrainer's arguments, plus the two below. `train_dataset` may hold preference pairs (as in DPOTrainer, or
-    with the columns `real` and `generated`) or only human responses (`messages`, or `prompt` and `completion`). In the
+    Takes all of DPOTrainer's arguments, plus the three below. `train_dataset` may hold preference pairs (as in DPOTrainer,
+    or with the columns `real` and `generated`) or only human responses (`messages`, or `prompt` and `completion`). In the
     latter case the opponent is `model` in its state at the start of training. Its log-probabilities are computed once,
     before the first step, so full fine-tuning keeps no second model; with PEFT, the opponent is the base model or a frozen
     copy of the adapter; an explicit `ref_model` is used unchanged.
