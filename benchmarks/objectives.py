@@ -155,13 +155,13 @@ def look_ahead(bench: Bench, accumulation: int) -> tuple[float, float]:
     spent: list[float] = []
     collect = trainer._logratios
 
-    def timed(batch: Any) -> Any:
+    def timed(batch: Any, **options: Any) -> Any:
         started = time.perf_counter()
-        result = collect(batch)
+        result = collect(batch, **options)
         spent.append(time.perf_counter() - started)
         return result
 
-    trainer._logratios = timed  # type: ignore[method-assign]
+    trainer._logratios = timed  # type: ignore[assignment, method-assign]
     trainer.train()
     step = statistics.median(clock_of(trainer).seconds)
     ahead = statistics.median(spent[2 * accumulation :]) * accumulation

@@ -139,7 +139,7 @@ TRICKS: list[tuple[Callable[..., object], tuple[str, ...], str]] = [
     (
         DPOTrainer._compute_loss,
         ("loss_types", "loss_weights", "precompute_ref_logps", "ref_chosen_logps", "ref_rejected_logps"),
-        "looks at these in every step: `_without_opponent` sets them for one; the constructor checks lists of losses, which "
+        "looks at these in every step: `_compared_with` sets them for one; the constructor checks lists of losses, which "
         "are shortened after it",
     ),
     (

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from trl import DPOConfig
 
+from ..counts import agreeing
 from ..data.bad_rows import BAD_ROWS, MOST, REFUSE_BAD_ROWS
 from ..data.template.arguments import wrong_arguments
 from ..errors import RecipeError
@@ -100,6 +101,12 @@ class IterationSettings(DPOConfig):
     check_opponent: bool = setting(
         True, "Stop if the policy does not start the iteration at its opponent, i.e. if the log-ratios are not 0."
     )
+    opponent_mix: Annotated[float, Bounds(0, 1)] = setting(
+        0.0,
+        "Weight of the start in the reference of the loss (alpha-SPIN's alpha): its log-probabilities are the opponent's "
+        "times 1 - `opponent_mix` plus the start's times `opponent_mix`. 0: the opponent alone. 1: the start alone, while "
+        "the opponent still generates.",
+    )
     shared_prefix: bool | None = setting(
         None,
         "Run each prompt once for all of its responses, without padding between pairs. By default, this is on "
@@ -143,6 +150,9 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
             and halve the learning rate, at most twice per iteration.
         check_opponent: Stop if the policy does not start the iteration at its opponent, i.e. if the log-ratios are not
             0.
+        opponent_mix: Weight of the start in the reference of the loss (alpha-SPIN's alpha): its log-probabilities are the
+            opponent's times 1 - `opponent_mix` plus the start's times `opponent_mix`. 0: the opponent alone. 1: the start
+            alone, while the opponent still generates.
         shared_prefix: Run each prompt once for all of its responses, without padding between pairs. By default, this is
             on where it is exact; where it is not, the run reports why. true: fail where it is not exact. false: never.
 
@@ -268,6 +278,7 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
                     f"`{name}` modifies DPO's losses and has no effect on {', '.join(map(repr, ours))}. "
                     f"Leave it out, or choose another `loss_type`."
                 )
+        self._check_mix()
         schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
         if self.on_nan == LOWER_RATE and schedule in ("reduce_lr_on_plateau", "greedy"):
             raise RecipeError(
@@ -281,6 +292,21 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
                 f"`{coupled[0]}` weights the pairs of all accumulated micro-batches in a separate pass before the one "
                 "that computes gradients; with dropout or NEFTune noise, the two passes would see different models. "
                 "Leave `disable_dropout` on and `neftune_noise_alpha` unset, or set `gradient_accumulation_steps` to 1."
+            )
+
+    def _check_mix(self) -> None:
+        """Raise if the start can't be mixed into the opponent's log-probabilities for the chosen losses."""
+        without = registry.without_mix(self.losses)
+        if self.opponent_mix and without:
+            raise RecipeError(
+                f"`opponent_mix` is {self.opponent_mix:g}, but {', '.join(f'`{loss}`' for loss in without)} "
+                f"{agreeing(len(without), 'does', 'do')} not use the opponent's log-probabilities, into which it would mix "
+                "the start's. Leave it out, or choose another `loss_type`."
+            )
+        if self.opponent_mix and self.ld_alpha is not None:
+            raise RecipeError(
+                f"`ld_alpha` is {self.ld_alpha:g}, so a response's log-probability depends on the other one of its pair, "
+                "but `opponent_mix` scores every response once under the start. Leave out one of the two."
             )
 
     def out_of_bounds(self) -> list[str]:

@@ -22,7 +22,7 @@ from trl import ModelConfig, TrlParser
 from ..counts import agreeing, with_article
 from ..errors import RecipeError, nearest
 from ..files import home_expanded
-from ..objectives.registry import OWN_SETTINGS, meaningless, own_settings
+from ..objectives.registry import OWN_SETTINGS, meaningless, own_settings, without_mix
 from . import credentials, shipped
 from .arguments import is_overridden, options_of, without_options
 from .bounds import OF_RECIPES
@@ -255,6 +255,7 @@ def _with_losses(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return settings and arguments for other losses, without those that belong to none of these losses."""
     gone = {"loss_type", "loss_weights", *OWN_SETTINGS} - own_settings(losses) | meaningless(losses).keys()
+    gone |= {"opponent_mix"} if without_mix(list(losses)) else set()
     kept = {name: value for name, value in settings.items() if name not in gone}
     lists = as_mapping("per_iteration", kept.pop("per_iteration", None)) or {}
     lists = {name: values for name, values in lists.items() if name not in gone}

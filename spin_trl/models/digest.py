@@ -14,27 +14,38 @@ from ..files import DEFINITION, numbered, parts_digest, short_digest
 FROZEN_ADAPTER = "ref"
 """TRL's name for the adapter that acts as the reference model, which in self-play is the opponent."""
 
+START_ADAPTER = "start"
+"""Name of a second frozen adapter: that of the start, if it is mixed into the opponent (`opponent_mix`)."""
 
-def digest(model: torch.nn.Module, *, adapter_is_new: bool = False, definition: int = DEFINITION) -> str:
+FROZEN_ADAPTERS = (FROZEN_ADAPTER, START_ADAPTER)
+"""Adapters that are part of no policy: they are neither saved nor part of its digest."""
+
+
+def digest(
+    model: torch.nn.Module, *, adapter_is_new: bool = False, definition: int = DEFINITION, of_start: bool = False
+) -> str:
     """Return a hash of a model's weights that does not depend on the floating-point format they were loaded in.
 
     Args:
-        model: model, or a PEFT model around one. The frozen adapter is ignored.
+        model: model, or a PEFT model around one. Frozen adapters are ignored.
         adapter_is_new: also ignore the trainable adapter, since a new one changes nothing yet. The digest is then that of
             the base model alone.
         definition: definition of the digest. Version 0.1.0 used definition 1, which takes part of some adapters for weights
             of the base model.
+        of_start: return the digest of the start instead: of the model with the adapter `START_ADAPTER`, or with none if
+            it has no such adapter.
 
     Returns:
         16 hexadecimal digits, after the definition's number (see [`files.numbered`]).
     """
     if definition == 1 and not adapter_is_new:
-        played = {name: t for name, t in model.state_dict().items() if f".{FROZEN_ADAPTER}." not in name}
+        frozen = [f".{adapter}." for adapter in FROZEN_ADAPTERS]
+        played = {name: t for name, t in model.state_dict().items() if not any(part in name for part in frozen)}
         return parts_digest(_names_and_bytes((_unprefixed(name), tensor) for name, tensor in played.items()))
     base = parts_digest(_names_and_bytes(base_tensors(model).items()))
     if definition == 1:
         return base
-    adapters = {} if adapter_is_new else adapter_tensors(model)
+    adapters = {} if adapter_is_new else adapter_tensors(model, of_start=of_start)
     found = parts_digest(_names_and_bytes(adapters.items())) if adapters else ""
     return numbered(definition, short_digest(f"{base}{found}"))
 
@@ -55,14 +66,20 @@ def base_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def adapter_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of a model's adapters except the frozen one, by adapter and name; empty without adapters."""
+def adapter_tensors(model: torch.nn.Module, *, of_start: bool = False) -> dict[str, torch.Tensor]:
+    """Return the weights of a model's adapters except frozen ones, by adapter and name; empty without adapters.
+
+    Args:
+        model: model, or a PEFT model around one.
+        of_start: return those of the start's adapter instead, under the name of the trained one.
+    """
     if not isinstance(model, PeftModel):
         return {}
+    own = {adapter: adapter for adapter in model.peft_config if adapter not in FROZEN_ADAPTERS}
+    start = {START_ADAPTER: "default"} if START_ADAPTER in model.peft_config else {}
     return {
-        f"{adapter}/{name}": tensor
-        for adapter in model.peft_config
-        if adapter != FROZEN_ADAPTER
+        f"{shown}/{name}": tensor
+        for adapter, shown in (start if of_start else own).items()
         for name, tensor in get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False).items()
     }
 

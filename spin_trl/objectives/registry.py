@@ -93,6 +93,16 @@ def meaningless(losses: Iterable[str]) -> dict[str, Any]:
     return (ours if OURS & set(losses) else {}) | {name: getattr(DPOConfig, name) for name in of_scale}
 
 
+def without_mix(losses: Sequence[str]) -> list[str]:
+    """Return the losses that rule out mixing the start into the opponent (`opponent_mix`); an empty list if none does.
+
+    Those are losses that use θ_0 in another way (T-SPIN), and all losses if none of them uses the opponent.
+    """
+    if REFERENCE_FREE.issuperset(losses):
+        return [*losses]
+    return [loss for loss in losses if loss in OURS and LOSS_TYPES[loss].needs_proto]
+
+
 def own_settings(losses: Iterable[str]) -> set[str]:
     """Return the names of the settings that belong to these losses."""
     return {name for loss in losses if loss in OURS for name in vars(LOSS_TYPES[loss].published)}

@@ -143,6 +143,8 @@ class Hours:
         tokens = lengths.prompt + labels if self.shares else PADDING * (branches * lengths.prompt + labels)
         forward = self.costs.forward(tokens, labels, lengths.prompt + lengths.real)
         seconds = {"generate": self._answer(responses, speed)}
+        if setup.mixes_start and t:
+            seconds["start's pass"] = self._scored_by_start(t, speed)
         passes = self.passes
         if setup.terms.couples_pairs and args.gradient_accumulation_steps > 1:
             passes += 1  # all pairs of a step are scored before the first of them gets a gradient
@@ -158,6 +160,15 @@ class Hours:
             arms = len(play.baseline_label_smoothing)
             seconds["baseline"] = arms * (self._supervised(trained_pairs, speed) + evaluated)
         return Work(f"iteration-{t}", seconds, responses * lengths.generated, trained_pairs * tokens, steps)
+
+    def _scored_by_start(self, t: int, speed: Speed) -> float:
+        """Return the seconds in which the start scores what it has not scored yet: from iteration 2 on, new responses."""
+        lengths, responses = self.lengths, self.lengths.num_rows * self.setup.args.num_generations
+        generated = responses * (2 if t == 1 and self.setup.play.history else 1)
+        real = lengths.num_rows if t == 1 else 0
+        labels = PADDING * (real * lengths.real + generated * lengths.generated)
+        tokens = PADDING * (real + generated) * lengths.prompt + labels
+        return self._computed(self.costs.forward(tokens, labels, lengths.prompt + lengths.real), speed)
 
     def _computed(self, operations: float, speed: Speed) -> float:
         return operations / (speed.flops * self.setup.num_processes)

@@ -173,6 +173,7 @@ class MemoryPlan:
         found: dict[str, tuple[bool, Callable[[], dict[str, int]]]] = {
             "start": (setup.makes_start, lambda: self._start(longest)),
             "generate": (True, lambda: self._answer(self._at_once(self.lengths.num_rows * args.num_generations))),
+            "start's pass": (setup.mixes_start, lambda: self._scored(setup.opponent_batch, longest)),
             "opponent's pass": (setup.opponent_is_precomputed, lambda: self._opponent(longest)),
             "train": (True, lambda: self._train(longest)),
             "evaluate": (self.lengths.num_held_out > 0, lambda: self._evaluate(longest)),
@@ -224,11 +225,15 @@ class MemoryPlan:
 
     def _evaluate(self, longest: bool) -> dict[str, int]:
         args, count = self.setup.args, max(self.lengths.num_held_out // self.setup.num_processes, 1)
-        rows = self._micro_batch(min(args.per_device_eval_batch_size, count), branches=2, longest=longest)
-        alone = [PairLengths(pair.prompt, (max(pair.responses),)) for pair in rows]
-        scored = self._replica() | _by_part(scoring(self.replica, alone, shared=False))
+        scored = self._scored(min(args.per_device_eval_batch_size, count), longest)
         answered = self._answer(self._at_once(self.lengths.num_held_out))
         return max(scored, answered, key=lambda parts: sum(parts.values()))
+
+    def _scored(self, size: int, longest: bool) -> dict[str, int]:
+        """Return the parts of a pass of a whole replica that scores `size` responses at once, each with its own prompt."""
+        rows = self._micro_batch(size, branches=2, longest=longest)
+        alone = [PairLengths(pair.prompt, (max(pair.responses),)) for pair in rows]
+        return self._replica() | _by_part(scoring(self.replica, alone, shared=False))
 
     # ---- parts of phases ----------------------------------------------------------------------------------------------
 

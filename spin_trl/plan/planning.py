@@ -27,6 +27,9 @@ WORTHWHILE = 0.97
 ROWS_MATTER = 0.15
 """Minimum share of a phase's peak taken by rows for smaller batches to be tried."""
 
+WHOLE = ("start", "generate", "start's pass", "evaluate")
+"""Phases in which every process holds a whole replica of the model."""
+
 MOST_GPUS = 8
 """Largest number of GPUs that is tried."""
 
@@ -240,10 +243,11 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
     by_rows = rows > ROWS_MATTER * phase.total
     if trains and not setup.checkpointing:
         yield {"activation_checkpointing": True}, "training takes a third longer"
+    scores = phase.name in ("start's pass", "opponent's pass")
     for is_run, name, now, costs in (
         (answers, "generation_batch_size", args.generation_batch_size, "slower generation"),
         (phase.name == "evaluate", "per_device_eval_batch_size", args.per_device_eval_batch_size, "slower evaluation"),
-        (phase.name == "opponent's pass", "precompute_ref_batch_size", setup.opponent_batch, "a little time"),
+        (scores, "precompute_ref_batch_size", setup.opponent_batch, "a little time"),
     ):
         if is_run and by_rows and now > 1:
             yield {name: now // 2}, costs
@@ -268,7 +272,7 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
 def _more_gpus(plan: Plan, limit: float) -> Advice | None:
     """Return ZeRO-3 on the fewest GPUs that fit training, or None; generation and evaluation need whole replicas anyway."""
     setup = plan.setup
-    whole = [phase for phase in plan.phases if phase.name in ("generate", "evaluate", "start")]
+    whole = [phase for phase in plan.phases if phase.name in WHOLE]
     if not setup.on_gpu or setup.quantization is not None or any(phase.total > limit for phase in whole):
         return None
     count = max(2, setup.num_processes * (2 if setup.sharding.kind == "ZeRO-3" else 1))

@@ -22,8 +22,8 @@ from ..errors import PlanError, message_of
 from ..models.adapters import base_of, is_adapter, load_adapter_config, peft_config_of
 from ..models.loading import is_of_files
 from ..objectives.terms import ObjectiveTerms
-from ..training.pairs_trainer import OPPONENT_BATCH_FACTOR
 from ..training.scratch import start_config
+from ..training.start_logps import scoring_batch
 from .model import ModelSettings
 
 
@@ -129,7 +129,8 @@ class Setup:
         terms: terms that the losses need.
         branches: maximum number of responses per pair in training: T-SPIN has a third from iteration 1 on.
         opponent_is_precomputed: whether the opponent's log-probabilities are computed once per iteration.
-        opponent_batch: number of pairs that the opponent scores at once.
+        mixes_start: whether the start scores responses in some iteration, to be mixed into the opponent.
+        opponent_batch: number of pairs that the opponent scores at once, or of responses that the start does.
         num_processes: number of GPUs.
         pairs_per_step: pairs per optimiser step, over all processes.
 
@@ -176,9 +177,8 @@ class Setup:
         in_8_bits = self.quantization is not None and self.quantization.load_in_8bit
         is_switched = self.peft is not None and (sharding.kind == "FSDP" or in_8_bits)
         self.opponent_is_precomputed = not self.terms.reference_free and not is_switched
-        self.opponent_batch = (
-            args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * args.per_device_train_batch_size
-        )
+        self.mixes_start = args.opponent_mix > 0 and play.num_iterations > 1
+        self.opponent_batch = scoring_batch(args)
         self.num_processes = sharding.num_processes
         self.pairs_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.num_processes
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator, PartialState
 from datasets import Dataset
 
 from ..errors import RecipeError
-from ..files import remove
+from ..files import Checksum, remove
 from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
 from ..generation.store import Generations, GenerationStore
@@ -24,7 +24,8 @@ from ..models.policy import load_policy
 from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.run import Run, free_memory, since
-from ..run.stage import Stage
+from ..run.stage import START, Stage
+from ..training.start_logps import ResponseSet, StartLogps, score_together, scoring_batch, sets_of_responses
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +117,51 @@ def answer_into(
     return time.monotonic() - started
 
 
+def trained_on(run: Run, iteration: int) -> dict[int, GenerationStore]:
+    """Return the stores of the generations that iteration t is trained on, by iteration: its own and its history's."""
+    mixed_in = run.decisions.lineage(iteration)[-1 - run.play.history :]
+    return {t: GenerationStore(run.directory.generations(Stage.of(t))) for t in mixed_in}
+
+
+def mixes_start(run: Run, iteration: int) -> bool:
+    """Return whether θ_0 is mixed into the opponent of iteration t (`opponent_mix`), and is another model than that."""
+    return run.args.opponent_mix > 0 and not run.decisions.opponent(iteration).is_start
+
+
+@contextlib.contextmanager
+def scoring_by_start(run: Run) -> Iterator[StartLogps]:
+    """Give the log-probabilities of responses under θ_0, which is loaded if some are not known yet, and freed afterwards."""
+    with at_hand(run, run.model_of(START)) as load:
+
+        def score(responses: ResponseSet) -> list[float]:
+            model, accelerator = load()
+            return score_together(
+                model,
+                responses,
+                pad_token_id=run.tokenizer().pad_token_id,
+                batch_size=scoring_batch(run.args),
+                autocast=accelerator.autocast,
+            )
+
+        of_start = GenerationStore(run.directory.generations(Stage.of(0))).manifest()
+        yield StartLogps(run.directory.start_logps, of_start["model"], str(run.args.mixed_precision), score)
+
+
+def _score_by_start(run: Run, iteration: int) -> dict[str, Any]:
+    """Score the responses that iteration t is trained on under θ_0, alone in memory. Return the files for the journal."""
+    if PartialState().is_main_process:
+        run.directory.own(START)
+    generations = Generations.load(trained_on(run, iteration))
+    sets = sets_of_responses(run.self_play_rows(), generations, run.iteration_args(iteration))
+    with scoring_by_start(run) as logps:
+        for name, responses in sets.items():
+            logps.of(name, responses)
+        paths = [logps.path(name, responses) for name, responses in sets.items()]
+    return recorded(f"{START}/{run.directory.start_logps.name}", {path.name: Checksum.of(path) for path in paths})
+
+
 def generate_iteration(run: Run, iteration: int) -> None:
-    """Let θ_t answer the training prompts of iteration t.
+    """Let θ_t answer the training prompts of iteration t, and let θ_0 score the responses if it is mixed into θ_t.
 
     Raises:
         GenerationsError: if the folder contains generations of another model, of other rows or with other settings.
@@ -132,6 +176,9 @@ def generate_iteration(run: Run, iteration: int) -> None:
     with at_hand(run, run.model_of(opponent)) as load:
         work_seconds = answer_into(run, load, rows, folder, iteration, description, opponent)
     store = GenerationStore(folder)
+    files = recorded(f"{stage}/generations", store.lists())
+    if mixes_start(run, iteration):
+        files |= _score_by_start(run, iteration)
     run.record(
         Step.GENERATE,
         stage,
@@ -140,7 +187,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
         work_seconds=round(work_seconds, 3),
         tokens=sum(store.table()["length"].to_pylist()),
         **_identical(rows, store, iteration),
-        files=recorded(f"{stage}/generations", store.lists()),
+        files=files,
     )
 
 

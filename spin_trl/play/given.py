@@ -17,7 +17,7 @@ from ..config.iteration import SPINConfig
 from ..errors import DataError, RecipeError, RunDirectoryError, noted, refuse_unplayable
 from ..files import definition_of, whole_folder
 from ..models.adapters import Policy, output_layer_refusals, second_adapter, without_adapter
-from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
+from ..models.digest import FROZEN_ADAPTERS, base_tensors, digest
 from ..models.lineage import model_origin
 from ..models.policy import load_policy, load_tokenizer
 from ..run.adapter_bases import name_base_absolutely
@@ -64,7 +64,7 @@ def tokenizer_of(model: PreTrainedModel | PeftModel, args: SPINConfig) -> PreTra
 
 def _adapter_names(model: PeftModel) -> list[str]:
     """Return why the model's adapters can't be used: self-play trains a single one, named 'default'."""
-    others = sorted(set(model.peft_config) - {"default", FROZEN_ADAPTER})
+    others = sorted(set(model.peft_config) - {"default", *FROZEN_ADAPTERS})
     if not others and "default" in model.peft_config:
         return []
     return [

@@ -92,6 +92,8 @@ def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]
     if step is Step.GENERATE and not run.directory.generations(stage).exists() and run.done(Step.TRAIN, stage):
         return  # deleted to free space: they have been trained on, and generating them again may take hours
     found = list(damage(run.directory, entry))
+    if step is Step.GENERATE and run.done(Step.TRAIN, stage):  # later iterations record those that they still need
+        found = [one for one in found if one.path.parent != run.directory.start_logps]
     yield from found
     for folder in _stores(run, step, stage):
         if not any(one.path.parent == folder for one in found) and CHECKSUMS in entry:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import shutil
 import time
+from typing import Any
 
 from accelerate import PartialState
 from transformers import PrinterCallback
@@ -25,8 +27,10 @@ from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
 from ..run.stage import Stage
-from ..training.trainer import SPINTrainer, newest_checkpoint
+from ..training.trainer import SPINTrainer
 from ..training.unplayable import refusal_of_trainer
+from ..training.whole_checkpoints import newest_checkpoint
+from .generate import mixes_start, scoring_by_start, trained_on
 from .lower import faults, lowered_before, lowering
 from .mend import check_made_again
 from .trackers import training_logs
@@ -58,7 +62,7 @@ def train(run: Run, iteration: int) -> None:
         work_seconds=work_seconds,
         steps=trainer.state.global_step,
         pairs=dataclasses.asdict(trainer.pair_counts["train"]),
-        objective=args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}),
+        objective=_objective_of(args),
         first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
         last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
         **faults(trainer.state.log_history, trainer.collapses()),
@@ -66,6 +70,12 @@ def train(run: Run, iteration: int) -> None:
     )
     del trainer
     free_memory()
+
+
+def _objective_of(args: SPINConfig) -> dict[str, Any]:
+    """Return the settings of an iteration's loss, for the journal and the model card."""
+    mix = {"opponent_mix": args.opponent_mix} if args.opponent_mix else {}
+    return args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}) | mix
 
 
 def _trained(run: Run, iteration: int, args: SPINConfig) -> tuple[SPINTrainer, float]:
@@ -101,24 +111,27 @@ def _at_iteration(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
 
 
 def _trainer_of(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
-    mixed_in = run.decisions.lineage(iteration)[-1 - run.play.history :]
-    stores = {t: GenerationStore(run.directory.generations(Stage.of(t))) for t in mixed_in}
     proto = GenerationStore(run.directory.generations(Stage.of(0))) if iteration and args.needs_proto else None
     start = run.model_of(run.decisions.opponent(iteration))
     continues_adapter = is_adapter(start)
+    scoring = scoring_by_start(run) if mixes_start(run, iteration) else contextlib.nullcontext()
     try:
-        return SPINTrainer(
-            # A path if possible: TRL can load it under any launcher, and with FSDP the opponent is loaded from the path.
-            model=load_policy(start, args, run.quantization_config, trainable=True) if continues_adapter else start,
-            args=args,
-            train_dataset=run.self_play_rows(),
-            processing_class=run.tokenizer(),
-            quantization_config=None if continues_adapter else run.quantization_config,
-            # A copy: PEFT modifies it, and the caller's own is compared with the recipe when the run is resumed.
-            peft_config=None if continues_adapter else copy.deepcopy(run.peft_config),
-            generations=stores,
-            proto=proto,
-        )
+        with scoring as start_logps:
+            return SPINTrainer(
+                # A path if possible: TRL can load it under any launcher, and with FSDP the opponent is loaded from the path.
+                model=load_policy(start, args, run.quantization_config, trainable=True)
+                if continues_adapter
+                else start,
+                args=args,
+                train_dataset=run.self_play_rows(),
+                processing_class=run.tokenizer(),
+                quantization_config=None if continues_adapter else run.quantization_config,
+                # A copy: PEFT modifies it, and the caller's own is compared with the recipe when the run is resumed.
+                peft_config=None if continues_adapter else copy.deepcopy(run.peft_config),
+                generations=trained_on(run, iteration),
+                proto=proto,
+                start=start_logps,
+            )
     except SpinError:
         raise
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:

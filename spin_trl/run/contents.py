@@ -49,6 +49,7 @@ _KEPT_PATHS = re.compile(
     rf"|{_STAGE}/model/{_MODEL}"
     rf"|start/tokenizer/{_MODEL}"
     rf"|(?:base|start)/base/{_MODEL}"
+    r"|start/logps/(?:real|iteration-\d+)-[0-9a-f]{16}\.json"
     rf"|{_STAGE}/lm-eval/.+\.json"
     r"|tensorboard/(?:.+/)?events\.out\.tfevents\.[^/]+"
     r"|hub/dataset/README\.md)"

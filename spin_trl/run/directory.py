@@ -141,6 +141,11 @@ class RunDirectory:
         """Return the file with the held-out prompts and their real and generated responses."""
         return self.stage(stage) / "samples.jsonl"
 
+    @property
+    def start_logps(self) -> Path:
+        """The folder of the start's log-probabilities of training responses, for `opponent_mix`."""
+        return self.stage(START) / "logps"
+
     def benchmarks(self, stage: str) -> Path:
         """Return the folder of lm-evaluation-harness's results for a stage's model, one file per benchmark."""
         return self.stage(stage) / "lm-eval"

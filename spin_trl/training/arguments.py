@@ -26,6 +26,7 @@ from ..counts import counted, with_article
 from ..data.columns import is_preference, is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, RecipeError
+from .start_logps import StartLogps
 
 EvalDatasets = Dataset | IterableDataset | DatasetDict | IterableDatasetDict | dict[str, Dataset | IterableDataset]
 """Datasets to evaluate on: one, or several by name."""
@@ -88,6 +89,27 @@ def as_model(model: Any) -> Any:
     if isinstance(model, type | Mapping) or not (isinstance(model, str) or hasattr(model, "parameters")):
         raise RecipeError(f"`model` is {kind_of(model)}; expected a Hub name, a folder, or a model.")
     return model
+
+
+def as_start(start: Any, opponent_mix: float) -> Any:
+    """Return θ_0 as passed to a trainer, with a path converted to a string.
+
+    Args:
+        start: value of the argument, or None.
+        opponent_mix: the setting that uses it.
+
+    Raises:
+        RecipeError: if it is neither a model nor its name, or the setting is 0, which would not use it.
+    """
+    if start is not None and not opponent_mix:
+        raise RecipeError("`start` is only used with `opponent_mix`, which is 0. Set it, or leave `start` out.")
+    if isinstance(start, str | Path):
+        return str(start)
+    if not isinstance(start, PreTrainedModel | PeftModel | StartLogps | None):
+        raise RecipeError(
+            f"`start` is {kind_of(start)}; expected a Hub name, a folder, or a model of transformers or PEFT."
+        )
+    return start
 
 
 def unnamed(model: Any, processing_class: Any) -> Iterator[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..errors import GenerationsError
@@ -19,6 +20,7 @@ from ..models.forward.batch import LAYOUT, PROTO_PREFIX, joined, third_rows, wit
 from ..models.forward.layout import lay_out
 from ..objectives.registry import proto_in_words
 from .non_finite import ROW_NAMES
+from .start_logps import START_LOGPS
 
 
 @dataclass(kw_only=True)
@@ -26,10 +28,11 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
     """TRL's preference collator for rows whose rejected response is a generation of the opponent.
 
     Examples have `prompt_ids`, `real_ids`, and `key`, `iteration` and `sample`, which name the generation, and optionally
-    `ref_chosen_logps` and `ref_rejected_logps`. Examples with `chosen_ids` and `rejected_ids` pass through unchanged. The
-    batch is DPO's: `input_ids`, `attention_mask` and `completion_mask` of shape (2 * batch, length), real responses first.
-    With `proto`, it also holds θ_0's responses: `proto_input_ids` and so on, of shape (batch, another length). The other
-    arguments (`pad_token_id`, `max_length`, `truncation_mode`, `pad_to_multiple_of`) are those of TRL's collator.
+    `ref_chosen_logps` and `ref_rejected_logps`, and `start_real_logps` and `start_generated_logps`. Examples with
+    `chosen_ids` and `rejected_ids` pass through unchanged. The batch is DPO's: `input_ids`, `attention_mask` and
+    `completion_mask` of shape (2 * batch, length), real responses first. With `proto`, it also holds θ_0's responses:
+    `proto_input_ids` and so on, of shape (batch, another length). The other arguments (`pad_token_id`, `max_length`,
+    `truncation_mode`, `pad_to_multiple_of`) are those of TRL's collator.
 
     Args:
         generations: generated token ids by (key, iteration, sample).
@@ -45,6 +48,8 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call([self._pair(example) for example in examples])
+        for name in [name for name in START_LOGPS if name in examples[0]]:
+            batch[name] = torch.tensor([example[name] for example in examples])
         if self.proto is not None:
             beside = super().torch_call([self._proto_pair(example) for example in examples])
             for name in ("input_ids", "attention_mask", "completion_mask"):

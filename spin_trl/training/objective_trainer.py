@@ -35,6 +35,7 @@ from . import opponent
 from .collapse import LOGS, Collapse, collapses
 from .collator import laid_out, named
 from .non_finite import ROW_NAMES, NonFiniteTrainer, RowName
+from .start_logps import START_LOGPS
 from .whole_checkpoints import WholeCheckpointsTrainer
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,11 @@ logger = logging.getLogger(__name__)
 OTHERS = "others_in_step"
 """Key under which a micro-batch carries what it needs from the other pairs of its optimiser step."""
 
-Logratios = tuple[torch.Tensor, torch.Tensor]
-"""Log-ratios of real and of generated responses, shape `(batch,)` each."""
+REFERENCE_KEYS = ("ref_chosen_logps", "ref_rejected_logps")
+"""DPOTrainer's keys of a batch for the reference's log-probabilities of both responses."""
+
+Logps = tuple[torch.Tensor, torch.Tensor]
+"""Log-probabilities, or log-ratios, of real and of generated responses, shape `(batch,)` each."""
 
 
 class ObjectiveTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, DPOTrainer):
@@ -158,14 +162,42 @@ class ObjectiveTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, DPOTrainer):
                 batch[OTHERS] = others
         return batches, num_items
 
-    def _logratios(self, batch: Any) -> Logratios:
-        """Return the log-ratios of a micro-batch's real and generated responses, shape (batch,) each, without gradients."""
+    def _opponent_logps(self, everything: dict[str, Any]) -> Logps:
+        """Return the opponent's log-probabilities of a micro-batch's real and generated responses: precomputed, or now."""
+        if self.precompute_ref_logps:
+            return everything["ref_chosen_logps"], everything["ref_rejected_logps"]
+        real, generated = self.compute_ref_log_probs(self.ref_model or self.model, everything)
+        return real, generated
+
+    def _mixed(self, opponent_logps: Logps, everything: Mapping[str, Any]) -> Logps:
+        """Return log-probabilities with the start's mixed in (`opponent_mix`), if the micro-batch has the start's.
+
+        They are those of the geometric mixture of alpha-SPIN (arXiv 2404.04291), not normalised: a prompt's normalising
+        constant is the same for both responses, so it cancels in losses of the difference of both log-ratios.
+        """
+        if START_LOGPS[0] not in everything:
+            return opponent_logps
+        mix = self.args.opponent_mix if isinstance(self.args, SPINConfig) else 0.0
+        real, generated = (
+            (1 - mix) * opponent.float() + mix * everything[name]
+            for name, opponent in zip(START_LOGPS, opponent_logps, strict=True)
+        )
+        return real, generated
+
+    def _logratios(self, batch: Any, *, mixed: bool = True) -> Logps:
+        """Return the log-ratios of a micro-batch's real and generated responses, shape (batch,) each, without gradients.
+
+        Args:
+            batch: micro-batch.
+            mixed: whether to compare with the mixture of opponent and start, as the loss does, if `opponent_mix` is set.
+        """
         everything = self._prepare_inputs(batch)
         inputs = _without_ours(everything)
-        if self.precompute_ref_logps:
-            real, generated = inputs.pop("ref_chosen_logps"), inputs.pop("ref_rejected_logps")
-        else:
-            real, generated = self.compute_ref_log_probs(self.ref_model or self.model, everything)
+        real, generated = self._opponent_logps(everything)
+        if mixed:
+            real, generated = self._mixed((real, generated), everything)
+        for name in REFERENCE_KEYS:
+            inputs.pop(name, None)
         policy = cast(PreTrainedModel, self.model)  # TRL's annotation allows no adapter around it, but its code does
         checkpointing = as_mapping("gradient_checkpointing_kwargs", self.args.gradient_checkpointing_kwargs)
         rows = inputs | with_labels(inputs)
@@ -181,15 +213,23 @@ class ObjectiveTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, DPOTrainer):
         return logratios(policy_real, policy_generated, real, generated)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        # Our keys are removed first: the parent passes every key it does not know to the model.
+        # Long, since everything comes from the parent's forwards. Our keys are removed first: the parent passes every key
+        # it does not know to the model.
         everything, inputs = inputs, _without_ours(inputs)
         check_is_due = self._check_is_due()
+        opponent_logps, reference = None, None
+        if START_LOGPS[0] in everything:
+            opponent_logps = self._opponent_logps(everything)
+            reference = self._mixed(opponent_logps, everything)
+        elif self._terms.reference_free:
+            zeros = torch.zeros(len(inputs["input_ids"]) // 2, device=inputs["input_ids"].device)
+            reference = zeros, zeros
         # A compiled forward is not hooked unless we need its outputs.
         is_watched = self._terms or check_is_due or (self._on_nan is not None and not self.args.torch_compile)
         watched = [self.model, self.ref_model] if is_watched else []
         with (
             self._forwards.batch(everything, *watched) as passing,
-            self._without_opponent(inputs) if self._terms.reference_free else contextlib.nullcontext(),
+            contextlib.nullcontext() if reference is None else self._compared_with(reference, inputs),
         ):
             result = super()._compute_loss(model, inputs, return_outputs)
         if not watched:
@@ -197,33 +237,34 @@ class ObjectiveTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, DPOTrainer):
         mask = inputs["completion_mask"][:, 1:]
         lengths = mask.sum(dim=1)
         policy_logps = passing.log_probs[0][:, -mask.size(1) :].sum(dim=1)
-        if "ref_chosen_logps" in inputs:
-            opponent_logps = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
+        if REFERENCE_KEYS[0] in inputs:
+            reference_logps = torch.cat([inputs[name] for name in REFERENCE_KEYS])
         else:
-            opponent_logps = passing.log_probs[1][:, -mask.size(1) :].sum(dim=1)
-        self._both_logps = torch.stack([policy_logps.detach().float(), opponent_logps.float()])
+            reference_logps = passing.log_probs[1][:, -mask.size(1) :].sum(dim=1)
+        self._both_logps = torch.stack([policy_logps.detach().float(), reference_logps.float()])
         self._starts_without_numbers = check_is_due and not bool(self._both_logps.isfinite().all())
         if check_is_due and not self._starts_without_numbers:
-            checked = policy_logps
+            checked, started_at = policy_logps, reference_logps
+            if opponent_logps is not None:  # what the policy starts at is the opponent, before the start is mixed in
+                started_at = torch.cat(opponent_logps)
             if rounds_by_batch(self.model):
                 # Both over the same tokens: in a different batch the same weights may differ by more than one step changes.
-                checked = opponent_logps + torch.cat(self._logratios(everything))
-            opponent.check_starting_point(checked, opponent_logps, lengths, self._compute_dtype())
+                checked = started_at + torch.cat(self._logratios(everything, mixed=False))
+            opponent.check_starting_point(checked, started_at, lengths, self._compute_dtype())
         if self.model.training:
             self._real_responses += len(lengths) // 2
             self._real_tokens = self._real_tokens + lengths[: len(lengths) // 2].sum()
         tensors: dict[str, torch.Tensor | None] = {PROTO[0]: passing.third_logps}
-        for names, both in ((POLICY, policy_logps), (OPPONENT, opponent_logps), (LENGTHS, lengths)):
+        for names, both in ((POLICY, policy_logps), (OPPONENT, reference_logps), (LENGTHS, lengths)):
             tensors |= dict(zip(names, both.chunk(2), strict=True))
         if not self._terms:
             return result
         more = self._added(tensors, everything.get(OTHERS))
         return (result[0] + more, result[1]) if return_outputs else result + more
 
-    def _without_opponent(self, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[object]:
-        """Make the parent compute its metrics against log-probabilities of 0, without running a reference."""
-        zeros = torch.zeros(len(inputs["input_ids"]) // 2, device=inputs["input_ids"].device)
-        inputs |= {"ref_chosen_logps": zeros, "ref_rejected_logps": zeros}
+    def _compared_with(self, reference: Logps, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[object]:
+        """Make the parent compare with these log-probabilities, shape (batch,) each, without running a reference."""
+        inputs |= dict(zip(REFERENCE_KEYS, reference, strict=True))
         return mock.patch.object(self, "precompute_ref_logps", True)
 
     def _added(self, tensors: dict[str, Any], others: Any) -> torch.Tensor | float:
@@ -286,9 +327,8 @@ class ObjectiveTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, DPOTrainer):
 
 def _without_ours(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a batch without our own keys, as DPOTrainer expects it."""
-    return {
-        name: value for name, value in inputs.items() if not name.startswith((OTHERS, LAYOUT, PROTO_PREFIX, ROW_NAMES))
-    }
+    ours = (OTHERS, LAYOUT, PROTO_PREFIX, ROW_NAMES, *START_LOGPS)
+    return {name: value for name, value in inputs.items() if not name.startswith(ours)}
 
 
 def has_streams(datasets: Any) -> bool:
@@ -302,7 +342,7 @@ def has_streams(datasets: Any) -> bool:
     return not all(isinstance(d, Dataset) and not {"image", "images"} & set(d.column_names) for d in known)
 
 
-def others_of_each(batches: Sequence[Logratios], accelerator: Accelerator) -> list[Others]:
+def others_of_each(batches: Sequence[Logps], accelerator: Accelerator) -> list[Others]:
     """Return, for every micro-batch of this process, the other pairs of the optimiser step.
 
     An objective may weight every pair by its share of the whole step, while micro-batches are processed one after the other.

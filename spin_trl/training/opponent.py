@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -17,7 +17,8 @@ from trl.trainer.utils import use_adapter
 
 from ..counts import counted
 from ..errors import OpponentError
-from ..models.digest import FROZEN_ADAPTER
+from ..models.adapters import load_adapter_config, local_folder
+from ..models.digest import FROZEN_ADAPTER, FROZEN_ADAPTERS, START_ADAPTER
 from ..models.forward.obstacles import NOISE_PER_TOKEN
 
 
@@ -52,20 +53,48 @@ def check_starting_point(
     )
 
 
-def drop_frozen_adapter(model: PeftModel) -> None:
-    """Remove the frozen adapter that an earlier trainer left in a model, so that the next trainer can add its own."""
-    if FROZEN_ADAPTER in model.peft_config:
-        model.set_adapter("default")
-        model.delete_adapter(FROZEN_ADAPTER)
+def drop_frozen_adapters(model: PeftModel, names: Sequence[str] = FROZEN_ADAPTERS) -> None:
+    """Remove the frozen adapters that an earlier trainer left in a model, so that the next trainer can add its own."""
+    for name in names:
+        if name in model.peft_config:
+            model.set_adapter("default")
+            model.delete_adapter(name)
 
 
 def freeze_adapter(model: PeftModel) -> None:
     """Make the current trainable adapter the opponent: add a frozen copy of it, in the same dtype."""
-    drop_frozen_adapter(model)
-    with initialised_plainly(model):
-        model.add_adapter(FROZEN_ADAPTER, copy.deepcopy(model.peft_config["default"]))
+    drop_frozen_adapters(model, [FROZEN_ADAPTER])
+    _add_copy(model, FROZEN_ADAPTER, "default")
+
+
+def keep_start(model: PeftModel) -> None:
+    """Keep the first opponent, which is the start, as a second frozen adapter; without one, the start is the base model."""
+    if FROZEN_ADAPTER in model.peft_config and START_ADAPTER not in model.peft_config:
+        _add_copy(model, START_ADAPTER, FROZEN_ADAPTER)
+
+
+def add_start(model: PeftModel, folder: str) -> None:
+    """Load the start's adapter as a second frozen adapter.
+
+    Args:
+        model: model around the same base model.
+        folder: folder or Hub name of the adapter.
+    """
+    config = load_adapter_config(folder)
+    config.inference_mode = True
+    if isinstance(config, LoraConfig) and isinstance(config.init_lora_weights, str):
+        config.init_lora_weights = True  # its values are loaded; initialising it as it once was could change the base
+    model.add_adapter(START_ADAPTER, config)
+    model.load_adapter(str(local_folder(folder)), START_ADAPTER, torch_device=str(model.device))
     model.set_adapter("default")
-    align_frozen_adapter(model)
+
+
+def _add_copy(model: PeftModel, name: str, original: str) -> None:
+    """Add a frozen adapter with exactly another one's values, dtype included."""
+    with initialised_plainly(model):
+        model.add_adapter(name, copy.deepcopy(model.peft_config["default"]))
+    model.set_adapter("default")
+    _align(model, name, original)
 
 
 def initialised_plainly(model: Any) -> contextlib.AbstractContextManager[object]:
@@ -87,19 +116,23 @@ def align_frozen_adapter(model: PeftModel) -> None:
     It also rounds the trainable adapter of a quantised model to bfloat16 but leaves the frozen one in float32, so the
     log-ratios of the first step would not be zero.
     """
-    for trained, frozen in _both_adapters(model):
-        frozen.data = trained.data.clone()
+    _align(model, FROZEN_ADAPTER, "default")
+
+
+def _align(model: PeftModel, name: str, original: str) -> None:
+    for copied, frozen in _both_adapters(model, original, name):
+        frozen.data = copied.data.clone()
         frozen.requires_grad_(False)
 
 
-def _both_adapters(model: PeftModel) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield every tensor of the trainable adapter with the frozen one's. PEFT keeps adapters in dictionaries by name."""
+def _both_adapters(model: PeftModel, one: str, other: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield every tensor of an adapter with that of another one. PEFT keeps adapters in dictionaries by name."""
     for module in model.modules():
         if not isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict):
             continue
-        if FROZEN_ADAPTER in module and "default" in module:
-            trained = _tensors_of(module["default"])
-            yield from ((trained[name], tensor) for name, tensor in _tensors_of(module[FROZEN_ADAPTER]).items())
+        if one in module and other in module:
+            ones = _tensors_of(module[one])
+            yield from ((ones[name], tensor) for name, tensor in _tensors_of(module[other]).items())
 
 
 def _tensors_of(part: torch.nn.Module | torch.Tensor) -> dict[str, torch.Tensor]:
@@ -108,11 +141,18 @@ def _tensors_of(part: torch.nn.Module | torch.Tensor) -> dict[str, torch.Tensor]
     return dict([*part.named_parameters(), *part.named_buffers()])
 
 
-def in_place_of_the_policy(model: torch.nn.Module) -> contextlib.AbstractContextManager[object]:
-    """Make a PEFT model compute as the opponent: with the frozen adapter, or with no adapter if there is none."""
+def in_place_of_the_policy(
+    model: torch.nn.Module, name: str = FROZEN_ADAPTER
+) -> contextlib.AbstractContextManager[object]:
+    """Make a PEFT model compute as the opponent: with the frozen adapter, or with no adapter if there is none.
+
+    Args:
+        model: policy. One without an adapter is left unchanged.
+        name: name of the frozen adapter; `START_ADAPTER` for the start.
+    """
     if not isinstance(model, PeftModel):
         return contextlib.nullcontext()
-    frozen = FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None
+    frozen = name if name in model.peft_config else None
     adapter: contextlib.AbstractContextManager[object] = use_adapter(model, frozen)
     return adapter
 
@@ -157,11 +197,13 @@ def _whole_modules(model: PeftModel) -> dict[int, torch.nn.Parameter]:
     return found
 
 
-def without_frozen_adapter(model: torch.nn.Module) -> contextlib.AbstractContextManager[object]:
-    """Make `save_pretrained` write only the other adapters: the frozen one is neither saved nor pushed."""
-    if not isinstance(model, PeftModel) or FROZEN_ADAPTER not in model.peft_config:
+def without_frozen_adapters(
+    model: torch.nn.Module, names: Sequence[str] = FROZEN_ADAPTERS
+) -> contextlib.AbstractContextManager[object]:
+    """Make `save_pretrained` write only the adapters without these names: frozen ones are neither saved nor pushed."""
+    if not isinstance(model, PeftModel) or not set(names) & set(model.peft_config):
         return contextlib.nullcontext()
-    others = [name for name in model.peft_config if name != FROZEN_ADAPTER]
+    others = [name for name in model.peft_config if name not in names]
     # Trainer calls the method without naming adapters.
     selecting = functools.partial(model.save_pretrained, selected_adapters=others)
     return mock.patch.object(model, "save_pretrained", selecting)

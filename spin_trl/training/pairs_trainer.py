@@ -9,11 +9,13 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import release_memory
 from datasets import Dataset
+from transformers import BitsAndBytesConfig
 from trl.trainer.utils import get_config_model_id
 
 from ..config.iteration import SPINConfig
@@ -30,20 +32,28 @@ from ..files import DEFINITION, definition_of, json_digest
 from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
 from ..generation.store import STORE_MANIFEST, Generations, GenerationSource, GenerationStore, read_generations
-from ..models.adapters import has_adapter
-from ..models.digest import digest
+from ..models.adapters import Policy, has_adapter, without_adapter
+from ..models.digest import START_ADAPTER, digest
 from ..models.eos import add_eos_ids, eos_ids_of
+from ..models.policy import load_policy
 from ..models.vocabulary import check_tokens, embeddings_of
 from ..objectives.registry import proto_in_words
+from ..run.stage import START
 from . import opponent
 from .collator import self_play_collator
 from .objective_trainer import ObjectiveTrainer
 from .pairs import PairCounts, on_disk, pair
+from .start_logps import (
+    START_LOGPS,
+    ResponseSet,
+    StartLogps,
+    StartSource,
+    score_together,
+    scoring_batch,
+    sets_of_responses,
+    with_start_logps,
+)
 from .unplayable import of_lengths
-
-OPPONENT_BATCH_FACTOR = 4
-"""Batch size of the opponent's pass over that of training, if `precompute_ref_batch_size` is not set: the pass keeps no
-activations."""
 
 
 class PairsTrainer(ObjectiveTrainer):
@@ -62,6 +72,9 @@ class PairsTrainer(ObjectiveTrainer):
     _adapter_is_new: bool
     _given: GenerationSource | None
     _given_proto: GenerationSource | None
+    _start: StartSource | None
+    _start_is_inside = False  # it is the policy's base model, or a second frozen adapter
+    _quantization_config: BitsAndBytesConfig | None
     _answers: dict[str, Generations]
     _first_answers: dict[str, Generations]
     _rows_by_name: dict[str, Dataset]
@@ -74,6 +87,11 @@ class PairsTrainer(ObjectiveTrainer):
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if self._is_given_pairs(dataset):
+            if self._self_play and args.opponent_mix:
+                raise DataError(
+                    "An evaluation dataset (`eval_dataset`) of pairs can't be used with `opponent_mix`: the start only "
+                    "scores human and generated responses. Pass human responses, or leave `opponent_mix` out."
+                )
             return super()._prepare_dataset(as_preference(apart(dataset)), processing_class, args, dataset_name)
         if not self._ready:
             return dataset  # in the parent's constructor: prepared once there is a model and a generation config
@@ -151,7 +169,7 @@ class PairsTrainer(ObjectiveTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        names = ["key", "iteration", "sample", "real_ids"] if self._self_play else []
+        names = ["key", "iteration", "sample", "real_ids", *START_LOGPS] if self._self_play else []
         self._signature_columns += [name for name in names if name not in self._signature_columns]
 
     def _for_each_dataset(self, function: Callable[[Any, str], Any], *, train: bool = True) -> None:
@@ -173,17 +191,86 @@ class PairsTrainer(ObjectiveTrainer):
         self.data_collator = self_play_collator(self.data_collator, generations, prefix, proto)
         with self.accelerator.main_process_first():
             pairs = on_disk(pairs, output_folder(self.args) / "pairs")
-        if not (precompute and self.precompute_ref_logps):
-            return pairs
-        batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
         started = time.monotonic()
-        batch_size = self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * batch_size
-        folders = {Path(file["filename"]).parent for file in pairs.cache_files}
-        pairs = super()._precompute_ref_logps(pairs, name, batch_size)
-        if self.accelerator.is_main_process:
-            note_all(cache for folder in folders for cache in folder.glob(CACHES))
+        if precompute and self.precompute_ref_logps:
+            folders = {Path(file["filename"]).parent for file in pairs.cache_files}
+            pairs = super()._precompute_ref_logps(pairs, name, scoring_batch(self._settings, name))
+            if self.accelerator.is_main_process:
+                note_all(cache for folder in folders for cache in folder.glob(CACHES))
+        if self._mixes_start:
+            pairs = self._with_start(pairs, rows, generations, name, prefix)
+            release_memory()  # of a start that was loaded
         self.opponent_seconds += time.monotonic() - started
         return pairs
+
+    @property
+    def _mixes_start(self) -> bool:
+        """Whether the start is mixed into the opponent, and is another model than the opponent."""
+        return self._settings.opponent_mix > 0 and (self._start is not None or self._start_is_inside)
+
+    def _with_start(self, pairs: Dataset, rows: Dataset, generations: Generations, name: str, prefix: str) -> Dataset:
+        """Return pairs with the start's log-probabilities."""
+        sets = sets_of_responses(rows, generations, self._settings)
+        with self._start_logps(name, rows, sets) as logps:
+            return with_start_logps(pairs, logps, sets, prefix)
+
+    @contextlib.contextmanager
+    def _start_logps(self, name: str, rows: Dataset, sets: Mapping[str, ResponseSet]) -> Iterator[StartLogps]:
+        """Give the start's log-probabilities of a dataset's responses, with what it takes to compute those not yet known."""
+        start = self._start
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            is_known = isinstance(start, StartLogps) and all(start.knows(one, sets[one]) for one in sets)
+            if not is_known:
+                raise RecipeError(
+                    "Under FSDP and DeepSpeed no whole copy of the start can be loaded to score responses with "
+                    "(`opponent_mix`). `spin-trl run` scores them in its generate phase, without these plugins; run the "
+                    "same command again if their log-probabilities were lost."
+                )
+        if isinstance(start, StartLogps):
+            yield start
+            return
+        args, autocast = self._settings, self.accelerator.autocast
+        pad_token_id, batch_size = self._tokenizer.pad_token_id, scoring_batch(args, name)
+        with self._start_in_memory(rows) as (model, of_weights):
+
+            def score(responses: ResponseSet) -> list[float]:
+                return score_together(
+                    model, responses, pad_token_id=pad_token_id, batch_size=batch_size, autocast=autocast
+                )
+
+            precision = str(self.accelerator.mixed_precision)
+            yield StartLogps(output_folder(args) / "start-logps", of_weights, precision, score)
+
+    @contextlib.contextmanager
+    def _start_in_memory(self, rows: Dataset) -> Iterator[tuple[Policy, str]]:
+        """Give the start's model and the digest of its weights.
+
+        It is the policy, without its adapter or with the start's; or the model that was passed; or one that is loaded here.
+        """
+        device = self.accelerator.device
+        if self._start_is_inside:
+            policy = self.accelerator.unwrap_model(self.model)
+            was_training = policy.training
+            inner: Any = without_adapter(policy)  # torch types all attributes of a module as tensors and modules
+            inner._has_fused_head = True  # TRL's constructor has added it
+            try:
+                with opponent.in_place_of_the_policy(policy.to(device), START_ADAPTER):
+                    yield policy, digest(policy, of_start=True)
+            finally:
+                policy.train(was_training)
+            return
+        model: Any = self._start
+        if isinstance(model, str):
+            model = load_policy(model, self._settings, self._quantization_config)
+        check_tokens(self._tokenizer, embeddings_of(model), "the start", [rows])
+        before = model.device
+        # Quantised weights are loaded where they are used, and can't be moved.
+        is_movable = not any(getattr(model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
+        try:
+            yield model.to(device) if is_movable else model, digest(model)
+        finally:
+            if is_movable:
+                model.to(before)
 
     def _generations(self, rows: Dataset, name: str) -> Generations:
         if self._given is None:
@@ -211,6 +298,13 @@ class PairsTrainer(ObjectiveTrainer):
         if self._opponent_is_ours and not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
             definition = definition_of(store.manifest()["model"])
             store.check({"model": digest(self.model, adapter_is_new=self._adapter_is_new, definition=definition)})
+        manifest = store.manifest()
+        is_of_start = manifest["iteration"] == 0 or manifest.get("opponent") == START
+        if self._settings.opponent_mix and not (self._mixes_start or is_of_start):
+            raise GenerationsError(
+                f"`opponent_mix` needs θ_0 from iteration 1 on, and the generations in {store.folder} are of iteration "
+                f"{manifest['iteration']}. Pass θ_0 as `start`: its folder, its Hub name, or the model."
+            )
         if self._terms.needs_proto and self._given_proto is None and store.manifest()["iteration"] > 0:
             takers, without = proto_in_words(self._settings.losses)
             raise GenerationsError(

@@ -6,7 +6,6 @@ On preference data it behaves as DPOTrainer does. On an SFT dataset, the model i
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import math
@@ -30,17 +29,19 @@ from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from ..config.iteration import SPINConfig
-from ..config.paths import output_folder
+from ..config.paths import is_same_path, output_folder
 from ..data.columns import is_sft
 from ..errors import DataError, RecipeError, refuse_unplayable
 from ..generation.store import GenerationSource
-from ..models.adapters import has_adapter, is_adapter, output_layer_refusals
+from ..models.adapters import base_of, has_adapter, is_adapter, output_layer_refusals
+from ..models.digest import FROZEN_ADAPTERS, START_ADAPTER
 from ..models.lineage import complete_card
 from ..models.policy import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
 from ..models.saving import make_savable
 from . import arguments, opponent
 from .objective_trainer import has_streams
 from .pairs_trainer import PairsTrainer
+from .start_logps import StartSource
 from .unplayable import check_self_play, of_batches, of_positions
 from .whole_checkpoints import newest_checkpoint
 
@@ -50,8 +51,8 @@ logger = logging.getLogger(__name__)
 class SPINTrainer(PairsTrainer):
     """Drop-in for TRL's `DPOTrainer` that also plays a self-play iteration on an SFT dataset.
 
-    Takes all of DPOTrainer's arguments, plus the two below. `train_dataset` may hold preference pairs (as in DPOTrainer, or
-    with the columns `real` and `generated`) or only human responses (`messages`, or `prompt` and `completion`). In the
+    Takes all of DPOTrainer's arguments, plus the three below. `train_dataset` may hold preference pairs (as in DPOTrainer,
+    or with the columns `real` and `generated`) or only human responses (`messages`, or `prompt` and `completion`). In the
     latter case the opponent is `model` in its state at the start of training. Its log-probabilities are computed once,
     before the first step, so full fine-tuning keeps no second model; with PEFT, the opponent is the base model or a frozen
     copy of the adapter; an explicit `ref_model` is used unchanged.
@@ -63,6 +64,10 @@ class SPINTrainer(PairsTrainer):
         proto: the generations of iteration 0, for an objective that uses them (T-SPIN) from iteration 1 on. None: this is
             iteration 0, whose generations are θ_0's own, so the objective runs without them; or `train()` is called
             again, and the generations of its first call are used.
+        start: θ_0, for `opponent_mix` from iteration 1 on: its folder, its Hub name, or the model. It scores each response
+            once, before training, and a model that was loaded for this is freed. If it has the same base as a PEFT `model`,
+            nothing but its adapter is loaded, as a second frozen adapter. None: this is iteration 0, whose opponent is θ_0
+            itself, so nothing is mixed; or `train()` is called again with PEFT, and θ_0 is the opponent of its first call.
 
     Raises:
         DataError: if the dataset can't be used; the message names the row.
@@ -101,6 +106,7 @@ class SPINTrainer(PairsTrainer):
         peft_config: Any = None,
         generations: GenerationSource | None = None,
         proto: GenerationSource | None = None,
+        start: StartSource | None = None,
     ) -> None:
         # Long, since TRL's constructor does everything at once: inputs are set up before the call, results fixed after.
         model = arguments.as_model(model)
@@ -120,11 +126,13 @@ class SPINTrainer(PairsTrainer):
         self._self_play = rows is not None
         self._opponent_is_ours = self._self_play and ref_model is None
         self._adapter_is_new = peft_config is not None
-        self._given, self._given_proto = generations, proto
+        self._given, self._given_proto, self._start = generations, proto, None
+        self._quantization_config = quantization_config
         self._answers, self._first_answers, self._rows_by_name, self.pair_counts = {}, {}, {}, {}
         if self._self_play:
             args = copy.copy(args) if isinstance(args, SPINConfig) else SPINConfig.completed(args)
             check_self_play(args, train_dataset, data_collator, peft_config, model, processing_class)
+            self._start = arguments.as_start(start, args.opponent_mix)
             if isinstance(model, str) and is_adapter(model):  # TRL would take it for a whole model
                 processing_class = processing_class or load_tokenizer(model, args)
                 model, quantization_config = load_policy(model, args, quantization_config, trainable=True), None
@@ -132,15 +140,18 @@ class SPINTrainer(PairsTrainer):
             # since they are switched at every step.
             adapters = peft_config is not None or has_adapter(model)
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
-        elif generations is not None or proto is not None:
-            raise DataError(
-                "`generations` and `proto` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
-                f"{getattr(train_dataset, 'column_names', None)}."
-            )
+        else:
+            given = {"generations": generations, "proto": proto, "start": start}
+            given["opponent_mix"] = getattr(args, "opponent_mix", 0.0) or None
+            if of_self_play := [name for name, value in given.items() if value is not None]:
+                raise DataError(
+                    f"These need an SFT dataset: `{'`, `'.join(of_self_play)}`. The columns of `train_dataset` are "
+                    f"{getattr(train_dataset, 'column_names', None)}."
+                )
         unrounded: dict[str, torch.Tensor] = {}
         if has_adapter(model):
             if ref_model is None:  # TRL adds a frozen copy under a name that an earlier trainer may have used
-                opponent.drop_frozen_adapter(model)
+                opponent.drop_frozen_adapters(model)
             if self._self_play:  # TRL rounds adapters on quantised weights to bfloat16
                 unrounded = opponent.trainable_adapters(model)
         args = self._set_objectives(args, train_dataset, eval_dataset)
@@ -165,7 +176,20 @@ class SPINTrainer(PairsTrainer):
         # override both methods; until now they let human responses pass through unchanged.
         self._ready = True
         if self._self_play:
+            self._find_start()
             self._prepare_iteration()
+
+    def _find_start(self) -> None:
+        """Note whether θ_0 is the policy without its adapter, or with another one on the same base, which is then added."""
+        if not isinstance(self._start, str) or not has_adapter(self.model):
+            return
+        base = self.model.peft_config["default"].base_model_name_or_path
+        if is_adapter(self._start):
+            self._start_is_inside = is_same_path(base_of(self._start), base, None)
+            if self._start_is_inside:
+                opponent.add_start(self.model, self._start)
+        else:
+            self._start_is_inside = is_same_path(self._start, base, None)
 
     def _prepare_iteration(self) -> None:
         """Prepare the rows now that there is a model, and pair them if the generations were given."""
@@ -240,6 +264,14 @@ class SPINTrainer(PairsTrainer):
         self._adapter_is_new = False
         if self._terms.needs_proto and not self._first_answers:
             self._first_answers = dict(self._answers)
+        if self._settings.opponent_mix and not self._mixes_start:
+            if not has_adapter(self.model):
+                raise RecipeError(
+                    "`opponent_mix` needs θ_0 from the second iteration on, and full fine-tuning keeps no copy of it. Pass "
+                    "it as `start`: its folder, its Hub name, or the model."
+                )
+            opponent.keep_start(self.model)
+            self._start_is_inside = True
         if has_adapter(self.model):
             opponent.freeze_adapter(self.model)
         if self.precompute_ref_logps:
@@ -260,8 +292,9 @@ class SPINTrainer(PairsTrainer):
     # ---- saving -------------------------------------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        ours = self.ref_model is None  # with an explicit reference model, an adapter of that name is the user's own
-        frozen_aside = opponent.without_frozen_adapter(self.model) if ours else contextlib.nullcontext()
+        # With an explicit reference model, an adapter of TRL's name for the frozen one is the user's own.
+        ours = FROZEN_ADAPTERS if self.ref_model is None else (START_ADAPTER,) if self._start_is_inside else ()
+        frozen_aside = opponent.without_frozen_adapters(self.model, ours)
         with frozen_aside:
             super()._save(output_dir, state_dict)
         if self._self_play and has_adapter(self.model):

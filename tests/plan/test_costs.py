@@ -120,3 +120,16 @@ def test_sft_first_by_hand(tmp_path):
     once = works(tmp_path, start="sft", sft_share=0.5, sft_num_train_epochs=1)[1][0].seconds["train"]
     assert work[0].seconds["train"] == pytest.approx(2 * once, rel=0.05)
     assert found.disk(work)["models"] > without.disk(plain)["models"]
+
+
+def test_the_start_scores_what_it_has_not_scored(tmp_path):
+    """627 real and 2 x 627 generated responses at iteration 1 (its own, and iteration 0's as history), then 627."""
+    settings = {"opponent_mix": 0.5, "num_iterations": 3, "history": 1, "max_new_tokens": 100, "num_train_epochs": 1}
+    found, work = works(tmp_path, **settings)
+    assert "start's pass" not in work[1].seconds
+    first, second = (work[t].seconds["start's pass"] for t in (2, 3))
+    assert first == pytest.approx(3 * second)
+    speed = found.speed(DEVICES["a100-80"])
+    rows, padding = 627, 1.3  # each of 50 + 100 tokens, padded
+    operations = ModelCosts(found.memory.replica).forward(padding * rows * 150, padding * rows * 100, 150)
+    assert second == pytest.approx(operations / speed.flops)

@@ -126,6 +126,15 @@ def test_reference_free_losses_have_no_pass_of_the_opponent(tmp_path):
     assert [one.name for one in found.phases] == ["generate", "train", "evaluate"]
 
 
+def test_the_start_that_is_mixed_in_scores_alone(tmp_path):
+    """With a whole replica, and no second model: as many weights as in generation."""
+    found = plan(tmp_path, small(), opponent_mix=0.5, num_iterations=2)
+    names = ["generate", "start's pass", "opponent's pass", "train", "evaluate"]
+    assert [one.name for one in found.phases] == names
+    assert phase(found, "start's pass").parts["weights"] == phase(found, "generate").parts["weights"]
+    assert phase(found, "start's pass").parts["activations"] > 0
+
+
 def test_a_mixture_of_experts_is_followed_too(tmp_path):
     from transformers import MixtralConfig
 

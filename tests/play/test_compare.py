@@ -241,6 +241,17 @@ def test_the_losses_of_an_arm_take_their_settings_from_recipe_and_command_line(l
         read_recipe(str(recipe), overrides[3:])
 
 
+def test_the_start_is_mixed_into_the_opponent_of_arms_that_have_one(llama_folder: Path) -> None:
+    recipe = runs.recipe(Path("r"), llama_folder, opponent_mix=0.3)
+    found = [
+        read_recipe(str(recipe), [], losses={loss: 1.0}).args.opponent_mix for loss in ("sigmoid", "iris", "tspin")
+    ]
+    assert found == [0.3, 0.3, 0.0]
+    overrides = ["--opponent_mix", "0.4"]
+    found = [read_recipe(str(recipe), overrides, losses={loss: 1.0}).args.opponent_mix for loss in ("space", "simpo")]
+    assert found == [0.4, 0.0]
+
+
 @pytest.mark.slow
 def test_a_comparison_of_another_recipe_is_refused(compared: Path, llama_folder: Path, tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path / "r", llama_folder, run_dir=str(compared), learning_rate=3e-2)

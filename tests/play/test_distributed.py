@@ -1,6 +1,7 @@
 """Two processes on one machine, connected by gloo: the loop in place, one phase, and every phase as a separate launch."""
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -239,3 +240,29 @@ def test_a_third_branch_and_the_weights_of_a_step_are_the_same_under_ddp(tmp_pat
             found, expected = (runs.entry("train", stage, folder / "run") for folder in (folders[1], folders[0]))
             for moment in ("first", "last"):
                 assert found[moment]["loss"] == pytest.approx(expected[moment]["loss"], rel=1e-3, abs=1e-4), stage
+
+
+def test_processes_share_the_scoring_by_the_start(tmp_path, llama_folder) -> None:
+    """`opponent_mix` under DDP: the same log-probabilities of the start, and the same losses, as in one process."""
+    folders = [tmp_path / name for name in ("alone", "together")]
+    own = {"opponent_mix": 0.5, "learning_rate": 1e-3, "held_out_fraction": 0.0, "precompute_ref_batch_size": 4}
+    one, two = (
+        runs.recipe(folder, llama_folder, per_device_train_batch_size=size, **own)
+        for folder, size in zip(folders, (4, 2), strict=True)
+    )
+    assert main(["run", str(one)]) == 0
+    done = accelerate(folders[1], "run", str(two))
+    assert done.returncode == 0, done.stderr
+    assert seen(folders[1]) == {"DistributedDataParallel 2 4"}
+    alone, together = (
+        [
+            json.loads(file.read_text(encoding="utf-8"))["logps"]
+            for file in sorted(folder.glob("run/start/logps/real-*"))
+        ]
+        for folder in folders
+    )
+    assert len(alone[0]) == runs.ROWS
+    assert together[0] == pytest.approx(alone[0], abs=1e-4)
+    for stage in ("iteration-0", "iteration-1"):
+        found, expected = (runs.entry("train", stage, folder / "run")["first"] for folder in (folders[1], folders[0]))
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3, abs=1e-4), stage

@@ -42,17 +42,17 @@ def run(llama_folder: Path) -> Run:
 
 
 def test_a_model_is_loaded_at_the_first_call_alone(run: Run, loads: list[str]) -> None:
-    with at_hand(run, run.start_model) as load:
+    with at_hand(run, run.given_model) as load:
         assert loads == []
         model, accelerator = load()
         assert load()[0] is model
         assert not model.training
         assert next(model.parameters()).device == accelerator.device
-    assert loads == [run.start_model]
+    assert loads == [run.given_model]
 
 
 def test_its_memory_is_given_back(run: Run) -> None:
-    with at_hand(run, run.start_model) as load:
+    with at_hand(run, run.given_model) as load:
         model = weakref.ref(load()[0])
     del load
     gc.collect()
@@ -61,14 +61,14 @@ def test_its_memory_is_given_back(run: Run) -> None:
 
 def test_answers_that_are_there_need_no_model(run: Run, loads: list[str], tmp_path: Path) -> None:
     """With the prompts, the settings and the iteration of the first call."""
-    with at_hand(run, run.start_model) as load:
+    with at_hand(run, run.given_model) as load:
         folder = tmp_path / "store"
         assert answer_into(run, load, run.rows(), folder, 0, "answers", temperature=0.0) > 0
         found = {row["key"] for row in GenerationStore(folder).table().to_pylist()}
         assert found == set(run.rows()["key"])
     with at_hand(run, "a model that is gone") as load:
         assert answer_into(run, load, run.rows(), folder, 0, "answers", temperature=0.0) == 0.0
-    assert loads == [run.start_model]
+    assert loads == [run.given_model]
     assert GenerationStore(folder).manifest()["sampling"]["temperature"] == 0.0
 
 
@@ -80,5 +80,5 @@ def test_the_phase_is_done_once_and_the_journal_has_its_tokens(run: Run, loads: 
     assert entry["tokens"] == made
     assert {Path(name).name for name in entry["files"]} >= {"generations.json"}
     generate_iteration(run, 0)
-    assert loads == [run.start_model]
+    assert loads == [run.given_model]
     assert len([line for line in run.journal.entries() if line["phase"] == "generate"]) == 1

@@ -1,15 +1,21 @@
 """Objectives over several iterations: T-SPIN keeps θ_0's responses, IRIS changes its order, each iteration is evaluated."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import load_from_disk
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM
 
 from messages import refused
-from runs import answers, build, entry, steps, weights
+from runs import answers, build, entry, logp, steps, weights
 from spin_trl import SPINTrainer
 from spin_trl.errors import RecipeError, RunDirectoryError
+from spin_trl.training import start_logps
+from trainers import LORA
 
 
 def metrics(stage: str, run_dir: str | Path = "run") -> dict[str, float]:
@@ -105,3 +111,112 @@ def test_an_iteration_is_measured_as_a_game_against_its_opponent(llama_folder: P
     spread = json.loads(Path("run/iteration-0/histograms.json").read_text(encoding="utf-8"))
     assert sum(spread["real"]) == sum(spread["generated"]) == found["held_out"]
     assert "gap" not in metrics("start")
+
+
+# ---- the start, mixed into the opponent --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many responses the start has scored, pass by pass."""
+    found: list[int] = []
+    response_logps = start_logps.response_logps
+
+    def counted(model: Any, rows: Any, **kwargs: Any) -> list[float]:
+        found.append(len(rows))
+        return response_logps(model, rows, **kwargs)
+
+    monkeypatch.setattr(start_logps, "response_logps", counted)
+    return found
+
+
+def mixed(llama_folder: Path, run_dir: str = "run", **settings: Any) -> Any:
+    known = {"opponent_mix": 0.5, "num_iterations": 3, "history": 1, "learning_rate": 5e-3, "held_out_fraction": 0.0}
+    return build(llama_folder, run_dir, **{**known, "metric_for_best_iteration": "nll", **settings})
+
+
+@pytest.mark.slow
+def test_the_start_scores_each_response_of_a_run_once(llama_folder: Path, scored: list[int]) -> None:
+    """Nothing at iteration 0, whose opponent is the start; then 15 real responses once, and 15 generated ones as they come.
+
+    With `history: 1`, iteration 1 also trains on those of iteration 0, and iteration 2 on those of iteration 1, which are
+    known by then. At the first step of iteration 1, r and r' are half of log π_1 - log π_0.
+    """
+    mixed(llama_folder, num_train_epochs=1, per_device_train_batch_size=30).run()
+    assert scored == [15, 15, 15, 15]
+    first, second = (entry("train", f"iteration-{t}") for t in range(2))
+    assert first["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert second["objective"] == {"beta": 0.1, "opponent_mix": 0.5}
+    start, opponent = (
+        AutoModelForCausalLM.from_pretrained(folder) for folder in (llama_folder, "run/iteration-0/model")
+    )
+    ratios = []
+    for row in load_from_disk("run/data/train"):
+        prompt, real = row["prompt_ids"], row["real_ids"]
+        for generated in (answers("run", f"iteration-{t}")[row["key"], 0] for t in range(2)):
+            one, other = (
+                (logp(opponent, prompt, response) - logp(start, prompt, response)) / 2
+                for response in (real, generated)
+            )
+            ratios.append(one - other)
+    assert max(map(abs, ratios)) > 0.1
+    expected = sum(math.log1p(math.exp(-0.1 * ratio)) for ratio in ratios) / len(ratios)
+    assert second["first"]["loss"] == pytest.approx(expected, abs=1e-5)
+    assert second["first"]["rewards/margins"] == pytest.approx(0.1 * sum(ratios) / len(ratios), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_that_mixes_the_start_goes_on_to_the_same_bytes(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, scored: list[int]
+) -> None:
+    """Interrupted when iteration 2 begins to train, and with log-probabilities lost by then."""
+    mixed(llama_folder, "whole").run()
+    train, calls = SPINTrainer.train, []
+
+    def interrupted(self: SPINTrainer, *arguments: Any, **kwargs: Any) -> Any:
+        if type(self) is SPINTrainer:
+            calls.append(self)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+        return train(self, *arguments, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SPINTrainer, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            mixed(llama_folder, "parts").run()
+    assert scored == 2 * [15, 15, 15, 15]
+    (real,) = Path("parts/start/logps").glob("real-*")
+    before = real.read_bytes()
+    real.unlink()
+    Path("parts/start/logps").joinpath(next(Path("parts/start/logps").glob("iteration-0-*")).name).unlink()
+    mixed(llama_folder, "parts").run()
+    assert scored[8:] == [15], "those of iteration 0 are trained on no more"
+    assert real.read_bytes() == before
+    assert ("lost", "iteration-2") in steps("parts")
+    assert weights("parts/iteration-2/model") == weights("whole/iteration-2/model")
+
+
+@pytest.mark.slow
+def test_a_run_with_an_adapter_mixes_its_start(llama_folder: Path, tmp_path: Path, scored: list[int]) -> None:
+    """A new adapter around the start; the second iteration's opponent is a frozen copy of the first one's adapter."""
+    mixed(llama_folder, peft_config=LoraConfig(**LORA), num_iterations=2, history=0, learning_rate=5e-2).run()
+    assert scored == [15, 15]
+    assert entry("train", "iteration-1")["first"]["rewards/margins"] != pytest.approx(0.0, abs=1e-4)
+    (file,) = Path("run/start/logps").glob("iteration-1-*")
+    logps = json.loads(file.read_text(encoding="utf-8"))["logps"]
+    rows = {row["key"]: row["prompt_ids"] for row in load_from_disk("run/data/train")}
+    start = AutoModelForCausalLM.from_pretrained(llama_folder)
+    expected = [logp(start, rows[key], ids) for (key, _), ids in sorted(answers("run", "iteration-1").items())]
+    assert logps == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_an_iteration_that_falls_back_to_the_start_mixes_nothing(llama_folder: Path, scored: list[int]) -> None:
+    """A ruinous learning rate; then the opponent is the start again, and the first loss is ln 2."""
+    mixed(
+        llama_folder, num_iterations=2, history=0, learning_rate=1.0, on_regression="fall_back", held_out_fraction=0.2
+    ).run()
+    assert entry("generate", "iteration-1")["opponent"] == "start"
+    assert scored == []
+    assert entry("train", "iteration-1")["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert "opponent_mix" in entry("train", "iteration-1")["objective"]

@@ -308,9 +308,7 @@ def test_tspin_on_preference_pairs_is_reference_free() -> None:
     rows = forwards(trainer.model)
     trainer.train()
     assert rows == [*CHECKED, 1, 1]
-    with refused(
-        DataError, "`generations`", "`proto`", "`train_dataset`", *map(repr, tiny.preference(6).column_names)
-    ):
+    with refused(DataError, "`proto`", "`train_dataset`", *map(repr, tiny.preference(6).column_names)):
         build(tiny.model(), train_dataset=tiny.preference(6), proto="somewhere")
 
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 import tiny
 from messages import names
 from spin_trl.errors import OpponentError
+from spin_trl.models.digest import START_ADAPTER, digest
 from spin_trl.models.forward.batch import Forwards
 from spin_trl.training import opponent
 
@@ -180,10 +182,10 @@ def test_the_trainable_adapter_stays_trainable() -> None:
         pass
     opponent.align_frozen_adapter(model)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
-    opponent.drop_frozen_adapter(model)
+    opponent.drop_frozen_adapters(model)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
     assert set(model.peft_config) == {"default"}
-    opponent.drop_frozen_adapter(model)  # there is none any more, and that is fine
+    opponent.drop_frozen_adapters(model)  # there is none any more, and that is fine
 
 
 def test_the_frozen_copy_has_the_policys_dtype() -> None:
@@ -206,6 +208,77 @@ def test_the_frozen_copy_has_the_policys_dtype() -> None:
         assert frozen.data_ptr() != own.data_ptr(), "a copy, not the same memory"
 
 
+def changed(model: PeftModel, adapter: str = "default") -> None:
+    """Change the weights of an adapter."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if f".{adapter}" in name:
+                parameter.add_(0.1)
+
+
+def test_the_first_opponent_is_kept_as_a_second_frozen_adapter(tmp_path: Path) -> None:
+    """Later opponents take the place of the first one, but not of the start; neither is trained or saved."""
+    model = adapted()
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    expected, alone = scores(model), digest(model)
+    opponent.freeze_adapter(model)
+    changed(model)
+    opponent.keep_start(model)
+    opponent.freeze_adapter(model)
+    changed(model)
+    opponent.keep_start(model)  # it is kept already
+    with opponent.in_place_of_the_policy(model):
+        assert not torch.allclose(scores(model), expected)
+    with opponent.in_place_of_the_policy(model, START_ADAPTER):
+        assert torch.equal(scores(model), expected)
+    assert digest(model, of_start=True) == alone != digest(model)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
+    with opponent.without_frozen_adapters(model):
+        model.save_pretrained(tmp_path / "saved")
+    assert not any(path.is_dir() for path in (tmp_path / "saved").iterdir())
+    opponent.drop_frozen_adapters(model)
+    assert set(model.peft_config) == {"default"}
+
+
+def test_the_start_is_the_base_if_the_first_opponent_was() -> None:
+    model = adapted()
+    opponent.keep_start(model)
+    with opponent.in_place_of_the_policy(model, START_ADAPTER):
+        torch.testing.assert_close(scores(model), scores(tiny.model()))
+    assert digest(model, of_start=True) == digest(tiny.model())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"init_lora_weights": "pissa"},
+        {"use_dora": True},
+        {"modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+    ],
+    ids=["lora", "pissa", "dora", "whole module", "embeddings"],
+)
+def test_a_start_from_a_folder_is_added_next_to_any_adapter(settings: dict[str, Any], tmp_path: Path) -> None:
+    """The model's own output and its base stay as they are."""
+    base = tiny.save(tmp_path / "base")
+    start = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**{**LORA, **settings})).eval()
+    changed(start)
+    start.save_pretrained(tmp_path / "start")
+    loaded = AutoModelForCausalLM.from_pretrained(base)
+    model = PeftModel.from_pretrained(loaded, tmp_path / "start", is_trainable=True).eval()
+    expected = scores(model)
+    changed(model)
+    own, of_base = scores(model), digest(model, adapter_is_new=True)
+    opponent.add_start(model, str(tmp_path / "start"))
+    assert torch.equal(scores(model), own)
+    assert digest(model, adapter_is_new=True) == of_base
+    assert all(not p.requires_grad for name, p in model.named_parameters() if f".{START_ADAPTER}" in name)
+    with opponent.in_place_of_the_policy(model, START_ADAPTER):
+        torch.testing.assert_close(scores(model), expected)
+    assert torch.equal(scores(model), own)
+
+
 def test_without_an_adapter_or_a_frozen_one_the_base_is_the_opponent() -> None:
     """A new adapter's opponent is the model without it; a model without adapters is unchanged."""
     model, plain = adapted(), tiny.model()
@@ -223,9 +296,9 @@ def test_saving_leaves_the_frozen_adapter_out_and_in_memory(tmp_path: Path) -> N
     model.save_pretrained(alone)
     opponent.freeze_adapter(model)
     save = model.save_pretrained
-    with opponent.without_frozen_adapter(model):
+    with opponent.without_frozen_adapters(model):
         model.save_pretrained(tmp_path / "beside")
-    with pytest.raises(RuntimeError), opponent.without_frozen_adapter(model):
+    with pytest.raises(RuntimeError), opponent.without_frozen_adapters(model):
         raise RuntimeError
     assert model.save_pretrained == save
     assert set(model.peft_config) == {"default", "ref"}
@@ -233,5 +306,5 @@ def test_saving_leaves_the_frozen_adapter_out_and_in_memory(tmp_path: Path) -> N
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert not (tmp_path / "beside" / "ref").exists()
-    with opponent.without_frozen_adapter(tiny.model()) as nothing:
+    with opponent.without_frozen_adapters(tiny.model()) as nothing:
         assert nothing is None

@@ -84,8 +84,8 @@ def test_ours_take_what_the_list_says(name: str) -> None:
             assert parameters_of(vars(cls)[name]) == expected, f"{cls.__name__}.{name}"
 
 
-def test_the_constructor_takes_two_arguments_more() -> None:
-    assert parameters_of(SPINTrainer.__init__) == (*OVERRIDDEN["__init__"][0], "generations", "proto")
+def test_the_constructor_takes_three_arguments_more() -> None:
+    assert parameters_of(SPINTrainer.__init__) == (*OVERRIDDEN["__init__"][0], "generations", "proto", "start")
 
 
 @pytest.mark.parametrize("name", sorted(ATTRIBUTES))

@@ -451,7 +451,6 @@ def test_what_self_play_can_not_do_is_refused_before_a_model_is_loaded() -> None
     is_refused(
         DataError,
         "`generations`",
-        "`proto`",
         "`train_dataset`",
         "['prompt', 'chosen', 'rejected']",
         train_dataset=tiny.preference(2),
