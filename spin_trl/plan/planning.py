@@ -13,7 +13,8 @@ from ..config.recipe import Recipe
 from ..config.shipped import read_accelerate_config
 from ..config.yaml_files import read_yaml
 from ..errors import RecipeError, SpinError
-from ..run.recipe import find_recipe, read_recipe
+from ..run.recipe import read_recipe
+from ..run.recipe_file import find_recipe
 from ..run.trust import run_of_recipe, without_code
 from .costs import Hours, Work, plan_disk
 from .devices import Device, Speed, speed_of
