@@ -13,7 +13,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 import tiny
-from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
+from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig, StartConfig
 
 SETTINGS: dict[str, Any] = {
     "use_cpu": True,
@@ -45,6 +45,7 @@ def build(model: Any, run_dir: str | Path = "run", **kwargs: Any) -> SelfPlay:
     of_play = {field.name for field in dataclasses.fields(SelfPlayConfig)}
     of_args = {field.name for field in dataclasses.fields(SPINConfig)}
     of_play -= {"scorer"} if callable(kwargs.get("scorer")) else set()
+    of_play -= {"start"} if isinstance(kwargs.get("start"), StartConfig) else set()
     settings = {**SETTINGS, **{name: kwargs.pop(name) for name in list(kwargs) if name in of_play | of_args}}
     kwargs.setdefault("train_dataset", tiny.sft(ROWS))
     return SelfPlay(

@@ -65,6 +65,7 @@ def session_of(source: str, overrides: list[str], *, trust_run: bool = False) ->
         train_dataset=recipe.data.train(bad_as_rows=recipe.args.bad_rows == SKIP),
         eval_dataset=recipe.data.held_out(bad_as_rows=recipe.args.bad_rows == SKIP),
         peft_config=peft_config_of(recipe.model),
+        sft_peft_config=peft_config_of(recipe.model, use_peft=recipe.play.sft_use_peft),
         quantization_config=get_quantization_config(recipe.model),
         start=recipe.start,
         launch=by_accelerate if recipe.play.accelerate_config else in_this_process,

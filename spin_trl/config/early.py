@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from . import credentials
-from .arguments import options_of
+from .arguments import options_of, without_options
 from .reference.known import KnownSetting
+from .traits import SFT_PREFIX
 from .wrong_settings import as_called_here, refuse_unknown_options, refuse_unknown_settings, refuse_wrong_choices
 from .yaml_files import read_text, read_yaml
 
@@ -39,6 +40,11 @@ def refuse_early(path: Path, overrides: Sequence[str], known: Iterable[KnownSett
     credentials.refuse_in_text(read_text(path), path)
     names = [*by_name, *ONLY_IN_PYTHON, *OF_FILES]
     settings, arguments, _ = as_called_here(path, settings, overrides, names)
+    # SFTConfig knows these.
+    settings = {name: value for name, value in settings.items() if not name.startswith(SFT_PREFIX)}
+    arguments = without_options(
+        arguments, [one.name for one in options_of(arguments) if one.name.startswith(SFT_PREFIX)]
+    )
     refuse_unknown_settings(path, settings, names)
     spellings = [*names, *(f"no_{setting.name}" for setting in by_name.values() if "boolean" in setting.kinds)]
     refuse_unknown_options(arguments, [*spellings, *(name.replace("_", "-") for name in spellings)], names, own)

@@ -14,6 +14,7 @@ from ..evaluation.degeneration import SIGNS
 from ..evaluation.figures import SCORE_GREEDY, figure_of, is_score
 from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
+from .sft import GIVEN, SEEN_OR_NOT, SFT_FIRST, check_sft_args
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ by iteration: one number, or a list with one number per iteration."""
@@ -25,6 +26,18 @@ class SelfPlayConfig:
 
     Args:
         num_iterations: Number of iterations to play. They are numbered from 0, as in the papers.
+        start: θ_0: the given model, or `sft`, which first trains it with SFT on the run's own rows and starts from the
+            result. Without a model, the start is built from the dataset, as `start_*` says.
+        sft_args: Settings of TRL's `SFTConfig` for `start: sft`; in a recipe, `sft_X` sets `X`. Settings that are left out
+            are those of an iteration, except learning rate, schedule and length, which are SFTConfig's defaults.
+        sft_share: Share of the prompts that `start: sft` trains on, chosen at random by `seed`.
+        sft_use_peft: Whether `start: sft` trains an adapter. By default, as `use_peft`. An adapter is merged into its base
+            model if self-play trains all weights.
+        sft_patience: Stop SFT after this many measurements in a row without a lower held-out NLL. By default, it trains for
+            its whole length; the start is the best point either way.
+        self_play_prompts: Prompts that self-play uses: all, or only those that SFT has seen, or has not seen.
+        identical_stop: Share of generations that equal the real response, token by token, above which an iteration is not
+            trained and the run ends. 1 never ends it.
         run_dir: Directory that holds everything the run writes. By default, `output_dir` if the recipe sets it, else
             runs/NAME, where NAME is the name of the recipe.
         existing_run: What to do if the run directory already holds a run: continue it, fail, or overwrite it (which
@@ -95,6 +108,40 @@ class SelfPlayConfig:
 
     num_iterations: Annotated[int, Bounds(1, 10_000)] = setting(
         3, "Number of iterations to play. They are numbered from 0, as in the papers."
+    )
+    start: str = setting(
+        GIVEN,
+        "θ_0: the given model, or `sft`, which first trains it with SFT on the run's own rows and starts from the result. "
+        "Without a model, the start is built from the dataset, as `start_*` says.",
+        choices=[GIVEN, SFT_FIRST],
+    )
+    sft_args: dict[str, Any] | str | None = setting(
+        None,
+        "Settings of TRL's `SFTConfig` for `start: sft`; in a recipe, `sft_X` sets `X`. Settings that are left out are "
+        "those of an iteration, except learning rate, schedule and length, which are SFTConfig's defaults.",
+    )
+    sft_share: Annotated[float, Bounds(0, 1, low_open=True)] = setting(
+        1.0, "Share of the prompts that `start: sft` trains on, chosen at random by `seed`."
+    )
+    sft_use_peft: bool | None = setting(
+        None,
+        "Whether `start: sft` trains an adapter. By default, as `use_peft`. An adapter is merged into its base model if "
+        "self-play trains all weights.",
+    )
+    sft_patience: Annotated[int | None, Bounds(1)] = setting(
+        None,
+        "Stop SFT after this many measurements in a row without a lower held-out NLL. By default, it trains for its "
+        "whole length; the start is the best point either way.",
+    )
+    self_play_prompts: str = setting(
+        SEEN_OR_NOT[0],
+        "Prompts that self-play uses: all, or only those that SFT has seen, or has not seen.",
+        choices=SEEN_OR_NOT,
+    )
+    identical_stop: Annotated[float, Bounds(0, 1)] = setting(
+        0.95,
+        "Share of generations that equal the real response, token by token, above which an iteration is not trained "
+        "and the run ends. 1 never ends it.",
     )
     run_dir: str | None = setting(
         None,
@@ -241,6 +288,7 @@ class SelfPlayConfig:
         check_fields(self)
         for name in ("degeneration_warn", "degeneration_stop"):
             setattr(self, name, thresholds(name, getattr(self, name), list(SIGNS)))
+        self.sft_args = check_sft_args(self.sft_args) or None
         self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
         if self.greater_is_better_iteration is None:
             self.greater_is_better_iteration = figure_of(self.metric_for_best_iteration).greater_is_better

@@ -20,6 +20,15 @@ OF_ONE_MACHINE = frozenset(_NAMES["of_one_machine"])
 OF_AN_ARM = frozenset(_NAMES["of_an_arm"])
 """Settings of the optimiser step that each arm of a comparison may set for itself, in addition to those of its losses."""
 
+OF_PREFERENCES = frozenset(_NAMES["of_preferences"])
+"""Settings of an iteration that supervised training does not share, although SFTConfig has settings of the same name."""
+
+OF_SFT_PACE = frozenset(_NAMES["of_sft_pace"])
+"""Settings of SFTConfig whose values for SFT first do not come from an iteration: how fast it learns, and for how long."""
+
+SET_BY_SFT = frozenset(_NAMES["set_by_sft"])
+"""Settings of SFTConfig that the run itself sets for SFT first, so that `sft_X` may not."""
+
 HARMLESS_MODEL_KWARGS = frozenset(_NAMES["harmless_model_kwargs"])
 """Keys of `model_init_kwargs` that run no code. All others are treated as code."""
 
@@ -31,3 +40,6 @@ OF_LAUNCHERS = frozenset(_NAMES["of_launchers"])
 
 USUAL_SETTINGS = frozenset(_NAMES["usual"])
 """Settings of TRL that nearly every run changes and whose values are checked elsewhere: they need no rehearsal."""
+
+SFT_PREFIX = "sft_"
+"""Prefix of the settings of TRL's SFTConfig in a recipe."""

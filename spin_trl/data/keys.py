@@ -74,8 +74,10 @@ def row_keys(dataset: Dataset, definition: int = DEFINITION) -> RowKeys:
     columns = [column for column in SFT_COLUMNS if column in dataset.column_names]
     read = read_columns(dataset) if definition > 1 and is_sft(dataset) else []
     more = [column for column in read if column not in SFT_COLUMNS]
-    contents = np.empty(len(dataset), dtype=f"S{KEY_DIGITS}")
-    for number, row in enumerate(rows_of(dataset.select_columns([*columns, *more]))):
+    contents = np.zeros(len(dataset), dtype=f"S{KEY_DIGITS}")
+    # Without any column that is read, `datasets` yields no rows. Preparing such rows fails and names the columns.
+    rows = rows_of(dataset.select_columns([*columns, *more])) if columns or more else ({} for _ in range(len(dataset)))
+    for number, row in enumerate(rows):
         content = {name: value for name, value in row.items() if name in columns or value is not None}
         contents[number] = json_digest(content, KEY_DIGITS)
     keys = KeyList(contents, _occurrences(contents))

@@ -136,13 +136,14 @@ def base_of(path: str | os.PathLike[str]) -> str:
     return str(named) if inside is None else str(inside)
 
 
-def peft_config_of(model: ModelConfig) -> PeftConfig | None:
-    """Return the adapter that a recipe asks for, or None.
+def peft_config_of(model: ModelConfig, *, use_peft: bool | None = None) -> PeftConfig | None:
+    """Return the adapter that a recipe asks for, or None; `use_peft` replaces the recipe's setting.
 
     TRL's `ModelConfig` turns a list with one target module into a string, which PEFT takes as a regular expression over full
     names: `[q_proj]` would then adapt nothing. Here a string that doesn't look like a regular expression is a module name.
     """
     model = copy.copy(model)
+    model.use_peft = model.use_peft if use_peft is None else use_peft
     model.lora_target_modules = _as_list(model.lora_target_modules)
     for name in ("lora_modules_to_save", "lora_target_parameters"):
         value = getattr(model, name)

@@ -18,6 +18,7 @@ from rich.progress import Task
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
+from ..config.sft import sft_steps
 from ..config.steps import gradient_steps
 from ..counts import counted
 from ..errors import DataError
@@ -33,7 +34,7 @@ from ..run.journal import MADE, Entry, Step
 from ..run.objects import best_stage
 from ..run.progress import seconds_left_of_phase, seconds_left_of_run
 from ..run.run import Run, device_name
-from ..run.stage import START, Stage, up_to
+from ..run.stage import BASE, START, Stage, up_to
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,9 @@ FILE_WIDTH = 160
 
 def all_figures(run: Run, iteration: int) -> Figures:
     """Return the figures of all stages up to an iteration, baseline arms last."""
+    base = [BASE] if run.sft_first else []
     of_arms = [Stage.of(t, arm) for arm in run.arms for t in range(iteration + 1)]
-    return {stage: read_figures(run.directory, stage) for stage in (*up_to(iteration), *of_arms)}
+    return {stage: read_figures(run.directory, stage) for stage in (*base, *up_to(iteration), *of_arms)}
 
 
 def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
@@ -63,7 +65,11 @@ def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
     seconds, where = entry.get("seconds", 0.0), f"{entry['stage']}: {entry['phase']}"
     if entry["phase"] == Step.GENERATE:
         rate = entry["tokens"] / entry["work_seconds"] if entry["work_seconds"] else 0.0
-        return f"{where}: {counted(entry['tokens'], 'token')} in {seconds:.0f} s ({rate:,.0f} per second)"
+        line = f"{where}: {counted(entry['tokens'], 'token')} in {seconds:.0f} s ({rate:,.0f} per second)"
+        if entry.get("identical"):
+            share = 100 * entry["identical"] / entry["responses"]
+            line += f"; {share:.1f} % of the generations equal the real response"
+        return line
     if entry["phase"] == Step.TRAIN and "pairs" in entry:
         first, last, pairs = entry["first"], entry["last"], entry["pairs"]
         used = pairs["total"] - pairs["dropped"]
@@ -98,7 +104,7 @@ def intention(run: Run, phases: Sequence[str], processes: int, *, is_text: bool)
     where = "one process" if processes == 1 else f"{processes} processes"
     first = f"Run {run.directory.path} on {where} ({device_name(PartialState().device)}): "
     first += f"{counted(run.play.num_iterations, 'iteration')} of {', '.join(phases)}."
-    rows = len(run.rows())
+    rows = len(run.self_play_rows())
     steps = [
         gradient_steps(args, rows * args.num_generations * (1 + min(run.play.history, iteration)), processes)
         for iteration in range(run.play.num_iterations)
@@ -107,6 +113,10 @@ def intention(run: Run, phases: Sequence[str], processes: int, *, is_text: bool)
     second = f"{counted(rows, 'row')} to train on, {counted(len(run.rows(held_out=True)), 'row')} held out; "
     second += f"about {counted(sum(steps), 'gradient step')} in all ({', '.join(f'{one:,}' for one in steps[:6])}"
     second += ", ...)." if len(steps) > 6 else ")."
+    if run.sft_first:
+        seen = len(run.sft_rows())
+        first += f" SFT first: about {counted(sft_steps(run.args, run.play, seen, processes), 'gradient step')} "
+        first += f"on {counted(seen, 'row')}."
     done = [entry for entry in run.journal.entries() if entry["phase"] in MADE]
     last = [f"Already finished: everything up to {done[-1]['stage']}: {done[-1]['phase']}."] if done else []
     return [first, second, *([_of_text(run)] if is_text else []), *last]
@@ -153,12 +163,16 @@ def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | N
     """
     figures = {stage: found for stage, found in all_figures(run, iteration).items() if found}
     fit = max((height - BESIDE_ROWS - len(run.arms)) // (1 + len(run.arms)), 1)
-    shown = {stage: found for stage, found in figures.items() if stage.is_start or stage.iteration > iteration - fit}
+    shown = {
+        stage: found for stage, found in figures.items() if stage.iteration < 0 or stage.iteration > iteration - fit
+    }
     return _table_of_run(run, iteration, shown, best_stage(run.directory), width) if shown else None
 
 
 def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, width: int) -> Table:
-    title = f"{run.directory.path.name}, iterations 0 to {iteration}"
+    title = f"{run.directory.path.name}, " + (
+        f"iterations 0 to {iteration}" if iteration >= 0 else "before iteration 0"
+    )
     return run_table(figures, best, title=title, width=width, metric=run.play.metric_for_best_iteration)
 
 

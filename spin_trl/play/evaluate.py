@@ -27,7 +27,7 @@ from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.objects import PLAYED_AGAIN, read_named_numbers
 from ..run.run import Run, since
-from ..run.stage import START
+from ..run.stage import Stage
 from .generate import Load, answer_into, at_hand
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
             with at_hand(run, run.model_of(stage)) as load:
                 figures, work_seconds = _figures_of_stage(run, load, rows, stage, opponent_stage, compared_with)
         except DivergedError:
-            if stage == START:
+            if Stage(stage).iteration < 0:
                 raise
             # A model without figures; the gate judges it, like any other model that has become worse.
             figures, work_seconds = {"held_out": float(len(rows))}, since(started)

@@ -25,6 +25,7 @@ from ..generation.store import STORE_MANIFEST
 from ..report.record import RunRecord, StageRecord, read_record
 from ..run.directory import RunDirectory
 from ..run.journal import Decisions, Step
+from ..run.objects import best_stage
 from ..run.run import Run
 from ..run.stage import START, Stage, up_to
 
@@ -103,6 +104,56 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
         run.journal.append(Step.GATE, Stage.of(iteration), **entry)
     state.wait_for_everyone()
     return verdict, is_new
+
+
+def settle_generations(run: Run, iteration: int) -> str | None:
+    """Decide whether an iteration is trained on its generations, and record it if not, or no longer not.
+
+    Args:
+        run: the run.
+        iteration: number of the iteration (0-based), whose opponent has answered.
+
+    Returns:
+        Why the run ends before the iteration is trained, or None.
+    """
+    stage, state = Stage.of(iteration), PartialState()
+    if run.done(Step.TRAIN, stage):
+        return None
+    reason = nothing_to_learn(run.done(Step.GENERATE, stage) or {}, run.play.identical_stop, iteration)
+    known, decisions = run.decisions.after(iteration), run.decisions
+    decision = "continued" if reason is None else "stopped"
+    is_new = known.get("reason") != reason or (bool(known) and known["decision"] != decision)
+    state.wait_for_everyone()  # all must have read the journal before one writes
+    if is_new and state.is_main_process:
+        opponent = decisions.opponent(iteration)
+        run.journal.append(
+            *(Step.GATE, stage),
+            decision=decision,
+            best=best_stage(run.directory) or str(opponent),
+            opponent=opponent,
+            lr_scale=decisions.lr_scale(iteration),
+            reason=reason,
+        )
+    state.wait_for_everyone()
+    return reason
+
+
+def nothing_to_learn(generated: Mapping[str, Any], most: float, iteration: int) -> str | None:
+    """Return why there is nothing to learn from an iteration's generations: nearly all equal the real response; or None.
+
+    Args:
+        generated: the journal's entry on the generations; earlier versions did not count them.
+        most: share of identical generations above which an iteration is not trained.
+        iteration: number of the iteration (0-based).
+    """
+    total, identical = generated.get("responses", 0), generated.get("identical", 0)
+    if not total or identical <= most * total:
+        return None
+    return (
+        f"Stopped before training iteration {iteration}: {identical:,} of {total:,} generations "
+        f"({100 * identical / total:.1f} %) equal the real response, which leaves nothing to learn (`identical_stop`). SFT "
+        "for fewer epochs, or self-play on prompts that SFT has not seen (`sft_share`, `self_play_prompts`), leaves more."
+    )
 
 
 def started_from(run: Run, iteration: int) -> Stage | None:

@@ -18,7 +18,7 @@ from ..errors import RecipeError
 from ..files import remove
 from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
-from ..generation.store import GenerationStore
+from ..generation.store import Generations, GenerationStore
 from ..models.adapters import Policy
 from ..models.policy import load_policy
 from ..run.integrity import recorded
@@ -130,8 +130,9 @@ def generate_iteration(run: Run, iteration: int) -> None:
     started = time.monotonic()
     folder = run.directory.generations(stage)
     opponent, description = run.decisions.opponent(iteration), f"{stage}: answers"
+    rows = run.self_play_rows()
     with at_hand(run, run.model_of(opponent)) as load:
-        work_seconds = answer_into(run, load, run.rows(), folder, iteration, description, opponent)
+        work_seconds = answer_into(run, load, rows, folder, iteration, description, opponent)
     store = GenerationStore(folder)
     run.record(
         Step.GENERATE,
@@ -140,5 +141,14 @@ def generate_iteration(run: Run, iteration: int) -> None:
         seconds=since(started),
         work_seconds=round(work_seconds, 3),
         tokens=sum(store.table()["length"].to_pylist()),
+        **_identical(rows, store, iteration),
         files=recorded(f"{stage}/generations", store.lists()),
     )
+
+
+def _identical(rows: Dataset, store: GenerationStore, iteration: int) -> dict[str, int]:
+    """Return the number of generations, and of those that equal the real response token by token, for the journal."""
+    generations = Generations.load({iteration: store})
+    real = dict(zip(rows["key"], rows["real_ids"], strict=True))
+    identical = sum(generations[name] == real[name[0]] for name in generations)
+    return {"responses": len(generations), "identical": identical}

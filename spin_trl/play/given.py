@@ -23,7 +23,6 @@ from ..models.policy import load_policy, load_tokenizer
 from ..run.adapter_bases import name_base_absolutely
 from ..run.journal import Step
 from ..run.run import Run
-from ..run.stage import START
 from ..training.arguments import unnamed
 from ..training.supervised import save_model
 
@@ -80,18 +79,18 @@ def keep_given(run: Run, model: Policy) -> None:
     Raises:
         RunDirectoryError: if the run was started from another model.
     """
-    known = run.done(Step.GIVEN, START)
+    known = run.done(Step.GIVEN, run.given_stage)
     found = digest(model, definition=definition_of(None if known is None else known["digest"]))
     if known is None:
         tokenizer = run.processing_class or tokenizer_of(model, run.args)
-        folder = run.directory.own(START) / "model"
+        folder = run.directory.own(run.given_stage) / "model"
         if isinstance(model, PeftModel):
             keep_adapter(model, tokenizer, folder, run.args)
         else:
             save_model(model, tokenizer, folder)
         name = getattr(model.config, "_name_or_path", "")
         origin = {"origin": model_origin(name).as_dict()} if name else {}
-        run.journal.append(Step.GIVEN, START, digest=found, **origin)
+        run.journal.append(Step.GIVEN, run.given_stage, digest=found, **origin)
     elif known["digest"] != found:
         raise RunDirectoryError(
             f"{run.directory.path} was started from a different `model`. Pass the original one, or use another `run_dir`."

@@ -25,6 +25,7 @@ from ..config.fetched import model_path
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
 from ..config.paths import output_folder
+from ..config.sft import SFT_FIRST
 from ..config.start import StartConfig
 from ..config.unusual import long_warmup, unusual
 from ..counts import counted
@@ -42,13 +43,13 @@ from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
 from ..run.journal import MADE, Step
 from ..run.objects import best_stage
-from ..run.run import LAUNCHED, Run
+from ..run.run import LAUNCHED, Run, given_stage
 from ..run.settings import freeze, python_settings, renew
-from ..run.stage import START, Stage
+from ..run.stage import Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
 from .console import Figures, all_figures, intention, phase_line, show, watched
-from .gate import Verdict, deliver_best, judge, settle
+from .gate import Verdict, deliver_best, judge, settle, settle_generations
 from .given import keep_given
 from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
@@ -96,6 +97,7 @@ class SelfPlay:
         eval_dataset: held-out responses in the same form; None: a fraction of the prompts is held out.
         processing_class: the tokenizer; None: the model's own.
         peft_config: PEFT configuration, such as LoRA's; None for full fine-tuning.
+        sft_peft_config: PEFT configuration of SFT first (`start: sft`); None: `peft_config`, unless `sft_use_peft` is false.
         quantization_config: how the base model is quantised when it is loaded.
         start: how θ_0 is built if `model` is None.
         scorer: function of the prompt, the real and the generated text of a held-out prompt; or one or several names, as in
@@ -121,6 +123,7 @@ class SelfPlay:
         eval_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: Any = None,
+        sft_peft_config: Any = None,
         quantization_config: BitsAndBytesConfig | None = None,
         start: StartConfig | None = None,
         scorer: Scorer | str | Sequence[str] | None = None,
@@ -132,6 +135,7 @@ class SelfPlay:
     ) -> None:
         # Long, since it takes everything a run can be given and validates it before anything is stored.
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
+        check_kinds(sft_peft_config=sft_peft_config)
         check_kinds(settings=settings, sources=sources, quantization_config=quantization_config, launch=launch)
         whole, args, play = as_whole_model(model), as_settings(args) or SPINConfig(), play or SelfPlayConfig()
         for config in (args, play, start, dict(sources or {}), settings):
@@ -152,9 +156,10 @@ class SelfPlay:
             directory=self.directory,
             args=args,
             play=play,
-            model=str(self.directory.model(START)) if given is not None else named,
+            model=str(self.directory.model(given_stage(play))) if given is not None else named,
             start=start or StartConfig(),
             peft_config=peft_config,
+            sft_peft_config=_sft_adapter(play, peft_config, sft_peft_config),
             quantization_config=quantization_config,
             scorer=noted(refused, lambda: _scorer(scorer)),
             processing_class=processing_class,
@@ -227,13 +232,22 @@ class SelfPlay:
         run, main = self.state, PartialState().is_main_process
         self._play("start", 0)
         pushing.finished()
-        stopped = None
+        stopped: str | None = None
         cards: Future[None] | None = None
         for iteration in range(run.play.num_iterations):
             news = []
             for phase in self._phases:
                 news.append(self._play(phase, iteration))
                 pushing.finished()
+                if phase == "generate" and (stopped := settle_generations(run, iteration)) is not None:
+                    break
+            if stopped is not None:  # this iteration is not trained
+                iteration -= 1
+                if main:
+                    show(run, iteration, deliver_best(run, iteration)["stage"], self._console)
+                    self._tell(stopped)
+                    cards = background.submit(self._write_cards)
+                break
             if cards is not None:
                 cards.result()  # models about to be deleted take their cards with them
             best = deliver_best(run, iteration)["stage"] if main else None
@@ -358,7 +372,9 @@ class SelfPlay:
         run = self.state
         if LAUNCHED in os.environ or run.done(Step.TRAIN, Stage.of(0)):
             return
-        for sentence in long_warmup(run.args, run.play, len(run.rows()), processes_of(run.play.accelerate_config)):
+        for sentence in long_warmup(
+            run.args, run.play, len(run.self_play_rows()), processes_of(run.play.accelerate_config)
+        ):
             logger.warning(sentence)
 
     def _check_trust(self) -> None:
@@ -390,6 +406,16 @@ def _scorer(scorer: Any) -> Scorer | None:
     if unnamed is not None or not names:
         raise RecipeError(f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function.")
     return scorer_of(names)
+
+
+def _sft_adapter(play: SelfPlayConfig, peft_config: Any, sft_peft_config: Any) -> Any:
+    """Return the PEFT configuration of SFT first: its own or that of self-play; None for full fine-tuning."""
+    if play.start != SFT_FIRST or play.sft_use_peft is False:
+        return None
+    found = sft_peft_config or peft_config
+    if play.sft_use_peft and found is None:
+        raise RecipeError("`sft_use_peft` is true, but there is no adapter's configuration. Pass `sft_peft_config`.")
+    return found
 
 
 def _first_rows(dataset: Dataset, count: int) -> Dataset:

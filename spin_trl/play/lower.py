@@ -16,13 +16,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..config.iteration import LOWER_RATE, SPINConfig
 from ..config.paths import output_folder
+from ..config.sft import SupervisedConfig
 from ..errors import DivergedError
 from ..files import remove
 from ..run.journal import Entry, Step, lowered
 from ..run.run import Run, free_memory
 from ..training.collapse import Collapse
 from ..training.non_finite import SCALER_SKIPPED, SKIPPED, going_back, steps_left_out
-from ..training.trainer import newest_checkpoint
+from ..training.whole_checkpoints import newest_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,11 @@ MOST_LOWERED = 2
 
 Trained = TypeVar("Trained")
 
+Settings = TypeVar("Settings", SPINConfig, SupervisedConfig)
+"""Settings of training with `on_nan`: of an iteration, or those that [`supervised_config`] makes of them."""
 
-def lowering(run: Run, stage: str, args: SPINConfig, attempt: Callable[[SPINConfig], Trained]) -> Trained:
+
+def lowering(run: Run, stage: str, args: Settings, attempt: Callable[[Settings], Trained]) -> Trained:
     """Train a stage; if it diverges and `on_nan` is `lower`, resume from the last checkpoint with half the learning rate.
 
     Args:
@@ -68,7 +72,7 @@ def lowering(run: Run, stage: str, args: SPINConfig, attempt: Callable[[SPINConf
         _go_back(run, stage, now, step, reason, before)
 
 
-def _note_end(run: Run, stage: str, args: SPINConfig, error: DivergedError) -> None:
+def _note_end(run: Run, stage: str, args: Any, error: DivergedError) -> None:
     """Record in the journal that training has ended here, for the report and for comparisons."""
     if PartialState().is_main_process:
         run.journal.append(
@@ -76,7 +80,7 @@ def _note_end(run: Run, stage: str, args: SPINConfig, error: DivergedError) -> N
         )
 
 
-def _go_back(run: Run, stage: str, args: SPINConfig, step: int, reason: str, before: Sequence[Entry]) -> None:
+def _go_back(run: Run, stage: str, args: Any, step: int, reason: str, before: Sequence[Entry]) -> None:
     state, folder = PartialState(), output_folder(args)
     if state.is_main_process and before and step - 1 == before[-1]["back_to"] > 0:
         remove(folder / f"checkpoint-{step - 1}")  # it diverges again at once: try the one before it
@@ -111,6 +115,11 @@ class AtLearningRate(TrainerCallback):
             group |= {name: group[name] * scale for name in ("lr", "initial_lr")}
         rates = {name: [rate * scale for rate in known[name]] for name in ("base_lrs", "_last_lr")}
         schedule.load_state_dict(known | rates)
+
+
+def lowered_before(run: Run, stage: str, args: TrainingArguments) -> list[TrainerCallback]:
+    """Return the callback for training that resumes with a lower learning rate than its checkpoint, if that is the case."""
+    return [AtLearningRate(args.learning_rate)] if lowered(run.journal.entries(), stage) else []
 
 
 def faults(history: Sequence[dict[str, Any]], collapses: Sequence[Collapse] = ()) -> dict[str, Any]:

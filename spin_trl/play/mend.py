@@ -112,7 +112,7 @@ def _was_given_up(run: Run, stage: str) -> bool:
     """Return whether `keep_iterations` may have deleted a model: a newer one was trained, and another one is the best."""
     one = Stage(stage)
     return (
-        not one.is_start
+        one.iteration >= 0
         and stage != best_stage(run.directory)
         and run.done(Step.TRAIN, Stage.of(one.iteration + 1, one.arm)) is not None
     )
@@ -146,7 +146,7 @@ def _why_not_again(run: Run, step: Step, stage: str, lost: Container[tuple[Step,
     needs = needed.get(step)
     if needs is None or not run.directory.model(needs).parent.is_dir() or run.directory.model(needs).is_dir():
         return None
-    if (needs == START and run.model is not None) or (Step.TRAIN, needs) in lost:
+    if (needs == run.given_stage and run.model is not None) or (Step.TRAIN, needs) in lost:
         return None
     return f"it needs the model of {needs}, which no longer exists."
 

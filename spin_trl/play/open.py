@@ -18,7 +18,7 @@ from ..run.directory import RunDirectory
 from ..run.journal import Step
 from ..run.recipe import read_recipe
 from ..run.run import Run
-from ..run.stage import START, Stage
+from ..run.stage import Stage
 from ..run.trust import CODE_OF_MODELS, check_trust, named_code
 
 OF_THE_MACHINE = frozenset({"bf16", "ddp_timeout", "disable_tqdm", "fp16", "use_cpu"})
@@ -79,8 +79,8 @@ def _quantization(recipe: Recipe, objects: dict[str, Any] | None) -> BitsAndByte
 
 def _restore(run: Run) -> None:
     """Restore arguments that were passed as objects and not as names, from the files that the run has saved."""
-    if run.done(Step.GIVEN, START) is not None:
-        run.model = str(run.directory.model(START))
+    if run.done(Step.GIVEN, run.given_stage) is not None:
+        run.model = str(run.directory.model(run.given_stage))
     dtype = run.args.model_kwargs.get("dtype")
     if isinstance(dtype, str):
         run.args.model_init_kwargs = {**run.args.model_kwargs, "dtype": dtype.removeprefix("torch.")}

@@ -29,12 +29,13 @@ from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK, RunDirectory
 from ..run.journal import Step
 from ..run.run import LAUNCHED, Run
-from ..run.stage import START, Stage, arm_in_words, arm_name
+from ..run.stage import BASE, START, Stage, arm_in_words, arm_name
 from .evaluate import evaluate
-from .gate import settle
+from .gate import settle, settle_generations
 from .generate import generate_iteration
 from .parent import SECONDS_TO_END, held_pipe
-from .train import make_start, play_baseline, train
+from .supervise import make_start, play_baseline
+from .train import train
 
 GRACE_SECONDS = 30
 """Seconds that the processes of a launch have to exit by themselves after an interrupt."""
@@ -44,10 +45,14 @@ Launch = Callable[[Run, str, int], None]
 
 
 def start_phase(run: Run, iteration: int = 0) -> None:
-    """Build θ_0, if no checkpoint is given, and evaluate it."""
-    if run.model is None:
+    """Train θ_0, if the run does, and evaluate it; with SFT first, also the base (under a plugin, only train)."""
+    is_whole = training_plugin() is None
+    if run.sft_first and is_whole:
+        evaluate(run, BASE, None)
+    if run.makes_start:
         make_start(run)
-    evaluate(run, START, None)
+    if is_whole:
+        evaluate(run, START, None)
 
 
 def evaluate_iteration(run: Run, iteration: int) -> None:
@@ -78,7 +83,7 @@ PHASES: Mapping[str, Callable[[Run, int], None]] = {
 }
 
 TRAINS = ("train", "baseline")
-"""Phases that run under a training plugin (FSDP, DeepSpeed). The others load a full replica in each process."""
+"""Phases that always run under a training plugin (FSDP, DeepSpeed). The others load a full replica in each process."""
 
 _PLUGINS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
@@ -86,6 +91,11 @@ _PLUGINS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpee
 def training_plugin() -> str | None:
     """Return the plugin (FSDP or DeepSpeed) of the launcher that started this process, which shards the model, or None."""
     return next((name for key, name in _PLUGINS.items() if os.environ.get(key, "").lower() == "true"), None)
+
+
+def trains(run: Run, phase: str) -> bool:
+    """Return whether a phase of a run runs under a training plugin: those in [`TRAINS`], and SFT first."""
+    return phase in TRAINS or (phase == START and run.sft_first)
 
 
 def in_this_process(run: Run, phase: str, iteration: int) -> None:
@@ -97,7 +107,7 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         LaunchError: if the phase needs full replicas of the model, and the launcher would shard it.
         OSError: if the disk is full, whichever library reported it.
     """
-    if phase not in TRAINS and training_plugin() is not None:
+    if not trains(run, phase) and training_plugin() is not None:
         raise LaunchError(
             f"The {phase} phase needs full replicas of the model, but {training_plugin()} shards it. Launch it without the "
             "plugin, or let `spin-trl run ... --accelerate_config CONFIG` launch each phase with the right configuration."
@@ -106,13 +116,17 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
     if phase == "generate":
         _check_score(run, iteration)
         _check_gate(run, iteration)
+    if phase == "train":
+        _check_generations(run, iteration)
     state = PartialState()
     try:
         # Processes launched by a loop that was killed may still be exiting when the next loop relaunches the phase.
         wait = 2.0 * SECONDS_TO_END if LAUNCHED in os.environ else 0.0
         with run.directory.locked(PHASE_LOCK, wait) if state.is_main_process else contextlib.nullcontext():
-            if state.is_main_process and (phase != "start" or run.model is None or len(run.rows(held_out=True))):
+            if state.is_main_process and (phase != "start" or run.makes_start or len(run.rows(held_out=True))):
                 run.directory.own(_folder_of(phase, iteration))
+                if phase == "start" and run.sft_first and len(run.rows(held_out=True)):
+                    run.directory.own(BASE)
             PHASES[phase](run, iteration)
             state.wait_for_everyone()
     except Exception as error:  # on a full disk, tokenizers raises a bare `Exception`, and others their own classes
@@ -135,7 +149,7 @@ def _check_order(run: Run, phase: str, iteration: int) -> None:
     needed: dict[str, list[tuple[Step, Stage]]] = {
         "start": [],
         "generate": [
-            *([(Step.TRAIN, before)] if iteration or run.model is None else []),
+            *([(Step.TRAIN, before)] if iteration or run.makes_start else []),
             *([(Step.EVALUATE, before)] if iteration and falls_back else []),
         ],
         "train": [(Step.GENERATE, stage)],
@@ -177,6 +191,12 @@ def _check_gate(run: Run, iteration: int) -> None:
         )
 
 
+def _check_generations(run: Run, iteration: int) -> None:
+    """Check that there is something to learn from an iteration's generations, also when phases are launched by hand."""
+    if (reason := settle_generations(run, iteration)) is not None:
+        raise RunDirectoryError(f"The run in {run.directory.path} has stopped. {reason}")
+
+
 def by_accelerate(run: Run, phase: str, iteration: int) -> None:
     """Run a phase with `accelerate launch`, under the run's `accelerate_config`.
 
@@ -186,9 +206,9 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
     name = run.play.accelerate_config or ""
     config_file, replicas = accelerate_config_file(name), _without_plugin(name, run.directory)
     run.directory.own(".progress.json")  # the phase itself writes it
-    if phase in TRAINS:
+    if trains(run, phase):
         _launch(config_file, run, phase, iteration)
-    if phase not in TRAINS or (phase == "baseline" and replicas != config_file):
+    if not trains(run, phase) or (phase != "train" and replicas != config_file):
         _launch(replicas, run, phase, iteration)
 
 

@@ -32,7 +32,7 @@ from ..run.settings import frozen_settings
 from ..run.stage import START
 from ..training.unplayable import of_lengths
 from .rehearse import config_of
-from .train import make_tokenizer
+from .supervise import make_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ def _remarks_on_split(play: SelfPlayConfig, rows: Dataset, held_out: Dataset) ->
 def _origins_of(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:
     """Return the origins of model and data, as far as they are known, for the cards."""
     named, found = run.sources, dict[str, Origin | None]()
-    if run.model is not None and run.model != str(run.directory.model(START)):
+    if run.model is not None and run.model != str(run.directory.model(run.given_stage)):
         found["model"] = model_origin(run.model, run.args.model_kwargs.get("revision"))
     found["data"] = dataset_origin(train, named.get("dataset_name"), named.get("dataset_revision"))
     if held_out is not None:

@@ -30,6 +30,7 @@ from trl import DPOConfig
 
 from ..config.iteration import SPINConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
+from ..config.sft import sft_first_config, supervised_config
 from ..config.shipped import read_accelerate_config
 from ..config.start import StartConfig
 from ..config.traits import HARMLESS_MODEL_KWARGS, USUAL_SETTINGS
@@ -48,6 +49,7 @@ from ..run.journal import Step
 from ..run.run import Run
 from ..run.stage import Stage
 from ..training.scratch import build_tokenizer, start_config
+from ..training.supervised import SupervisedTrainer
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import of_batches, of_positions, of_run, of_settings, refusal_of_trainer
 from . import given
@@ -115,7 +117,7 @@ def config_of(run: Run) -> PretrainedConfig | None:
 
 def model_name(run: Run) -> str:
     """Return the name for a run's model in messages."""
-    return "the model" if run.given is not None else f"the model {str(run.start_model)!r}"
+    return "the model" if run.given is not None else f"the model {str(run.given_model)!r}"
 
 
 _UNTRAINABLE = ("bitsandbytes", "gptq", "awq")
@@ -124,7 +126,8 @@ _UNTRAINABLE = ("bitsandbytes", "gptq", "awq")
 
 def _quantised(run: Run, config: PretrainedConfig | None) -> list[str]:
     """Return a reason if quantised weights would have to be trained themselves."""
-    if run.peft_config is not None or isinstance(run.given, PeftModel) or starts_from_adapter(run):
+    adapters = [run.peft_config, *([run.sft_peft_config] if run.sft_first else [])]
+    if None not in adapters or isinstance(run.given, PeftModel) or starts_from_adapter(run):
         return []
     options = run.args.model_kwargs
     kinds = [run.quantization_config, options.get("quantization_config"), getattr(config, "quantization_config", None)]
@@ -137,12 +140,12 @@ def _quantised(run: Run, config: PretrainedConfig | None) -> list[str]:
         return []
     return [
         f"The weights of {model_name(run)} are quantised ({found[0]}) and can't be trained themselves. Train an adapter on "
-        "them: `use_peft: true`, or `peft_config` in Python."
+        "them: `use_peft: true`, or `peft_config` in Python" + (", for SFT as well." if run.sft_first else ".")
     ]
 
 
 def starts_from_adapter(run: Run) -> bool:
-    """Return whether θ_0 is an adapter given by its folder or Hub name."""
+    """Return whether the given model is an adapter given by its folder or Hub name."""
     return run.given is None and run.model is not None and is_adapter(run.model)
 
 
@@ -243,7 +246,24 @@ def _with_model(run: Run, config: PretrainedConfig, folder: str) -> list[str]:
             tokenizer = _small_tokenizer() if run.model is None else run.tokenizer()
         _rehearsed_trainer(_adapted(run, model), tokenizer, _rehearsed(run.iteration_args(0), folder))
 
-    return _refused(make, run.peft_config)
+    found = _refused(make, run.peft_config)
+    if found or not (run.sft_first or run.play.baseline):
+        return found
+    return _refused(lambda: _rehearse_supervised(run, config, folder), run.sft_peft_config or run.peft_config)
+
+
+def _rehearse_supervised(run: Run, config: PretrainedConfig, folder: str) -> None:
+    """Create the trainer of SFT first, or else of a baseline arm, with a model without weights."""
+    model = _without_weights(run, config)
+    adapter = run.sft_peft_config if run.sft_first else run.peft_config
+    if adapter is not None and not isinstance(model, PeftModel):
+        model = get_peft_model(model, copy.deepcopy(adapter))
+    args = _rehearsed(run.iteration_args(0), folder)
+    is_first = run.sft_first
+    settings = sft_first_config(args, run.play, measures=False) if is_first else supervised_config(args)
+    rows = Dataset.from_list([{"input_ids": [1, 2, 3], "completion_mask": [0, 1, 1]}] * ROWS)
+    tokenizer = _small_tokenizer() if run.model is None or run.given is not None else run.tokenizer()
+    _SupervisedRehearsal(model=model, args=settings, train_dataset=rows, processing_class=tokenizer)
 
 
 def _with_settings(run: Run, folder: str) -> list[str]:
@@ -301,6 +321,13 @@ class _Rehearsal(SPINTrainer):
 
     def _move_model_to_device(self, model: Any, device: Any) -> None:
         """Do nothing: a small model is already on the CPU, and a model without weights can't be moved."""
+
+
+class _SupervisedRehearsal(SupervisedTrainer):
+    """A trainer of SFT whose model has no weights."""
+
+    def _move_model_to_device(self, model: Any, device: Any) -> None:
+        """Do nothing: a model without weights can't be moved."""
 
 
 def _small_tokenizer() -> PreTrainedTokenizerBase:

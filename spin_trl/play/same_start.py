@@ -15,12 +15,11 @@ from ..generation.store import STORE_MANIFEST
 from ..models.adapters import base_of, is_adapter
 from ..models.digest import digest
 from ..run.adapter_bases import adapter_configs, named_base, set_base
-from ..run.directory import RunDirectory
 from ..run.journal import DATA, Step, newest
 from ..run.objects import read_object
 from ..run.run import Run, device_name
 from ..run.settings import frozen_settings
-from ..run.stage import START, Stage
+from ..run.stage import Stage
 from .generate import at_hand
 from .phases import training_plugin
 
@@ -35,31 +34,36 @@ _WAY_OUT = (
 
 
 def is_same_start(run: Run) -> bool:
-    """Return whether the model that is named now is the θ_0 that the run started from.
+    """Return whether the model that is named now is the one that the run was given when it was started.
 
     Its weights are hashed and compared with those of the model that answered. If nothing has been answered yet, only the
     prepared data depends on the model, so the template and the tokens are compared.
     """
-    known = _digest_of_start(run.directory)
+    known = _digest_of_given(run)
     if known is None:
         prepared = run.done(Step.PREPARE, DATA) or {}
         template = prepared.get("template")
         return run.template().digest(definition_of(template)) == template
     if training_plugin() is not None:  # it would shard the model
         return False
-    with at_hand(run, run.start_model) as load:
+    with at_hand(run, run.given_model) as load:
         model, _ = load()
         return digest(model, definition=definition_of(known)) == known
 
 
-def _digest_of_start(directory: RunDirectory) -> str | None:
-    """Return the digest of θ_0 that is stored with its answers, or None if it has not answered yet.
+def _digest_of_given(run: Run) -> str | None:
+    """Return the digest of the given model that is stored with its answers, or None if it has not answered yet.
 
     Raises:
         RunDirectoryError: if the manifests of its answers are damaged.
     """
+    directory, stage = run.directory, run.given_stage
+    answers = [
+        directory.held_out(stage) / "sampled",
+        *([directory.generations(Stage.of(0))] if stage.is_start else []),
+    ]
     damaged = None
-    for store in (directory.held_out(START) / "sampled", directory.generations(Stage.of(0))):
+    for store in answers:
         path = store / STORE_MANIFEST
         try:
             found = read_object(path, _WAY_OUT)
@@ -76,9 +80,9 @@ def _digest_of_start(directory: RunDirectory) -> str | None:
 
 
 def check_same_start(run: Run) -> None:
-    """Raise if the start's name now refers to a different model than the one that the run started from.
+    """Raise if the given model's name now refers to a different model than the one that the run started from.
 
-    A start inside the run directory is checked along with the run's other files. For any other start, the sizes and
+    A model inside the run directory is checked along with the run's other files. For any other one, the sizes and
     modification times of its files are checked; if they have changed, and once after the directory was moved or copied, its
     digest is compared with that of the model that answered.
 
@@ -86,11 +90,11 @@ def check_same_start(run: Run) -> None:
         RunDirectoryError: if it is a different model.
     """
     ownership = run.directory.ownership
-    if run.start_model == str(run.directory.model(START)) or training_plugin() is not None:
+    if run.given_model == str(run.directory.model(run.given_stage)) or training_plugin() is not None:
         return
     before, known, files = ownership.former_place(), ownership.start_files(), _files_of_start(run)
     is_asked = before is not None or (known is not None and files is not None and known != files)
-    has_answered = is_asked and _digest_of_start(run.directory) is not None
+    has_answered = is_asked and _digest_of_given(run) is not None
     if has_answered and not _is_other_device(run) and not is_same_start(run):
         raise RunDirectoryError(_other_start(run, before, known or {}, files or {}))
     ownership.see_start(files)
@@ -112,21 +116,21 @@ def _other_start(
 
 
 def _files_of_start(run: Run) -> dict[str, list[int]] | None:
-    """Return sizes and times of the weight files of θ_0, and of an adapter's base, by name; None if θ_0 is not in a folder.
+    """Return sizes and times of the given model's weight files, and of an adapter's base, by name; None if it has no folder.
 
     A name on the Hub stands for a commit, which does not change in the cache.
     """
-    if not os.path.isdir(run.start_model):
+    if not os.path.isdir(run.given_model):
         return None
-    found = stamps(Path(run.start_model), "*.safetensors")
-    if is_adapter(run.start_model) and os.path.isdir(base := base_of(run.start_model)):
+    found = stamps(Path(run.given_model), "*.safetensors")
+    if is_adapter(run.given_model) and os.path.isdir(base := base_of(run.given_model)):
         found |= {f"{Path(base).name}/{name}": stamp for name, stamp in stamps(Path(base), "*.safetensors").items()}
     return found
 
 
 def _is_other_device(run: Run) -> bool:
     """Return whether quantised weights may be laid out differently here than where the run answered, and warn if so."""
-    device = newest(run.journal.entries(), Step.EVALUATE, START).get("device")
+    device = newest(run.journal.entries(), Step.EVALUATE, run.given_stage).get("device")
     if run.quantization_config is None or device in (None, device_name(PartialState().device)):
         return False
     logger.warning(
@@ -136,10 +140,10 @@ def _is_other_device(run: Run) -> bool:
 
 
 def point_adapters_at_start(run: Run) -> None:
-    """Point the run's adapters to where θ_0 is now, if it had another path when they were trained."""
-    own = run.directory.model(START)
-    if not os.path.isdir(run.start_model) or Path(run.start_model) == own:
-        return  # a start inside the run directory moves with it
+    """Point the run's adapters to where the given model is now, if it had another path when they were trained."""
+    own = run.directory.model(run.given_stage)
+    if not os.path.isdir(run.given_model) or Path(run.given_model) == own:
+        return  # a model inside the run directory moves with it
     frozen = frozen_settings(run.directory)
     before = frozen.get("model_name_or_path") or (frozen.get("python") or {}).get("model") or ""
     paths_from = run.directory.ownership.paths_from() or Path.cwd()
@@ -150,4 +154,4 @@ def point_adapters_at_start(run: Run) -> None:
         if base.is_dir() and (base.is_absolute() or paths_from == Path.cwd()):
             continue
         if str(base) in known:
-            set_base(path, os.path.abspath(run.start_model))
+            set_base(path, os.path.abspath(run.given_model))

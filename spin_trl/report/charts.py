@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..evaluation.figures import figure_of, is_figure, is_score
 from ..evaluation.intervals import of_mean
-from ..run.stage import SELF_PLAY, arm_in_words
+from ..run.stage import BASE, SELF_PLAY, START, arm_in_words
 from .drawing import GENERATED, INK, REAL, Chart, Point, Series, lines_chart, write_picture
 from .formats import capitalised
 from .record import RunRecord, StageRecord
@@ -195,9 +195,10 @@ def _draw_histogram(stage: StageRecord, axes: Axes) -> None:
 
 
 def series(record: RunRecord, figure: str, scale: float = 1.0) -> Series:
-    """Return a figure by iteration for self-play and then for every baseline arm; all of them begin at the start."""
-    start = [] if record.start is None else [record.start]
-    arms = {SELF_PLAY: record.self_play, **{arm: start + stages for arm, stages in record.arms.items()}}
+    """Return a figure by iteration for self-play, after the base if there is one, and then for every baseline arm; all arms
+    begin at the start."""
+    base, start = ([] if one is None else [one] for one in (record.base, record.start))
+    arms = {SELF_PLAY: base + record.self_play, **{arm: start + stages for arm, stages in record.arms.items()}}
     found = {arm: [stage for stage in stages if stage.value(figure) is not None] for arm, stages in arms.items()}
     return {
         arm_in_words(arm): [_point(record, stage, figure, scale) for stage in stages]
@@ -228,4 +229,5 @@ def _point(record: RunRecord, stage: StageRecord, figure: str, scale: float) -> 
     low, high = (None, None) if interval is None else (scale * end for end in interval)
     opponent = record.opponent(stage)
     came_from = stage.iteration - 1 if opponent is None else opponent.iteration
-    return Point(stage.iteration, scale * stage.figures[figure], low, high, None if stage.name.is_start else came_from)
+    is_first = stage.name == (START if record.base is None else BASE)
+    return Point(stage.iteration, scale * stage.figures[figure], low, high, None if is_first else came_from)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import visible
 from ..files import write_atomically
+from ..run.stage import Stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +98,7 @@ class Point:
     """A value at an iteration, with its interval if it has one.
 
     Attributes:
-        iteration: iteration, 0-based; -1 for the start.
+        iteration: iteration, 0-based; -1 for the start, -2 for the base.
         came_from: iteration that the point is joined to by a line, or None.
     """
 
@@ -249,7 +250,7 @@ def _name_iterations(axes: Axes, first: int, last: int) -> None:
     """Label the x axis with iterations; the start comes before the first."""
     axes.set_xlim(first - _MARGIN, last + _MARGIN)
     shown = range(first, last + 1, max(1, math.ceil((last - first) / _MOST_TICKS)))
-    axes.set_xticks(shown, ["start" if iteration < 0 else str(iteration) for iteration in shown])
+    axes.set_xticks(shown, [Stage.of(iteration).label if iteration < 0 else str(iteration) for iteration in shown])
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("iteration")
 

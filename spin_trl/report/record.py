@@ -25,7 +25,7 @@ from ..evaluation.summary import difference
 from ..run.directory import RunDirectory
 from ..run.journal import DATA, Decisions, Entry, Journal, Step, newest
 from ..run.objects import PLAYED_AGAIN, best_stage, read_named_numbers, read_numbers, read_object
-from ..run.stage import SELF_PLAY, START, Stage
+from ..run.stage import BASE, BEFORE_SFT, SELF_PLAY, START, Stage
 from .formats import NumberFormat
 
 REPORTED_DEFAULTS: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
@@ -48,12 +48,12 @@ class StageRecord(Measured):
 
     @property
     def arm(self) -> str:
-        """The arm: `self-play`, or the name of a baseline arm."""
+        """The arm: `self-play`, the name of a baseline arm, or `base`."""
         return self.name.arm
 
     @property
     def iteration(self) -> int:
-        """The iteration, 0-based; -1 for the start."""
+        """The iteration, 0-based; -1 for the start, -2 for the base."""
         return self.name.iteration
 
     @property
@@ -76,7 +76,7 @@ class RunRecord:
         metric: figure by which the best iteration is chosen.
         greater_is_better: whether higher values of the metric are better.
         planned: number of iterations planned.
-        stages: the start, the iterations, then the baseline arms, each in order.
+        stages: the base if the run did SFT first, the start, the iterations, then the baseline arms, each in order.
         best: name of the stage that the run delivers; None if nothing has been decided.
         journal: journal entries, oldest first.
         settings: settings in the recipe.
@@ -107,11 +107,16 @@ class RunRecord:
         return self.stage(START)
 
     @cached_property
+    def base(self) -> StageRecord | None:
+        """The given model, if the run trained its start from it with SFT."""
+        return self.stage(BASE)
+
+    @cached_property
     def arms(self) -> dict[str, list[StageRecord]]:
         """The baseline arms' stages, by arm."""
         found: dict[str, list[StageRecord]] = {}
         for stage in self.stages:
-            if stage.arm != SELF_PLAY:
+            if stage.arm not in (SELF_PLAY, BEFORE_SFT):
                 found.setdefault(stage.arm, []).append(stage)
         return found
 
@@ -143,7 +148,7 @@ class RunRecord:
 
     def opponent(self, stage: StageRecord) -> StageRecord | None:
         """Return the stage that an iteration started from and played against: the previous one, unless the gate decided
-        otherwise."""
+        otherwise. The start and the base have none."""
         if stage.arm != SELF_PLAY or stage.name.is_start:
             return None
         return self.stage(self.decisions.opponent(stage.iteration)) or self.at(stage.iteration - 1)
@@ -164,7 +169,13 @@ class RunRecord:
     @cached_property
     def stopped(self) -> Entry:
         """The gate's entry that stopped the run early; empty if it was not stopped."""
-        newest = self.decision(self.iterations[-1]) if self.iterations else {}
+        newest = self.untrained or (self.decision(self.iterations[-1]) if self.iterations else {})
+        return newest if newest.get("decision") == "stopped" else {}
+
+    @cached_property
+    def untrained(self) -> Entry:
+        """The gate's entry that stopped the run before an iteration was trained; empty if there is none."""
+        newest = self.decisions.after(self.iterations[-1].iteration + 1 if self.iterations else 0)
         return newest if newest.get("decision") == "stopped" else {}
 
     @cached_property

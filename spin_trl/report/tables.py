@@ -119,7 +119,10 @@ def devices(record: RunRecord) -> str:
 def _in_groups(record: RunRecord) -> list[tuple[StageRecord, bool]]:
     """Return the stages, each with a flag that is true if a baseline arm begins with it."""
     before = [SELF_PLAY, *(stage.arm for stage in record.stages)]
-    return [(stage, stage.arm not in (SELF_PLAY, last)) for last, stage in zip(before, record.stages, strict=False)]
+    return [
+        (stage, stage.arm in record.arms and stage.arm != last)
+        for last, stage in zip(before, record.stages, strict=False)
+    ]
 
 
 def _label(stage: StageRecord) -> str:
@@ -128,7 +131,10 @@ def _label(stage: StageRecord) -> str:
 
 
 def _compared_with(record: RunRecord, stage: StageRecord) -> StageRecord | None:
-    """Return an iteration's opponent, or for a baseline the self-play model after the same number of gradient steps."""
+    """Return an iteration's opponent, for a baseline the self-play model after the same number of gradient steps, and for
+    the start the base that SFT began from."""
+    if stage.name.iteration < 0:
+        return record.base if stage is record.start else None
     return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)
 
 

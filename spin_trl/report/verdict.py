@@ -12,7 +12,7 @@ from ..counts import counted
 from ..evaluation.figures import figure_of
 from ..evaluation.intervals import Difference
 from ..run.journal import Entry, Step, diverged, lowered, newest
-from ..run.stage import SELF_PLAY, Stage, arm_in_words
+from ..run.stage import SELF_PLAY, START, Stage, arm_in_words
 from .formats import capitalised
 from .record import RunRecord, StageRecord
 
@@ -52,6 +52,8 @@ def remarks(record: RunRecord) -> list[str]:
         if reason:
             prefix = "" if stage.label in reason else f"After {stage.label}: "
             found.append(f"{prefix}{reason}")
+    found += [reason] if (reason := record.untrained.get("reason")) else []
+    found += sft_in_words(record)
     higher = _passed_over(record)
     if higher is not None:
         best = record.best_stage
@@ -85,6 +87,22 @@ def faults_in_words(journal: Sequence[Entry], stage: str) -> list[str]:
     if trained.get("collapse"):
         found.append(str(trained["collapse"]))
     return found
+
+
+def sft_in_words(record: RunRecord) -> list[str]:
+    """Return a sentence on SFT first: how long it trained, and which point became the start; empty without it."""
+    trained = newest(record.journal, Step.TRAIN, START)
+    points, best = trained.get("points"), trained.get("best_step")
+    if "steps" not in trained:
+        return []
+    said = f"The start is the base after SFT on {counted(trained.get('rows', 0), 'row')}"
+    if not points or not any(step == best for step, *_ in points):
+        return [f"{said}, {counted(trained['steps'], 'step')}."]
+    (found,) = (nll for step, _, nll in points if step == best)
+    text = (
+        f"{said}: step {best:,} of {trained['steps']:,} has the lowest NLL on held-out prompts, {found:.4f} per token"
+    )
+    return [f"{text} (at the last one, {points[-1][2]:.4f})." if points[-1][0] != best else f"{text}."]
 
 
 def _unmeasured(record: RunRecord) -> str:
@@ -219,4 +237,4 @@ def _so_far(record: RunRecord) -> str:
 
 def the_stage(stage: StageRecord) -> str:
     """Return a stage's name for use within a sentence."""
-    return f"the {stage.label}" if stage.name.is_start else stage.label
+    return f"the {stage.label}" if stage.iteration < 0 else stage.label

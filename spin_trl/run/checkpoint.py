@@ -133,6 +133,12 @@ def newest_complete(folder: Path) -> Path | None:
     return next((path for path in _newest_first(folder) if _complete(path) is not None), None)
 
 
+def is_intact(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is complete and its files are as they were written."""
+    manifest = _complete(checkpoint)
+    return manifest is not None and _damage(checkpoint, manifest) is None
+
+
 def _newest_first(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, intact or not, newest step first."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]

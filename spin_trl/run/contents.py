@@ -23,7 +23,7 @@ TRACEBACK = "traceback.txt"
 TRANSIENT = (".progress.json", ".restoring.tmp", "accelerate-replicas.yaml", "output.txt", TRACEBACK)
 """Top-level entries that belong to a session rather than to the run; they are not backed up."""
 
-FOLDERS = ("data", "start", "baseline", "tensorboard", "trackers", "hub")
+FOLDERS = ("data", "base", "start", "baseline", "tensorboard", "trackers", "hub")
 """Top-level folders, in addition to those of the iterations."""
 
 LINK = "best"
@@ -31,7 +31,7 @@ LINK = "best"
 
 ITERATION = re.compile(r"iteration-(\d+)")
 
-_STAGE = r"(?:start|iteration-\d+|baseline/[^/]+/iteration-\d+)"
+_STAGE = r"(?:base|start|iteration-\d+|baseline/[^/]+/iteration-\d+)"
 _STORE = r"(?:generations\.json|checksums\.jsonl|shard-\d+\.parquet)"
 _MODEL = (
     r"(?:[^/]+\.safetensors(?:\.index\.json)?|config\.json|generation_config\.json|adapter_config\.json|README\.md"
@@ -47,7 +47,8 @@ _KEPT_PATHS = re.compile(
     rf"|{_STAGE}/generations/{_STORE}"
     rf"|{_STAGE}/held-out/(?:logps\.json|values\.json|(?:sampled|greedy)/{_STORE})"
     rf"|{_STAGE}/model/{_MODEL}"
-    rf"|start/(?:tokenizer|base)/{_MODEL}"
+    rf"|start/tokenizer/{_MODEL}"
+    rf"|(?:base|start)/base/{_MODEL}"
     rf"|{_STAGE}/lm-eval/.+\.json"
     r"|tensorboard/(?:.+/)?events\.out\.tfevents\.[^/]+"
     r"|hub/dataset/README\.md)"

@@ -13,7 +13,7 @@ from .lock import only_process
 from .marker import MARKER
 from .ownership import RECIPE, Ownership
 from .possible_path import refusing_path
-from .stage import START, Stage
+from .stage import BASE, START, Stage
 
 LOCK = ".lock"
 PHASE_LOCK = ".phase.lock"
@@ -35,7 +35,7 @@ class _Entry:
 
 
 class RunDirectory:
-    """The paths of a run. A stage is the start, an iteration, or a baseline arm at an iteration; each has a model.
+    """The paths of a run. A stage is the base, the start, an iteration, or a baseline arm at an iteration; each has a model.
 
     Every path is the actual path of the run's own entry, whether it exists or not: see [`ownership`]. Code that creates a
     top-level entry calls [`RunDirectory.own`] first.
@@ -96,13 +96,14 @@ class RunDirectory:
         return list(self.ownership.iterations())
 
     def stages(self) -> list[Stage]:
-        """Return the start, then the iterations and the baseline arms that have a folder, each in order."""
+        """Return the base (if it has a folder), the start, and the iterations and baseline arms with a folder, in order."""
         found = [
             Stage.of(int(number), path.parent.name)
             for path in self.baselines.glob("*/iteration-*")
             if (number := path.name.removeprefix("iteration-")).isdecimal()
         ]
-        return [START, *map(Stage.of, self.iterations()), *sorted(found, key=lambda one: (one.arm, one.iteration))]
+        first = [BASE, START] if self.stage(BASE).is_dir() else [START]
+        return [*first, *map(Stage.of, self.iterations()), *sorted(found, key=lambda one: (one.arm, one.iteration))]
 
     def model(self, stage: str) -> Path:
         """Return the folder of a stage's model: its weights, or its adapter."""

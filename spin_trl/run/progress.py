@@ -175,7 +175,7 @@ def _durations(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, floa
         if entry["phase"] not in MADE:
             continue
         stage = Stage(entry["stage"])
-        if stage.is_start and entry["phase"] != Step.EVALUATE:
+        if stage.is_base or (stage.is_start and entry["phase"] != Step.EVALUATE):
             continue
         of_phase = durations.setdefault(entry["phase"] if stage.arm == SELF_PLAY else "baseline", {})
         of_phase[stage.iteration] = of_phase.get(stage.iteration, 0.0) + entry["seconds"]

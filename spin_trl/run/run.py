@@ -18,9 +18,11 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
+from ..config.sft import SFT_FIRST, against_sft
 from ..config.start import StartConfig
 from ..data.arrow import load_saved_rows
 from ..data.columns import PREPARED_COLUMNS
+from ..data.shares import rows_of_share
 from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, RunDirectoryError, nearest, noted
 from ..evaluation.scoring import Scorer, scorer_of
@@ -32,7 +34,7 @@ from .directory import RunDirectory
 from .journal import DATA, Decisions, Entry, Journal, Step
 from .objects import best_stage
 from .progress import Progress
-from .stage import START, Stage, arm_name
+from .stage import BASE, START, Stage, arm_name
 
 BEST = "best"
 """Name by which users refer to the best stage so far."""
@@ -51,13 +53,15 @@ class Run:
         directory: run directory.
         args: settings of an iteration, before per-iteration values are applied.
         play: settings of the loop.
-        model: Hub name or folder of θ_0; None: θ_0 is built from `start`.
+        model: Hub name or folder of the given model, which is θ_0, or with `start: sft` the base that θ_0 is trained from;
+            None: θ_0 is built from `start`.
         start: settings for building θ_0.
-        peft_config: LoRA configuration, or None for full fine-tuning.
+        peft_config: LoRA configuration of self-play, or None for full fine-tuning.
+        sft_peft_config: LoRA configuration of SFT first (`start: sft`), or None for full fine-tuning.
         quantization_config: quantisation of the base model, or None.
         scorer: scorer of generated responses, or None.
         processing_class: tokenizer; None: the model's own.
-        given: θ_0 in memory, if it was passed as a model, until the run has saved it to `model`.
+        given: the given model in memory, if it was passed as an object, until the run has saved it to `model`.
         sources: names of the data, as given in the settings.
         refused: reasons why the run can't be played, as far as its settings alone show.
     """
@@ -68,6 +72,7 @@ class Run:
     model: str | None
     start: StartConfig = field(default_factory=StartConfig)
     peft_config: Any = None
+    sft_peft_config: Any = None
     quantization_config: BitsAndBytesConfig | None = None
     scorer: Scorer | None = None
     processing_class: PreTrainedTokenizerBase | None = None
@@ -83,7 +88,12 @@ class Run:
         if self.scorer is None and names is not None:
             self.scorer = noted(self.refused, lambda: scorer_of(names))
         noted(self.refused, lambda: check_losses(self.args.losses))
-        self.refused += self._against_objective()
+        self.refused += [*self._against_objective(), *against_sft(self.args, self.play)]
+        if self.sft_first and self.model is None:
+            self.refused.append(
+                "`start: sft` trains a given model. Without one, the start is built and trained by `start_*`: leave it out, "
+                "or set `model_name_or_path`."
+            )
 
     def _against_objective(self) -> list[str]:
         """Return the conflicts between the settings of an iteration and those of the loop."""
@@ -95,13 +105,29 @@ class Run:
         return found
 
     @property
-    def start_model(self) -> str:
-        """Hub name or folder of θ_0."""
-        return self.model or str(self.directory.model(START))
+    def sft_first(self) -> bool:
+        """Whether the run trains its start from the given model with SFT."""
+        return self.play.start == SFT_FIRST
+
+    @property
+    def makes_start(self) -> bool:
+        """Whether the run trains its start, from the given model or from scratch."""
+        return self.model is None or self.sft_first
+
+    @property
+    def given_stage(self) -> Stage:
+        """Stage of the given model: the base, if the start is trained from it, else the start."""
+        return given_stage(self.play)
+
+    @property
+    def given_model(self) -> str:
+        """Hub name or folder of the given model; if there is none, folder of the start."""
+        return self.model_of(self.given_stage)
 
     def model_of(self, stage: str) -> str:
-        """Return the model of a stage; for the start, θ_0."""
-        return self.start_model if stage == START else str(self.directory.model(stage))
+        """Return the Hub name or folder of a stage's model."""
+        is_given = stage == self.given_stage and self.model is not None
+        return str(self.model) if is_given else str(self.directory.model(stage))
 
     @property
     def decisions(self) -> Decisions:
@@ -153,8 +179,7 @@ class Run:
 
     def eos_ids(self) -> list[int]:
         """Return all token ids that end a response according to the files of the start."""
-        path = self.start_model if self.model else None
-        return load_eos_ids(path, self.args, self.tokenizer(), self.definition)
+        return load_eos_ids(self.model, self.args, self.tokenizer(), self.definition)
 
     def rows(self, *, held_out: bool = False) -> Dataset:
         """Load the prepared rows, either to train on or held out.
@@ -169,6 +194,17 @@ class Run:
             return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
         return load_saved_rows(folder)
 
+    def sft_rows(self) -> Dataset:
+        """Load the prepared rows that SFT first trains on: those of a share of the prompts (`sft_share`)."""
+        return rows_of_share(self.rows(), self.play.sft_share, self.args.seed)
+
+    def self_play_rows(self) -> Dataset:
+        """Load the prepared rows of the prompts that self-play uses (`self_play_prompts`)."""
+        if not self.sft_first or self.play.self_play_prompts == "all":
+            return self.rows()
+        is_unseen = self.play.self_play_prompts == "unseen"
+        return rows_of_share(self.rows(), self.play.sft_share, self.args.seed, others=is_unseen)
+
     def done(self, step: Step, stage: str) -> Entry | None:
         """Return the journal's entry on a finished step, or None."""
         return self.journal.find(step, stage)
@@ -182,12 +218,18 @@ class Run:
         state.wait_for_everyone()
 
 
+def given_stage(play: SelfPlayConfig) -> Stage:
+    """Return the stage of the given model in a run with these settings: as [`Run.given_stage`]."""
+    return BASE if play.start == SFT_FIRST else START
+
+
 def stages_with_model(run: Run) -> list[Stage]:
-    """Return the start, the iterations and the stages of the baseline arms whose models exist."""
+    """Return the base, the start, the iterations and the stages of the baseline arms, those whose models exist."""
     return [
         stage
         for stage in run.directory.stages()
-        if (stage.is_start and run.model is not None) or any(run.directory.model(stage).glob("*.safetensors"))
+        if (stage == run.given_stage and run.model is not None)
+        or any(run.directory.model(stage).glob("*.safetensors"))
     ]
 
 

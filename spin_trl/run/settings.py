@@ -34,8 +34,10 @@ OF_THE_MODEL = frozenset({"model_name_or_path", "model_revision"})
 def python_settings(run: Run) -> dict[str, Any]:
     """Return the settings of a run started from Python; those that YAML can't express are under the key `python`."""
     objects: dict[str, Any] = {"model": run.model}
-    for name in ("peft_config", "quantization_config"):
+    for name in ("peft_config", "sft_peft_config", "quantization_config"):
         config = getattr(run, name)
+        if name == "sft_peft_config" and config == run.peft_config:
+            continue  # only written if SFT has an adapter of its own
         objects[name] = None if config is None else plain(config.to_dict())
     return {**differences_from_defaults(run.args, run.play, run.start), "python": objects}
 

@@ -1,4 +1,4 @@
-"""Identifiers of a run's models: the start, the iterations, and the baseline arms after as many gradient steps."""
+"""Identifiers of a run's models: the base, the start, the iterations, and the baseline arms after as many gradient steps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ SELF_PLAY = "self-play"
 SFT = "sft"
 """The arm that is trained only on the real responses."""
 
+BEFORE_SFT = "base"
+"""The arm of the base alone: the given model, if the run trains its start from it with SFT (`start: sft`)."""
+
 _SMOOTHED = f"{SFT}-smoothing-"
 _NAME = re.compile(r"(?:baseline/([^/]+)/)?iteration-(\d+)")
+
+
+_FIRST = {"start": (SELF_PLAY, -1), BEFORE_SFT: (BEFORE_SFT, -2)}
+"""Arm and iteration of the stages before the first iteration."""
 
 
 class Stage(str):
     """A model of a run. The string itself is its name, used by its folder and the journal.
 
     Args:
-        name: name of the stage: `start`, `iteration-0` or `baseline/sft/iteration-0`.
+        name: name of the stage: `base`, `start`, `iteration-0` or `baseline/sft/iteration-0`.
 
     Attributes:
-        iteration: iteration, 0-based; -1 for the start.
-        arm: arm of the stage: `self-play`, or the name of a baseline arm.
+        iteration: iteration, 0-based; -1 for the start, -2 for the base.
+        arm: arm of the stage: `self-play`, the name of a baseline arm, or `base`.
 
     Raises:
         ValueError: if the name is not that of a stage.
@@ -33,23 +40,28 @@ class Stage(str):
 
     def __new__(cls, name: str) -> Stage:
         match = _NAME.fullmatch(name)
-        if match is None and name != "start":
+        if match is None and name not in _FIRST:
             raise ValueError(f"{name!r} is not a stage of a run")
         stage = super().__new__(cls, name)
-        stage.arm, stage.iteration = (SELF_PLAY, -1) if match is None else (match[1] or SELF_PLAY, int(match[2]))
+        stage.arm, stage.iteration = _FIRST[name] if match is None else (match[1] or SELF_PLAY, int(match[2]))
         return stage
 
     @classmethod
     def of(cls, iteration: int, arm: str = SELF_PLAY) -> Stage:
-        """Return the stage of an arm at an iteration (0-based); for -1, that is the start for every arm."""
+        """Return the stage of an arm at an iteration (0-based); for every arm, -1 is the start and -2 the base."""
         if iteration < 0:
-            return START
+            return START if iteration == -1 else BASE
         return cls(f"iteration-{iteration}" if arm == SELF_PLAY else f"baseline/{arm}/iteration-{iteration}")
 
     @property
     def is_start(self) -> bool:
-        """Whether the stage is the model that the run began with."""
-        return self.iteration < 0
+        """Whether the stage is θ_0, which the first iteration plays against."""
+        return self.iteration == -1
+
+    @property
+    def is_base(self) -> bool:
+        """Whether the stage is the given model, before SFT."""
+        return self.arm == BEFORE_SFT
 
     @property
     def before(self) -> Stage:
@@ -59,13 +71,13 @@ class Stage(str):
     @property
     def label(self) -> str:
         """The stage's name in words."""
-        if self.is_start:
-            return "start"
+        if self.iteration < 0:
+            return str(self)
         of_arm = "" if self.arm == SELF_PLAY else f"{arm_in_words(self.arm)}, "
         return f"{of_arm}iteration {self.iteration}"
 
 
-START = Stage("start")
+START, BASE = Stage("start"), Stage(BEFORE_SFT)
 
 
 def up_to(iteration: int) -> list[Stage]:

@@ -278,6 +278,7 @@ _EXPECTED: Mapping[str, tuple[Any, str, str]] = {
         _TOKENIZER_HINT,
     ),
     "peft_config": (PeftConfig, "a PeftConfig, like peft.LoraConfig", " Write `LoraConfig(r=..., ...)`."),
+    "sft_peft_config": (PeftConfig, "a PeftConfig, like peft.LoraConfig", " Write `LoraConfig(r=..., ...)`."),
     "quantization_config": (QuantizationConfigMixin, "a BitsAndBytesConfig", " Write `BitsAndBytesConfig(...)`."),
     "ref_model": (torch.nn.Module, "a model", " Load it first: `AutoModelForCausalLM.from_pretrained(...)`."),
     "settings": (Mapping, "a dict", ""),

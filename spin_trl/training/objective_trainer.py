@@ -35,6 +35,7 @@ from . import opponent
 from .collapse import LOGS, Collapse, collapses
 from .collator import laid_out, named
 from .non_finite import ROW_NAMES, NonFiniteTrainer, RowName
+from .whole_checkpoints import WholeCheckpointsTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ Logratios = tuple[torch.Tensor, torch.Tensor]
 """Log-ratios of real and of generated responses, shape `(batch,)` each."""
 
 
-class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
+class ObjectiveTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, DPOTrainer):
     """`DPOTrainer` whose `loss_type` also takes the objectives of [`objectives.registry`]. Arguments are DPOTrainer's."""
 
     args: DPOConfig

@@ -1,67 +1,162 @@
-"""Supervised training on the real responses only, for baseline arms and for a start from scratch."""
+"""Supervised training on the real responses only, with TRL's SFTTrainer: SFT first, baseline arms, and a start from scratch.
+
+The trainer gets the run's prepared rows, so that prompts, EOS and cuts are the same tokens as in self-play.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
+import torch
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from ..config.iteration import SPINConfig
+from ..config.paths import output_folder
+from ..config.sft import NLL, SupervisedConfig
 from ..files import Checksum, checksums_in, whole_folder
 from ..models.adapters import Policy
 from ..models.saving import hashing
+from ..run import checkpoint
 from ..run.adapter_bases import name_base_absolutely
 from .non_finite import ROW_NAMES, NonFiniteTrainer
+from .whole_checkpoints import WholeCheckpointsTrainer, newest_checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 def train_supervised(
     model: Policy,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
-    args: SPINConfig,
+    args: SupervisedConfig,
     callbacks: list[TrainerCallback],
-) -> list[dict[str, float]]:
+    held_out: Dataset | None = None,
+    patience: int | None = None,
+) -> SupervisedTrainer:
     """Train on the real responses: cross-entropy over their tokens, EOS included, prompts masked.
 
+    Training resumes from its newest intact checkpoint in `args.output_dir`, if there is one.
+
     Args:
-        model: model, trained in place.
+        model: model, trained in place. TRL's SFTTrainer replaces its forward, so load the saved model to use it further.
         tokenizer: tokenizer, used for padding.
         rows: prepared rows.
-        args: Trainer's settings, including `label_smoothing_factor`; sequences longer than `max_length` are cut at the end.
+        args: settings; sequences longer than `max_length` are cut on the side that `truncation_mode` says.
         callbacks: callbacks of the trainer.
+        held_out: prepared rows to measure the NLL on, if `eval_strategy` says so.
+        patience: number of measurements in a row without a lower NLL after which training stops; None: it never stops early.
 
     Returns:
-        The trainer's log.
+        The trainer, whose model is the best point by NLL if `load_best_model_at_end` is true, else the last one.
     """
+    callbacks = [*callbacks, _BestCheckpointHere()]
+    if patience is not None and held_out is not None:
+        callbacks.append(EarlyStoppingCallback(patience))
+    with _without_caches():
+        trainer = SupervisedTrainer(
+            model=model,
+            args=args,
+            train_dataset=_encoded(rows),
+            eval_dataset=None if held_out is None else _encoded(held_out),
+            processing_class=tokenizer,
+            data_collator=_Collator(tokenizer.pad_token_id, padding_free=args.packing),
+            callbacks=callbacks,
+        )
+    trainer.remove_callback(PrinterCallback)
+    found = _resumable(args)
+    trainer.train(resume_from_checkpoint=None if found is None else str(found))
+    return trainer
+
+
+class SupervisedTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, SFTTrainer):
+    """TRL's SFTTrainer with `on_nan`, whose checkpoints have a manifest, and which measures the NLL per token."""
+
+    _nll: torch.Tensor
+    """Sum of the NLL over a measurement's tokens, and their number, shape (2,)."""
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate as Trainer does, and add the NLL per token: Trainer's loss is a mean over batches of different sizes."""
+        self._nll = torch.zeros(2, dtype=torch.float64)
+        output: Any = super().evaluation_loop(*args, **kwargs)
+        nll, tokens = (float(one) for one in self.accelerator.reduce(self._nll.to(self.accelerator.device), "sum"))
+        output.metrics[f"eval_{NLL}"] = nll / max(tokens, 1)
+        return output
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Compute the loss of a batch as SFTTrainer does, and add it to the NLL."""
+        tokens = int((inputs["labels"][:, 1:] != -100).sum())
+        result = super().prediction_step(model, inputs, *args, **kwargs)
+        self._nll += torch.tensor([float(result[0]) * tokens, tokens], dtype=torch.float64)
+        return result
+
+
+class _Collator(DataCollatorForLanguageModeling):
+    """TRL's collator, whose batches also hold the keys of their rows, for messages about them."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Pad rows to a batch."""
+        names = [(example["key"],) for example in examples if "key" in example]  # packed rows have none
+        return {**super().torch_call(examples), ROW_NAMES: names}
+
+
+class _BestCheckpointHere(TrainerCallback):
+    """Finds the best checkpoint in the trainer's own folder: Trainer records its path, and a run may have been moved."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
+        """Correct the path in the state, which has been read from a checkpoint by now."""
+        if state.best_global_step:
+            state.best_model_checkpoint = str(output_folder(args) / f"checkpoint-{state.best_global_step}")
+
+
+def _resumable(args: SupervisedConfig) -> Path | None:
+    """Return the newest intact checkpoint, or None if there is none or the best one before it is not intact."""
+    newest = newest_checkpoint(args)
+    if newest is None:
+        return None
+    best = TrainerState.load_from_json(str(newest / "trainer_state.json")).best_global_step
+    if not args.load_best_model_at_end or not best or newest.name == f"checkpoint-{best}":
+        return newest
+    if checkpoint.is_intact(newest.with_name(f"checkpoint-{best}")):
+        return newest
+    logger.warning("The best checkpoint so far, checkpoint-%d, is damaged or missing: training starts over.", best)
+    return None
+
+
+def _encoded(rows: Dataset) -> Dataset:
+    """Return rows as SFTTrainer takes them: `input_ids`, and a `completion_mask` that is 1 on the real response."""
 
     def encode(row: dict[str, Any]) -> dict[str, Any]:
-        ids, labels = row["prompt_ids"] + row["real_ids"], [-100] * len(row["prompt_ids"]) + row["real_ids"]
-        return {"input_ids": ids[: args.max_length], "labels": labels[: args.max_length], "key": row["key"]}
+        mask = [0] * len(row["prompt_ids"]) + [1] * len(row["real_ids"])
+        return {"input_ids": row["prompt_ids"] + row["real_ids"], "completion_mask": mask, "key": row["key"]}
 
-    padded = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)
+    return rows.map(encode, remove_columns=[name for name in rows.column_names if name != "key"])
 
-    def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
-        rows = [(example["key"],) for example in examples]
-        batch = padded([{name: example[name] for name in ("input_ids", "labels")} for example in examples])
-        return {**batch, ROW_NAMES: rows}
 
-    trainer = NonFiniteTrainer(
-        model=model,
-        args=args,
-        train_dataset=rows.map(
-            encode,
-            remove_columns=rows.column_names,
-            load_from_cache_file=False,  # a damaged cache would be used for training
-            desc="Preparing supervised rows",
-        ),
-        data_collator=collate,
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    return trainer.state.log_history
+@contextlib.contextmanager
+def _without_caches() -> Iterator[None]:
+    """Keep `datasets` from reusing files that it wrote before: a damaged one would be trained on."""
+    was_enabled = datasets.is_caching_enabled()
+    datasets.disable_caching()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            datasets.enable_caching()
 
 
 def save_model(model: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Checksum]:

@@ -12,12 +12,9 @@ import logging
 import math
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset, IterableDataset
 from transformers import (
     BitsAndBytesConfig,
@@ -27,7 +24,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
     TrainerCallback,
-    TrainingArguments,
 )
 from transformers.trainer_utils import EvalPrediction
 from trl import DPOConfig
@@ -41,24 +37,14 @@ from ..generation.store import GenerationSource
 from ..models.adapters import has_adapter, is_adapter, output_layer_refusals
 from ..models.lineage import complete_card
 from ..models.policy import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
-from ..models.saving import hashing, make_savable
-from ..run import checkpoint
+from ..models.saving import make_savable
 from . import arguments, opponent
 from .objective_trainer import has_streams
 from .pairs_trainer import PairsTrainer
 from .unplayable import check_self_play, of_batches, of_positions
+from .whole_checkpoints import newest_checkpoint
 
 logger = logging.getLogger(__name__)
-
-
-def newest_checkpoint(args: TrainingArguments) -> Path | None:
-    """Return the newest checkpoint that training with these settings can resume from, or None.
-
-    The main process reads the checkpoints' files and broadcasts the result to the others.
-    """
-    is_main = PartialState().is_main_process
-    found = [checkpoint.latest(output_folder(args), args.world_size) if is_main else None]
-    return broadcast_object_list(found)[0]
 
 
 class SPINTrainer(PairsTrainer):
@@ -273,28 +259,15 @@ class SPINTrainer(PairsTrainer):
 
     # ---- saving -------------------------------------------------------------------------------------------------------
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        with checkpoint.without_arguments(self.args):
-            super()._push_from_checkpoint(checkpoint_folder)
-
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         ours = self.ref_model is None  # with an explicit reference model, an adapter of that name is the user's own
         frozen_aside = opponent.without_frozen_adapter(self.model) if ours else contextlib.nullcontext()
-        with checkpoint.without_arguments(self.args), frozen_aside:
+        with frozen_aside:
             super()._save(output_dir, state_dict)
         if self._self_play and has_adapter(self.model):
             # An adapter folder has to name the EOS ids itself: its base model may name others.
             config = GenerationConfig(eos_token_id=self._eos_ids[2], pad_token_id=self._tokenizer.pad_token_id)
             config.save_pretrained(output_dir or output_folder(self.args))
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with hashing() as taken:
-            super()._save_checkpoint(model, trial)
-        every = gather_object([*taken.items()])  # each process has written its own random state and shards
-        self.accelerator.wait_for_everyone()
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        if self.accelerator.is_main_process:
-            checkpoint.write_manifest(folder, self.args.world_size, dict(every))
 
     def create_model_card(  # type: ignore[override]  # TRL's has these parameters, which aren't Trainer's
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None

@@ -89,3 +89,7 @@ def test_a_token_is_refused_without_repeating_it(tmp_path: Path) -> None:
     with refused(RecipeError, "`hub_token`") as error:
         refuse_early(written(tmp_path, hub_token="hush-hush", learnin_rate=1), [], KNOWN, [])
     assert "hush-hush" not in str(error.value)
+
+
+def test_settings_of_sft_are_left_to_sftconfig(tmp_path: Path) -> None:
+    refuse_early(written(tmp_path, sft_learning_rate=1e-5, sft_nothing=1), ["--sft_packing", "true"], KNOWN, [])

@@ -101,3 +101,9 @@ def test_rows_of_equal_content_are_numbered_in_order() -> None:
     assert keys[-1] == f"{second}-2"
     assert list(keys[1:3]) == [second, f"{first}-2"]
     assert list(row_keys(Dataset.from_dict({"prompt": [], "completion": []})).keys) == []
+
+
+def test_rows_without_a_known_column_have_keys_that_do_not_depend_on_memory() -> None:
+    rows = Dataset.from_dict({"other": ["a", "b"]})
+    keys = list(row_keys(rows).keys)
+    assert keys == [json_digest({}, KEY_DIGITS), f"{json_digest({}, KEY_DIGITS)}-2"]

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from messages import refused
 from runs import build, entry, logp, steps, tensors, weights
 from spin_trl.errors import RunDirectoryError
-from spin_trl.play import train as play_train
-from spin_trl.play.train import supervised_args
+from spin_trl.play import supervise
+from spin_trl.play.supervise import supervised_args
 from spin_trl.run.stage import arm_name
 from spin_trl.training.non_finite import NonFiniteTrainer as Trainer
 
@@ -27,14 +27,14 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dty
 def supervised(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The arguments of every supervised training, and the weights it started from."""
     seen: list[dict[str, Any]] = []
-    original = play_train.train_supervised
+    original = supervise.train_supervised
 
     def train(model: Any, tokenizer: Any, rows: Any, args: Any, *others: Any) -> Any:
         start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         seen.append({"args": args, "keys": set(rows["key"]), "start": start})
         return original(model, tokenizer, rows, args, *others)
 
-    monkeypatch.setattr(play_train, "train_supervised", train)
+    monkeypatch.setattr(supervise, "train_supervised", train)
     return seen
 
 

@@ -14,6 +14,7 @@ from runs import ROWS, build, entry, logp, steps, weights
 from spin_trl.config.start import StartConfig
 from spin_trl.errors import DataError, RecipeError
 from spin_trl.training.scratch import TURN_END
+from spin_trl.training.supervised import SupervisedTrainer
 
 SMALL: dict[str, Any] = {
     "start_hidden_size": 32,
@@ -72,12 +73,12 @@ def test_a_start_is_made_once_and_the_same_each_time() -> None:
 
 def test_held_out_prompts_are_not_seen_by_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """The start is trained on the rows that self-play trains on."""
-    from spin_trl.play import train
+    from spin_trl.play import supervise
 
     seen: list[set[str]] = []
-    original = train.train_supervised
+    original = supervise.train_supervised
     monkeypatch.setattr(
-        train, "train_supervised", lambda *args: (seen.append(set(args[2]["key"])), original(*args))[1]
+        supervise, "train_supervised", lambda *args: (seen.append(set(args[2]["key"])), original(*args))[1]
     )
     from_scratch().run_phase("start", 0)
     held_out = set(load_from_disk("run/data/held-out")["key"])
@@ -115,11 +116,10 @@ def test_a_conversation_is_learned_in_its_template() -> None:
 @pytest.mark.slow
 def test_an_interrupted_start_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it is killed before it was saved, it is trained again from scratch, with the same result."""
-    from spin_trl.play import train
 
     from_scratch("whole").run_phase("start", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_model", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(SupervisedTrainer, "save_model", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             from_scratch().run_phase("start", 0)
     assert ("train", "start") not in steps()

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from trl import SFTTrainer
 
 import tiny
 from messages import refused
+from spin_trl.config.sft import SupervisedConfig, supervised_config
 from spin_trl.errors import DivergedError
 from spin_trl.training.supervised import save_model, train_supervised
 from trainers import settings
@@ -44,9 +46,15 @@ def by_hand(model: Any, pairs: list[tuple[list[int], list[int]]], smoothing: flo
 
 def logged(model: Any, **overrides: Any) -> float:
     """The loss of one step on all three rows."""
-    args = settings(per_device_train_batch_size=3, max_steps=1, remove_unused_columns=False, **overrides)
-    history = train_supervised(model, tiny.tokenizer(), rows(), args, [])
-    return next(entry["loss"] for entry in history if "loss" in entry)
+    trainer = train_supervised(model, tiny.tokenizer(), rows(), supervised(max_steps=1, **overrides), [])
+    return next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+
+
+def supervised(*, label_smoothing_factor: float = 0.0, **overrides: Any) -> SupervisedConfig:
+    """Settings of supervised training on all three rows at once."""
+    args = supervised_config(settings(per_device_train_batch_size=3, **overrides))
+    args.label_smoothing_factor = label_smoothing_factor
+    return args
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.25])
@@ -64,20 +72,13 @@ def test_rows_that_are_too_long_are_cut_at_their_end(llama: Any) -> None:
 
 def test_a_response_becomes_likelier(llama: Any) -> None:
     before = by_hand(llama, ROWS, 0.0)
-    args = settings(per_device_train_batch_size=3, max_steps=20, remove_unused_columns=False)
-    train_supervised(llama, tiny.tokenizer(), rows(), args, [])
+    train_supervised(llama, tiny.tokenizer(), rows(), supervised(max_steps=20), [])
     assert by_hand(llama.eval(), ROWS, 0.0) < 0.5 * before
 
 
 def test_a_loss_that_is_no_number_stops_it_and_names_its_rows(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = type(llama).forward
-
-    def bad(self: Any, *args: Any, **kwargs: Any) -> Any:
-        output = forward(self, *args, **kwargs)
-        output["loss"] = output["loss"] * math.nan
-        return output
-
-    monkeypatch.setattr(type(llama), "forward", bad)
+    original = SFTTrainer.compute_loss
+    monkeypatch.setattr(SFTTrainer, "compute_loss", lambda *args, **kwargs: original(*args, **kwargs) * math.nan)
     with refused(DivergedError, "step 1", "3 rows", "k0", "k1", "k2") as error:
         logged(llama)
     assert sorted(row[0] for row in error.value.rows) == ["k0", "k1", "k2"]

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ...files import json_digest
+from .text_ids import text_ids
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 _WITHOUT_EFFECT = ("version", "padding", "truncation", "decoder")
@@ -30,7 +31,9 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     identity: dict[str, Any] = {"special": special}
     identity["splits_special"] = bool(getattr(tokenizer, "split_special_tokens", 0))
     texts = [*_PROBES, *(f"a{token} b" for token in special.values())]
-    identity["texts"] = [_ids(tokenizer, text, with_special) for text in texts for with_special in (True, False)]
+    identity["texts"] = [
+        text_ids(tokenizer, text, special=with_special) for text in texts for with_special in (True, False)
+    ]
     if tokenizer.is_fast:
         parts = json.loads(tokenizer.backend_tokenizer.to_str())
         telling = {name: part for name, part in parts.items() if name not in _WITHOUT_EFFECT}
@@ -42,7 +45,3 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
             for token, one in sorted(tokenizer.added_tokens_decoder.items())
         ]
     return identity
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, with_special: bool) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=with_special)["input_ids"])

@@ -10,6 +10,8 @@ import re
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ...errors import DataError
+
 LONG = 50_000
 """Number of characters from which a text counts as long. For shorter texts, the tokenizer's own call is fast enough."""
 
@@ -24,12 +26,22 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = F
         tokenizer: tokenizer to use.
         text: text of any length.
         special: whether to add special tokens around it.
+
+    Raises:
+        DataError: if the tokenizer can't tokenise the text, such as a vocabulary without a token for unknown words.
     """
-    if len(text) < LONG or not _calls_backend(tokenizer):
-        return list(tokenizer(text, add_special_tokens=special)["input_ids"])
-    tokenizer("", add_special_tokens=special)  # configures its backend as for any call: no padding, no truncation
-    found = tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=special)
-    return list(found[0].ids)
+    try:
+        if len(text) < LONG or not _calls_backend(tokenizer):
+            return list(tokenizer(text, add_special_tokens=special)["input_ids"])
+        tokenizer("", add_special_tokens=special)  # configures its backend as for any call: no padding, no truncation
+        found = tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=special)
+        return list(found[0].ids)
+    except Exception as error:
+        if type(error) is not Exception:  # `tokenizers` raises nothing more specific
+            raise
+        raise DataError(
+            f"The tokenizer can't tokenise {text!r:.60}: {error}. Restore the tokenizer's files."
+        ) from error
 
 
 def _calls_backend(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -14,6 +14,7 @@ from messages import refused
 from spin_trl.data.template import pair_template, text_ids
 from spin_trl.data.template.pair_template import EarlyEndError, PairTemplate, eos_token_ids
 from spin_trl.data.template.text_ids import LONG, Cuts, GrowingIds
+from spin_trl.errors import DataError
 from trl_templates import TEMPLATES, family_tokenizer, generation_config
 
 TEXT = " Ann paints 12 boats.\n\n  Émile:\t日本 🚤 don't"
@@ -195,3 +196,14 @@ def test_long_messages_have_the_tokens_of_short_ones(path: Path, monkeypatch: py
     for module in (text_ids, pair_template):
         monkeypatch.setattr(module, "LONG", 0)
     assert encoded() == expected
+
+
+@pytest.mark.parametrize("repeats", [1, LONG])
+def test_a_text_that_can_not_be_tokenised_is_named(repeats: int) -> None:
+    """`tokenizers` raises a bare exception for a word that is not in the vocabulary, if no token stands for such words."""
+    backend = Tokenizer(models.WordPiece({"a": 0, "</s>": 1}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    assert text_ids.text_ids(tokenizer, "a a") == [0, 0]
+    with refused(DataError, "'zebra", "[UNK]"):
+        text_ids.text_ids(tokenizer, "zebra " * repeats)

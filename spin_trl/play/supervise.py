@@ -1,0 +1,216 @@
+"""Trains the models that learn from real responses alone: the start, and the baseline arms.
+
+The start is trained from the given model (`start: sft`), or built from the run's own dataset if there is none. A baseline
+arm answers "would more SFT have done just as well?": in each iteration it takes as many gradient steps as self-play did,
+from the same start, on the same real responses, with as many of them per batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import get_peft_model
+from transformers import LlamaForCausalLM, set_seed
+
+from ..config.paths import output_folder
+from ..config.sft import NLL, SupervisedConfig, sft_first_config, supervised_config
+from ..data.columns import is_text
+from ..files import Checksum, checksums_in, whole_folder
+from ..models.adapters import Policy, is_adapter
+from ..models.policy import load_policy, merge_adapter
+from ..models.saving import hashing
+from ..run.adapter_bases import name_base_absolutely
+from ..run.integrity import recorded
+from ..run.journal import Step
+from ..run.progress import ReportSteps
+from ..run.run import Run, free_memory, since
+from ..run.stage import START, Stage, arm_name
+from ..training.scratch import build_tokenizer, start_config, texts_of
+from ..training.supervised import SupervisedTrainer, train_supervised
+from .lower import faults, lowered_before, lowering
+from .mend import check_made_again
+from .trackers import training_logs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lesson:
+    """What supervised training of a stage needs.
+
+    Attributes:
+        make: function that builds or loads the model to train.
+        rows: prepared rows to train on.
+        held_out: prepared rows to choose the best point by; None: the last point is kept.
+        patience: as in [`train_supervised`].
+        merges: whether the trained adapter is merged into its base model.
+    """
+
+    make: Callable[[], Policy]
+    rows: Dataset
+    held_out: Dataset | None = None
+    patience: int | None = None
+    merges: bool = False
+
+
+def make_tokenizer(run: Run, dataset: Dataset) -> None:
+    """Build the run's tokenizer from its dataset, once."""
+    folder = run.directory.tokenizer()
+    if PartialState().is_main_process and not folder.exists():
+        run.directory.own(START)
+        max_length = run.args.max_length or 2048
+        tokenizer = build_tokenizer(texts_of(dataset), run.start, max_length, chats=not is_text(dataset))
+        with whole_folder(folder) as unfinished:
+            tokenizer.save_pretrained(unfinished)
+    PartialState().wait_for_everyone()
+
+
+def make_start(run: Run) -> None:
+    """Train θ_0 on the run's own rows, once: from the given model, or from scratch if there is none."""
+    if run.done(Step.TRAIN, START):
+        return
+    started = time.monotonic()
+    args, lesson = _sft_first(run) if run.model is not None else _from_scratch(run)
+    trainer, done = _train_and_save(run, START, args, lesson)
+    found = _size(trainer) if run.model is None else _points(trainer, len(lesson.rows))
+    run.record(Step.TRAIN, START, seconds=since(started), **found, **done)
+    del trainer
+    free_memory()
+
+
+def _from_scratch(run: Run) -> tuple[SupervisedConfig, _Lesson]:
+    """Return how θ_0 is built if no model is given: a small Llama."""
+    tokenizer = run.tokenizer()
+    config = start_config(run.start, len(tokenizer), run.args.max_length or 2048)
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+
+    def build() -> Policy:
+        set_seed(run.args.seed)
+        return LlamaForCausalLM(config)
+
+    args = _placed(run, START, supervised_config(run.args))
+    args.num_train_epochs, args.max_steps = run.start.start_num_epochs, -1
+    args.learning_rate = run.start.start_learning_rate
+    args.label_smoothing_factor = run.start.start_label_smoothing
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = run.start.start_batch_size, 1
+    return args, _Lesson(build, run.rows())
+
+
+def _sft_first(run: Run) -> tuple[SupervisedConfig, _Lesson]:
+    """Return how θ_0 is trained from the given model (`start: sft`)."""
+    held_out = run.rows(held_out=True)
+    args = _placed(run, START, sft_first_config(run.args, run.play, measures=len(held_out) > 0))
+    lesson = _Lesson(
+        lambda: _adapted(run, run.given_model, run.sft_peft_config, args.seed),
+        run.sft_rows(),
+        held_out if len(held_out) else None,
+        run.play.sft_patience,
+        merges=run.sft_peft_config is not None and run.peft_config is None,
+    )
+    return args, lesson
+
+
+def _size(trainer: SupervisedTrainer) -> dict[str, Any]:
+    """Return the size of a start from scratch for the journal."""
+    model = cast(torch.nn.Module, trainer.model)
+    return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+
+
+def _points(trainer: SupervisedTrainer, rows: int) -> dict[str, Any]:
+    """Return the course of SFT first for the journal: its steps, the held-out NLL at every point, and the best point."""
+    history = [entry for entry in trainer.state.log_history if f"eval_{NLL}" in entry]
+    points = [[entry["step"], round(entry["epoch"], 4), entry[f"eval_{NLL}"]] for entry in history]
+    best = trainer.state.best_global_step
+    return {
+        "steps": trainer.state.global_step,
+        "rows": rows,
+        **({"points": points, "best_step": best} if points and best else {}),
+    }
+
+
+def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
+    """Train a baseline arm for as many steps as iteration `iteration` took, starting from the arm's previous model."""
+    stage = Stage.of(iteration, arm_name(label_smoothing))
+    if run.done(Step.TRAIN, stage):
+        return
+    started = time.monotonic()
+    path = run.model_of(stage.before)
+    args = supervised_args(run, iteration, label_smoothing)
+    lesson = _Lesson(lambda: _adapted(run, path, run.peft_config, args.seed), run.self_play_rows())
+    trainer, done = _train_and_save(run, stage, args, lesson)
+    run.record(Step.TRAIN, stage, seconds=since(started), steps=args.max_steps, **done)
+    del trainer
+    free_memory()
+
+
+def supervised_args(run: Run, iteration: int, label_smoothing: float) -> SupervisedConfig:
+    """Return an iteration's settings for a supervised arm with the same number of steps."""
+    stage = Stage.of(iteration, arm_name(label_smoothing))
+    args = _placed(run, stage, supervised_config(run.iteration_args(iteration)))
+    trained = run.done(Step.TRAIN, Stage.of(iteration))
+    if trained is None:
+        raise RuntimeError(f"Iteration {iteration} has not been trained, so its number of gradient steps is unknown.")
+    args.max_steps = trained["steps"]
+    of_sft = sft_first_config(run.args, run.play, measures=False).learning_rate if run.sft_first else None
+    args.learning_rate = run.play.baseline_learning_rate or of_sft or run.iteration_args(0).learning_rate
+    args.label_smoothing_factor = label_smoothing
+    return args
+
+
+def _placed(run: Run, stage: Stage, args: SupervisedConfig) -> SupervisedConfig:
+    """Return supervised training's settings with the places of a stage: its folder, and its name for the trackers."""
+    args.output_dir = str(run.directory.training(stage))
+    args.run_name = f"{run.tracker_name}-{stage.replace('/', '-')}"
+    return args
+
+
+def _adapted(run: Run, path: str, peft_config: Any, seed: int) -> Policy:
+    """Load a model to train: with a new adapter if there is a configuration, unless it is an adapter already."""
+    torch.manual_seed(seed)  # seed the weights of a new adapter as a trainer would
+    model = load_policy(path, run.args, run.quantization_config, trainable=True)
+    if peft_config is not None and not is_adapter(path):
+        return get_peft_model(model, copy.deepcopy(peft_config))
+    return model
+
+
+def _train_and_save(
+    run: Run, stage: Stage, args: SupervisedConfig, lesson: _Lesson
+) -> tuple[SupervisedTrainer, dict[str, Any]]:
+    """Train a stage's model and save it. Return its trainer and its values for the journal."""
+    tokenizer = run.tokenizer()
+
+    def attempt(args: SupervisedConfig) -> tuple[SupervisedTrainer, float]:
+        model, started = lesson.make(), time.monotonic()
+        callbacks = [ReportSteps(run.progress), *lowered_before(run, stage, args)]
+        with training_logs(run, stage):
+            trainer = train_supervised(
+                model, tokenizer, lesson.rows, args, callbacks, lesson.held_out, lesson.patience
+            )
+        return trainer, since(started)
+
+    trainer, work_seconds = lowering(run, stage, args, attempt)
+    files = recorded(f"{stage}/model", _save(run, trainer, stage, merges=lesson.merges))
+    if PartialState().is_main_process:
+        shutil.rmtree(output_folder(args), ignore_errors=True)
+        check_made_again(run, stage, files)
+    PartialState().wait_for_everyone()
+    return trainer, {"work_seconds": work_seconds, **faults(trainer.state.log_history), "files": files}
+
+
+def _save(run: Run, trainer: SupervisedTrainer, stage: str, *, merges: bool) -> dict[str, Checksum]:
+    """Save a trained model with its tokenizer, atomically. Return the checksums of its files by name."""
+    is_main, wait = PartialState().is_main_process, PartialState().wait_for_everyone
+    # All processes take part in gathering the weights; only the main one moves folders.
+    with whole_folder(run.directory.model(stage), is_main=is_main, wait=wait) as unfinished, hashing() as taken:
+        trainer.save_model(str(unfinished))
+        if is_main:
+            if merges:
+                merge_adapter(unfinished, run.args)
+            name_base_absolutely(unfinished)
+        return checksums_in(unfinished, taken) if is_main else {}
