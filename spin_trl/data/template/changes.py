@@ -29,7 +29,9 @@ class Changes:
         self._tokenizer, self._prefix = tokenizer, prefix
         # A tokenizer that preserves this sample, apart from its normaliser, preserves all texts: rows need not be decoded.
         ids = text_ids(tokenizer, _SAMPLE)
-        self._is_lossless = tokenizer.unk_token_id not in ids and decoded(tokenizer, ids) == self._normalised(_SAMPLE)
+        self._is_lossless = tokenizer.unk_token_id not in ids and text_of_ids(tokenizer, ids) == self._normalised(
+            _SAMPLE
+        )
 
     def notes_on(self, ids: list[int], text: str, end: int) -> frozenset[str]:
         """Return notes on how the tokenizer has changed a text.
@@ -42,9 +44,9 @@ class Changes:
         if self._is_lossless:
             return frozenset() if self._normalised(text) == text else frozenset({notes.NORMALISED})
         has_prefix = ids[: len(self._prefix)] == self._prefix
-        if has_prefix and not text.lstrip().startswith(decoded(self._tokenizer, self._prefix).strip()):
+        if has_prefix and not text.lstrip().startswith(text_of_ids(self._tokenizer, self._prefix).strip()):
             ids = ids[len(self._prefix) :]  # BOS that was added by the tokenizer
-        kept, last = decoded(self._tokenizer, ids[:-1]), decoded(self._tokenizer, ids[-1:])
+        kept, last = text_of_ids(self._tokenizer, ids[:-1]), text_of_ids(self._tokenizer, ids[-1:])
         if text[:end].rstrip().endswith(last):
             end = len(text[:end].rstrip()) - len(last)  # the response has its own EOS
         is_same = text.startswith(kept) and not text[len(kept) : end].strip()
@@ -69,7 +71,7 @@ class Changes:
         return text if normalizer is None else str(normalizer.normalize_str(text))
 
 
-def decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+def text_of_ids(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """Return the text of ids, with special tokens and white space as they are."""
     return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 

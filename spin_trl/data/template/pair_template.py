@@ -20,7 +20,7 @@ from ...errors import DataError, TemplateError
 from ...files import json_digest, numbered
 from .. import notes
 from ..reading.json_text import value_in
-from .changes import Changes, decoded
+from .changes import Changes, text_of_ids
 from .identity import tokenizer_identity
 from .long_conversation import render_answers
 from .markers import Message
@@ -310,10 +310,10 @@ class PairTemplate:
         """
         ids = self._continuation(response)
         end = self._first_end(ids)
-        if end is None or not decoded(self.tokenizer, ids[end + 1 :]).strip():
+        if end is None or not text_of_ids(self.tokenizer, ids[end + 1 :]).strip():
             return
-        token = decoded(self.tokenizer, ids[end : end + 1])
-        before = decoded(self.tokenizer, ids[:end])[-40:]
+        token = text_of_ids(self.tokenizer, ids[end : end + 1])
+        before = text_of_ids(self.tokenizer, ids[:end])[-40:]
         lost = f"after {before!r}: it ends a response, so everything that follows would be lost"
         if any(self._count_ends(self._continuation(text)) for text in texts):
             raise EarlyEndError(f"the real response contains {token!r} inside its text, {lost}. Remove or rewrite it.")

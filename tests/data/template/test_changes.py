@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 import tiny
 from spin_trl.data import notes
-from spin_trl.data.template.changes import Changes, decoded
+from spin_trl.data.template.changes import Changes, text_of_ids
 
 
 def of_letters(*, lower: bool = False) -> PreTrainedTokenizerFast:
@@ -50,4 +50,4 @@ def test_what_is_changed_is_noted(tokenizer: PreTrainedTokenizerFast, text: str,
 def test_decoded_text_keeps_special_tokens_and_spaces() -> None:
     tokenizer = tiny.tokenizer()
     ids = [*tokenizer(" don't , x")["input_ids"], tokenizer.eos_token_id]
-    assert decoded(tokenizer, ids) == f" don't , x{tokenizer.eos_token}"
+    assert text_of_ids(tokenizer, ids) == f" don't , x{tokenizer.eos_token}"
