@@ -161,7 +161,7 @@ def look_ahead(bench: Bench, accumulation: int) -> tuple[float, float]:
         spent.append(time.perf_counter() - started)
         return result
 
-    trainer._logratios = timed  # type: ignore[assignment, method-assign]
+    trainer._logratios = timed  # type: ignore[method-assign]
     trainer.train()
     step = statistics.median(clock_of(trainer).seconds)
     ahead = statistics.median(spent[2 * accumulation :]) * accumulation

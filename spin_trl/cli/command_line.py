@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from ..config.credentials import refuse_in_arguments
+from ..config.early import refuse_early
 from ..report.terminal import accept_every_character, show_log_records_plainly
+from ..run.recipe_file import find_recipe
 from . import benchmarks, compare, completion, fetch, hub, init, plan, preview, recipes, report, run, settings
 from .commands import RECIPES, SETTINGS, CommandParser
 from .failures import fail, flushed, note_run_directory
@@ -43,9 +45,13 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
         if options.command is None and not overrides:
             parser.print_help(sys.stderr)
             return 2
-        if overrides and not getattr(options, "takes_settings", False):
-            getattr(options, "parser", parser).refuse_unknown(overrides)
+        of_command, takes_settings = getattr(options, "parser", parser), getattr(options, "takes_settings", False)
+        if overrides and not takes_settings:
+            of_command.refuse_unknown(overrides)
         note_run_directory(getattr(options, "run", None) or getattr(options, "recipe", None))
+        if takes_settings:
+            known = settings.installed_settings()
+            refuse_early(find_recipe(options.recipe), overrides, known, of_command.own_options())
         options.function(options, overrides)
         return flushed(0) if arguments is None else 0
     except SystemExit:  # from argparse

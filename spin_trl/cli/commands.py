@@ -49,9 +49,13 @@ class CommandParser(argparse.ArgumentParser):
         text = super().format_help().replace(super().format_usage(), self.format_usage(), 1)
         return text if self.more_help is None else f"{text}\n{self.more_help()}"
 
+    def own_options(self) -> list[str]:
+        """Return the names of the parser's own options, without dashes. Settings are not among them."""
+        return [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+
     def refuse_unknown(self, arguments: Sequence[str]) -> NoReturn:
         """Print what is unknown, with the nearest option, and exit."""
-        known = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+        known = self.own_options()
         (first, *_) = [option.name for option in options_of(arguments) if option.name] or [""]
         near = nearest(first, known, prefix="--") if first else "."
         self.error(printable(f"unrecognized arguments: {' '.join(arguments)}{near}"))

@@ -58,7 +58,7 @@ def add(commands: Any) -> None:
 
 def show_settings(options: argparse.Namespace, overrides: list[str]) -> None:
     """Show settings."""
-    settings = _installed_settings()
+    settings = installed_settings()
     found = looked_up(options.words, settings) if options.words else settings
     if options.json:
         print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
@@ -75,12 +75,12 @@ def show_settings(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def show_schema(options: argparse.Namespace, overrides: list[str]) -> None:
     """Print the schema."""
-    print(json.dumps(schema_of(_installed_settings()), indent=2))
+    print(json.dumps(schema_of(installed_settings()), indent=2))
 
 
 def help_of_settings() -> str:
     """Return the end of `spin-trl run --help`: help on the settings most recipes need, and the names of all settings."""
-    settings = _installed_settings()
+    settings = installed_settings()
     common = [setting for setting in settings if setting.is_common]
     names = [
         textwrap.fill(
@@ -97,7 +97,8 @@ def help_of_settings() -> str:
     )
 
 
-def _installed_settings() -> list[KnownSetting]:
+def installed_settings() -> list[KnownSetting]:
+    """Return all settings of a recipe with the installed TRL; a message says so if they first have to be read from it."""
     return every_setting(_say_it_takes_long)
 
 

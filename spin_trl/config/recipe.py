@@ -19,26 +19,32 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, get_type_hints
 import yaml
 from trl import ModelConfig, TrlParser
 
-from ..counts import agreeing, with_article
-from ..errors import RecipeError, nearest
-from ..files import home_expanded
+from ..errors import RecipeError
 from ..objectives.registry import OWN_SETTINGS, meaningless, own_settings, without_mix
-from . import credentials, shipped
+from . import credentials
 from .arguments import is_overridden, options_of, without_options
 from .bounds import OF_RECIPES
 from .checks import as_mapping, check_setting, shown
 from .data import DataConfig
+from .environment import environment_of
 from .fetched import model_path
 from .iteration import SPINConfig
 from .kinds import typed
 from .loop import PER_ITERATION, SelfPlayConfig
-from .other_names import said_of, translate, translate_arguments
 from .paths import found_from
 from .plain import accelerates_state_kept, differences_from_defaults
-from .sft import PREFIX
+from .recipe_file import find_file, name_of_recipe
 from .start import StartConfig
-from .traits import HARMLESS_VARIABLES, OF_LAUNCHERS
+from .traits import SFT_PREFIX
 from .unusual import unusual
+from .wrong_settings import (
+    as_called_here,
+    of_enum,
+    other_choice,
+    refuse_unknown_options,
+    refuse_unknown_settings,
+    refuse_wrong_choices,
+)
 from .yaml_files import read_text, read_yaml
 from .yaml_text import parse_yaml
 
@@ -129,7 +135,11 @@ class _Parser(TrlParser):
     """TRL's parser, except that it raises an error instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise RecipeError(_of_enum(message) or message)
+        raise RecipeError(of_enum(message) or message)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(None, other_choice(action.dest, value, map(str, action.choices)))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does, then check values from the command line like those of a file."""
@@ -176,16 +186,12 @@ def read_settings(
     python = settings.pop("python", None)
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Continue it from Python.")
-    environment = _environment_of(path, settings.pop("env", None))
-    refused = sorted(variable for variable in environment if variable not in HARMLESS_VARIABLES)
-    if is_foreign and refused:
-        raise RecipeError(
-            f"{path} is in a run directory, and its `env` sets {', '.join(refused)}. A run directory may only set "
-            f"{', '.join(sorted(HARMLESS_VARIABLES))}. Remove the others, and set them yourself if you want them."
-        )
-    os.environ.update(environment)  # as TRL's recipes do
+    # As TRL's recipes do.
+    os.environ.update(environment_of(path, settings.pop("env", None), is_foreign=is_foreign))
     parser = _Parser(_DATACLASSES, allow_abbrev=False)
-    settings, overrides = _as_called_here(path, settings, overrides, parser)
+    settings, overrides, warnings = as_called_here(path, settings, overrides, _known(parser))
+    for warning in warnings:
+        logger.warning(warning)
     if losses is not None:
         settings, overrides = _with_losses(settings, overrides, losses)
     lists = {name: settings.pop(name) for name in PER_ITERATION if isinstance(settings.get(name), list)}
@@ -193,13 +199,12 @@ def read_settings(
     settings, arguments = _with_sft_args(settings, arguments, _known(parser))
     lists = {**(as_mapping("per_iteration", settings.pop("per_iteration", None)) or {}), **lists, **more}
     lists = {name: values for name, values in lists.items() if not is_overridden(name, arguments)}
-    unknown = [key for key in settings if key not in _known(parser)]
-    if unknown:
-        raise RecipeError(
-            f"{path}: unknown {agreeing(len(unknown), 'setting')} "
-            + " ".join(f"{name!r}{_known_as(name, parser)}" for name in unknown)
-        )
-    _refuse_unknown_options(arguments, parser)
+    refuse_unknown_settings(path, settings, _known(parser))
+    spellings = [name.removeprefix("--") for name in parser._option_string_actions]
+    refuse_unknown_options(arguments, spellings, _known(parser))
+    # argparse checks the choices of arguments only.
+    choices = {action.dest: list(map(str, action.choices)) for action in parser._actions if action.choices}
+    refuse_wrong_choices(choices, settings, path)
     settings = {name: _typed(path, name, value) for name, value in settings.items()}
     parser.set_defaults_with_config(**settings, **({"per_iteration": lists} if lists else {}))
     try:
@@ -210,13 +215,13 @@ def read_settings(
         if (stray := re.search(r"not used by the HfArgumentParser: (\[.*\])", str(error))) is not None:
             message = f"Unexpected arguments on the command line: {stray[1]}. Settings begin with `--`."
             raise RecipeError(message) from error
-        raise RecipeError(_naming(path, _of_enum(str(error)) or str(error), settings, arguments)) from error
+        raise RecipeError(_naming(path, of_enum(str(error)) or str(error), settings, arguments)) from error
     except (
         Exception
     ) as error:  # something that the settings need is missing: the deepspeed package, a GPU, a process group
         message = f"these settings can't be used here: {type(error).__name__}: {error}"
         raise RecipeError(_naming(path, message, settings, arguments)) from error
-    recipe = Recipe(name or _name_of_run(path), *parsed)
+    recipe = Recipe(name or name_of_recipe(path), *parsed)
     for setting, allowed in OF_RECIPES.items():
         if hasattr(recipe.model, setting):
             check_setting(setting, getattr(recipe.model, setting), allowed)
@@ -225,29 +230,6 @@ def read_settings(
         recipe.model.model_name_or_path = model_path(os.path.expanduser(recipe.model.model_name_or_path))
     recipe.output_dir = recipe.args.output_dir if sets_output_dir else None
     return recipe
-
-
-def _environment_of(path: Path, value: Any) -> dict[str, str]:
-    """Return a recipe's environment variables. Messages do not repeat values, which may contain a token."""
-    if value is not None and not isinstance(value, Mapping):
-        raise RecipeError(
-            f"{path}: `env` is {with_article(type(value).__name__)}; expected a mapping, like {{NAME: value}}."
-        )
-    found = {}
-    for name, content in (value or {}).items():
-        if not isinstance(name, str) or re.fullmatch(r"[^=\0\ud800-\udfff]+", name) is None:
-            raise RecipeError(f"{path}: `env` has {shown(name)}, which is not a valid name of a variable.")
-        if not isinstance(content, str | int | float) or re.search(r"[\0\ud800-\udfff]", str(content)):
-            raise RecipeError(
-                f"{path}: `env` sets {shown(name)} to {with_article(type(content).__name__)}; expected text or a number."
-            )
-        found[name] = str(content)
-    if of_launchers := sorted(OF_LAUNCHERS & found.keys()):
-        raise RecipeError(
-            f"{path}: `env` sets {', '.join(of_launchers)}, which a launcher uses to tell each process its rank. Leave "
-            "them out: `accelerate launch` and a run's own launches (`accelerate_config`) set them."
-        )
-    return found
 
 
 def _with_losses(
@@ -261,38 +243,6 @@ def _with_losses(
     lists = {name: values for name, values in lists.items() if name not in gone}
     chosen = {"loss_type": list(losses), "loss_weights": list(losses.values())}
     return kept | chosen | ({"per_iteration": lists} if lists else {}), without_options(overrides, gone)
-
-
-def find_file(source: str) -> Path:
-    """Find the file of a recipe, given a path, a folder, or the name of a recipe that ships with the package.
-
-    Raises:
-        RecipeError: if there is none.
-    """
-    path = home_expanded(source)
-    for candidate in (path, path / "recipe.yaml", path / "spin.yaml"):
-        if os.path.isfile(candidate):
-            return candidate
-    known = shipped.recipes()
-    if source in known:
-        return known[source]
-    if os.path.isdir(path):
-        reason = f"The folder {source!r} contains neither recipe.yaml nor spin.yaml"
-    elif os.path.exists(path):  # a device or a pipe
-        reason = f"{source!r} is not a regular file"
-    else:
-        reason = f"There is no file or folder {source!r}"
-    raise RecipeError(
-        f"{reason}, and no recipe of that name ships with the package{nearest(source, known)} The package ships "
-        f"{', '.join(sorted(known))}."
-    )
-
-
-def _name_of_run(path: Path) -> str:
-    """Return the default name of a run, which also names its folder."""
-    if path.name == "recipe.yaml":
-        return path.absolute().parent.name
-    return (shipped.name_of(path.resolve()) or path.stem).replace("/", "-")
 
 
 def _typed(path: Path, name: str, value: Any) -> Any:
@@ -364,15 +314,15 @@ def _with_sft_args(
         RecipeError: if `sft_args` is not a mapping, or text on the command line is not valid YAML.
     """
     found = as_mapping("sft_args", settings.get("sft_args")) or {}
-    here = {name: value for name, value in settings.items() if name.startswith(PREFIX) and name not in known}
-    found |= {name.removeprefix(PREFIX): value for name, value in here.items()}
-    on_line = [one for one in options_of(arguments) if one.name.startswith(PREFIX) and one.name not in known]
+    here = {name: value for name, value in settings.items() if name.startswith(SFT_PREFIX) and name not in known}
+    found |= {name.removeprefix(SFT_PREFIX): value for name, value in here.items()}
+    on_line = [one for one in options_of(arguments) if one.name.startswith(SFT_PREFIX) and one.name not in known]
     for option in on_line:
         try:
             values = [parse_yaml(value) for value in option.values] or [True]
         except yaml.YAMLError as error:
             raise RecipeError(f"`--{option.name}` is {shown(' '.join(option.values))}; expected one value.") from error
-        found[option.name.removeprefix(PREFIX)] = values[0] if len(values) == 1 else values
+        found[option.name.removeprefix(SFT_PREFIX)] = values[0] if len(values) == 1 else values
     if on_line and is_overridden("sft_args", arguments):
         raise RecipeError(f"`--sft_args` and `--{on_line[0].name}` can't be combined. Use one of them.")
     rest = {name: value for name, value in settings.items() if name not in here}
@@ -394,55 +344,3 @@ def classes_of_settings() -> dict[str, type[Any]]:
 
 def _known(parser: argparse.ArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions if action.dest != "help"]
-
-
-def _known_as(name: str, parser: argparse.ArgumentParser, *, prefix: str = "") -> str:
-    """Return a suggestion for an unknown setting: its counterpart, if it is another tool's setting, or the nearest name."""
-    return said_of(name.replace("-", "_"), prefix=prefix) or nearest(name, _known(parser), prefix=prefix)
-
-
-def _refuse_unknown_options(arguments: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """Refuse options that are not settings. The message doesn't name the recipe, which is not at fault."""
-    names = dict.fromkeys(option.name for option in options_of(arguments))
-    unknown = [name for name in names if name and f"--{name}" not in parser._option_string_actions]
-    if unknown:
-        raise RecipeError(
-            f"Unknown {agreeing(len(unknown), 'option')} on the command line: "
-            + " ".join(f"{f'--{name}'!r}{_known_as(name, parser, prefix='--')}" for name in unknown)
-        )
-
-
-def _as_called_here(
-    path: Path, settings: dict[str, Any], overrides: Sequence[str], parser: argparse.ArgumentParser
-) -> tuple[dict[str, Any], list[str]]:
-    """Rename settings and arguments that have other tools' names, with a warning that lists them."""
-    known = {*_known(parser), "per_iteration"}
-    try:
-        settings, renamed = translate({str(name): value for name, value in settings.items()}, known.__contains__)
-    except ValueError as error:
-        raise RecipeError(f"{path}: {error}") from error
-    arguments, more = translate_arguments(list(overrides), known.__contains__)
-    for where, names in ((path, renamed), ("On the command line", more)):
-        if names:
-            logger.warning("%s: names of other tools: %s.", where, "; ".join(names))
-    return settings, arguments
-
-
-_ENUMS = re.compile(r"(?P<value>.*) is not a valid (?P<kind>\w+), please select one of (?P<known>.*)")
-_SETTINGS_OF = {
-    "OptimizerNames": "optim",
-    "SchedulerType": "lr_scheduler_type",
-    "IntervalStrategy": "logging_strategy, eval_strategy or save_strategy",
-    "SaveStrategy": "save_strategy",
-    "HubStrategy": "hub_strategy",
-}
-
-
-def _of_enum(message: str) -> str | None:
-    """Rewrite transformers' message about an invalid choice to name the setting and the nearest value; None for others."""
-    found = _ENUMS.fullmatch(message.strip())
-    if found is None or found["kind"] not in _SETTINGS_OF:
-        return None
-    known = re.findall(r"'([^']*)'", found["known"])
-    near = nearest(found["value"], known)
-    return f"`{_SETTINGS_OF[found['kind']]}` is {found['value']!r}{near} Choose one of {', '.join(known)}."

@@ -21,14 +21,11 @@ from .bounds import OF_RECIPES, POSSIBLE
 from .checks import as_mapping, check_setting
 from .kinds import typed
 from .plain import differences_from_defaults
-from .traits import OF_PREFERENCES, OF_SFT_PACE, SET_BY_SFT
+from .traits import OF_PREFERENCES, OF_SFT_PACE, SET_BY_SFT, SFT_PREFIX
 
 if TYPE_CHECKING:
     from .iteration import SPINConfig
     from .loop import SelfPlayConfig
-
-PREFIX = "sft_"
-"""Prefix of SFTConfig's settings in a recipe."""
 
 GIVEN, SFT_FIRST = "given", "sft"
 """Values of `start`: θ_0 is the given model, or is trained from it with SFT."""
@@ -77,11 +74,11 @@ def check_sft_args(values: Any) -> dict[str, Any]:
         values = {name: value for name, value in differences_from_defaults(values).items() if name in kinds_of_sft()}
     known, checked = kinds_of_sft(), dict[str, Any]()
     for name, value in (as_mapping("sft_args", values) or {}).items():
-        named = f"{PREFIX}{name}"
+        named = f"{SFT_PREFIX}{name}"
         if name in SET_BY_SFT:
             raise RecipeError(f"`{named}` can't be set: the run sets SFTConfig's `{name}` itself.")
         if name not in known:
-            raise RecipeError(f"Unknown setting {named!r}{nearest(named, [f'{PREFIX}{one}' for one in known])}")
+            raise RecipeError(f"Unknown setting {named!r}{nearest(named, [f'{SFT_PREFIX}{one}' for one in known])}")
         checked[name] = typed(named, value, known[name])
         allowed = {**POSSIBLE, **OF_RECIPES}.get(name)
         if allowed is not None and checked[name] is not None:
@@ -140,7 +137,7 @@ def against_sft(args: SPINConfig, play: SelfPlayConfig) -> list[str]:
     values = check_sft_args(play.sft_args)
     if play.start != SFT_FIRST:
         others = {"sft_share": 1.0, "sft_use_peft": None, "sft_patience": None, "self_play_prompts": SEEN_OR_NOT[0]}
-        named = [f"{PREFIX}{name}" for name in values]
+        named = [f"{SFT_PREFIX}{name}" for name in values]
         named += [name for name, default in others.items() if getattr(play, name) != default]
         return [f"{', '.join(f'`{name}`' for name in named)}: used only with `start: sft`."] if named else []
     found = []

@@ -22,8 +22,16 @@ def steps_an_epoch(args: SPINConfig, pairs: int, processes: int) -> int:
     return max(math.ceil(batches / args.gradient_accumulation_steps), 1)
 
 
-def gradient_steps(args: SPINConfig, pairs: int, processes: int) -> int:
-    """Return the number of gradient steps of an iteration, given the arguments of [`steps_an_epoch`]."""
+def gradient_steps(args: SPINConfig, pairs: int, processes: int, epochs: float | None = None) -> int:
+    """Return the number of gradient steps of an iteration.
+
+    Args:
+        args: settings of the iteration.
+        pairs: number of pairs to train on.
+        processes: number of processes that train together.
+        epochs: number of epochs; None: that of the settings.
+    """
     if args.max_steps > 0:
         return args.max_steps
-    return math.ceil(args.num_train_epochs * steps_an_epoch(args, pairs, processes))
+    epochs = args.num_train_epochs if epochs is None else epochs
+    return math.ceil(epochs * steps_an_epoch(args, pairs, processes))

@@ -40,3 +40,6 @@ OF_LAUNCHERS = frozenset(_NAMES["of_launchers"])
 
 USUAL_SETTINGS = frozenset(_NAMES["usual"])
 """Settings of TRL that nearly every run changes and whose values are checked elsewhere: they need no rehearsal."""
+
+SFT_PREFIX = "sft_"
+"""Prefix of the settings of TRL's SFTConfig in a recipe."""

@@ -46,6 +46,11 @@ class KeyList(Sequence[str]):
         key, number = self._contents[row].decode("ascii"), self._numbers[row]
         return key if number == 1 else f"{key}-{number}"
 
+    def repeated(self) -> list[int]:
+        """Return the positions of rows whose content is also that of an earlier row."""
+        positions: list[int] = np.flatnonzero(self._numbers > 1).tolist()
+        return positions
+
 
 @dataclass(frozen=True)
 class RowKeys:

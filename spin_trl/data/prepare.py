@@ -209,7 +209,8 @@ def encode_rows(
         new_fingerprint=short_digest(repr(identity)),
         desc="Preparing prompts and real responses",
     )
-    return EncodedRows(rows, dataset, name, unused, encoder)
+    repeated = [position if numbers is None else numbers[position] for position in keys.keys.repeated()]
+    return EncodedRows(rows, dataset, name, unused, encoder, repeated)
 
 
 @dataclass(frozen=True)
@@ -295,6 +296,7 @@ class EncodedRows:
         name: name of the dataset, for messages.
         unused: sentence about unused columns, or None.
         encoder: encoder that tokenised the rows.
+        repeated: numbers of the rows (0-based) with the same content as an earlier row.
     """
 
     rows: Dataset
@@ -302,6 +304,7 @@ class EncodedRows:
     name: str
     unused: str | None
     encoder: _Encoder
+    repeated: list[int]
 
     def responses(self) -> Iterator[EncodedResponse]:
         """Yield all responses in the order of the rows."""
@@ -325,6 +328,13 @@ class EncodedRows:
         """
         found = _counted(self.rows, len(self.source), self.name, self.encoder.max_length, policy)
         found.remarks[:0] = [self.unused] if self.unused else []
+        if self.repeated:
+            many = len(self.repeated)
+            found.remarks.append(
+                f"{many:,} of {counted(len(self.source), 'row')} of the {self.name} dataset "
+                f"{agreeing(many, 'repeats', 'repeat')} the prompt and response of an earlier row (first in row "
+                f"{self.repeated[0]}). A response counts as often as it is there: remove what is not meant."
+            )
         return found
 
 

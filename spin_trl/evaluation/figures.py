@@ -33,7 +33,8 @@ class Figure:
         rank: columns of higher rank are dropped first in a narrow terminal.
         of_comparisons: whether a terminal shows it only when objectives are compared.
         unit: unit of its values.
-        greater_is_better: whether larger values are better.
+        greater_is_better: whether larger values are better, also if it is chosen as the metric of the best iteration.
+        is_neutral: whether it only describes: in itself, neither larger nor smaller values are better.
         percent: whether it is a share, shown in percent.
         digits: decimal places, unless it is a share.
         is_difference: whether it compares two models; a terminal then shows it with its sign and its 95 % interval.
@@ -48,6 +49,7 @@ class Figure:
     of_comparisons: bool = False
     unit: str = ""
     greater_is_better: bool = True
+    is_neutral: bool = False
     percent: bool = False
     digits: int = 3
     is_difference: bool = False
@@ -67,19 +69,20 @@ FIGURES: Mapping[str, Figure] = {
         Figure("logps/real", "log-probability of real responses", SCORES, "log-prob., real",
                "logp real", 3, unit="nats", digits=1),
         Figure("logps/generated", "log-probability of the opponent's responses", GAME, "log-prob., generated",
-               "logp gen.", 3, unit="nats", digits=1),
+               "logp gen.", 3, unit="nats", is_neutral=True, digits=1),
         Figure("logratio/real", "log-ratio of real responses", GAME, "log-ratio, real",
                "r real", 4, True, "nats", digits=2),
         Figure("logratio/generated", "log-ratio of the opponent's responses", GAME, "log-ratio, generated",
-               "r gen.", 4, True, "nats", digits=2),
+               "r gen.", 4, True, "nats", is_neutral=True, digits=2),
         Figure("gap", "margin", GAME, "margin, nats", unit="nats", digits=2),
         Figure("kl", "KL divergence from the opponent", GAME, "KL, nats",
                "KL", 3, True, "nats", greater_is_better=False, digits=2),
         _bad_share("real_below_generated", "real less likely than generated", GAME, "real below generated",
                    "real<gen. %", 3, True),
         _bad_share("reward_without_likelihood", "reward without likelihood"),
-        Figure("length_real", "length of real responses", unit="tokens", digits=1),
-        Figure("length_generated", "length", ANSWERS, "length, tokens", "tokens", 4, unit="tokens", digits=1),
+        Figure("length_real", "length of real responses", unit="tokens", is_neutral=True, digits=1),
+        Figure("length_generated", "length", ANSWERS, "length, tokens", "tokens", 4, unit="tokens", is_neutral=True,
+               digits=1),
         _bad_share("truncated", "share of truncated answers", ANSWERS, "truncated", "trunc. %", 2),
         _bad_share("empty", "share of empty answers", ANSWERS, "empty", "empty %", 2),
         Figure("identical", "share of answers identical to the real response", ANSWERS, "same as real",
@@ -89,7 +92,7 @@ FIGURES: Mapping[str, Figure] = {
                "variety (real: 100 %)", percent=True),
         _bad_share("degeneration/odd_characters", "odd characters", ANSWERS, "odd characters"),
         _bad_share("degeneration/copies", "copies", ANSWERS, "copied"),
-        Figure("degeneration/length_ratio", "length, relative to real responses"),
+        Figure("degeneration/length_ratio", "length, relative to real responses", is_neutral=True),
     )
 }  # fmt: skip
 """Every figure that models can be compared by, in the order of the tables' columns."""

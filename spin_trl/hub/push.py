@@ -19,6 +19,7 @@ from rich.console import Console
 
 from ..errors import HubError
 from ..quiet import quiet
+from ..report import terminal
 from ..run.run import Run
 from .backup import BRANCH, Keeper, restore
 from .client import TALKATIVE, Hub, explain, harmless
@@ -179,7 +180,7 @@ class Pushing:
         close_session()
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self._console.print(text, style=style, highlight=False, soft_wrap=True)
+        terminal.tell(self._console, text, style)
 
     def _warn(self, text: str) -> None:
         self._say(text, "yellow")

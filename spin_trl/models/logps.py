@@ -20,6 +20,7 @@ def response_logps(
     pad_token_id: int,
     batch_size: int,
     autocast: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
     """Return the summed log-probability of each response given its prompt, in nats; leave the model in evaluation mode.
 
@@ -29,6 +30,7 @@ def response_logps(
         pad_token_id: id of the token that pads rows.
         batch_size: rows per forward.
         autocast: returns the context to run the model in.
+        on_progress: called after each forward with the number of responses done.
     """
     inner = without_adapter(model)
     if not getattr(inner, "_has_fused_head", False):
@@ -53,4 +55,5 @@ def response_logps(
             )
         for row, logp in zip(batch, output.log_probs.float().sum(dim=1).tolist(), strict=True):
             logps[row] = logp
+        on_progress(start + len(batch))
     return logps

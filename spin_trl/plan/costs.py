@@ -5,10 +5,15 @@ from __future__ import annotations
 import functools
 import math
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from ..config.sft import check_sft_args, sft_epochs, sft_steps
+from ..config.steps import gradient_steps
 from .devices import Speed
 from .memory import MemoryPlan, kept_by, state_bytes
 from .model import PlannedModel
@@ -23,7 +28,7 @@ COPIES = 3
 """Number of times a generated token is written: as sampled, in the pairs, and in the pairs with log-probabilities."""
 
 TOKENIZER = 15_000_000
-"""Bytes of a tokenizer, which is saved with every model."""
+"""Bytes of a tokenizer, which is saved with every model, if the start's is not available locally."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +139,12 @@ class Hours:
         setup, lengths, args, play = self.setup, self.lengths, self.setup.args, self.setup.play
         responses = setup.self_play_rows(lengths.num_rows) * args.num_generations
         pairs = responses * (1 + min(play.history, t))
-        steps = math.ceil(pairs * setup.of_iteration("num_train_epochs", t) / setup.pairs_per_step)
-        if args.max_steps > 0:
-            steps = args.max_steps
+        epochs = setup.of_iteration("num_train_epochs", t)
+        steps = gradient_steps(args, pairs, setup.num_processes, epochs)
+        # The last step of an epoch may have fewer pairs than the others.
         trained_pairs = steps * setup.pairs_per_step
+        if args.max_steps <= 0:
+            trained_pairs = min(trained_pairs, round(pairs * epochs))
         branches = 3 if setup.terms.needs_proto and t else 2
         labels = lengths.real + (branches - 1) * lengths.generated
         tokens = lengths.prompt + labels if self.shares else PADDING * (branches * lengths.prompt + labels)
@@ -208,6 +215,15 @@ class Hours:
         return batches * (steps * (step + sampled) + prompts)
 
 
+def tokenizer_bytes(tokenizer: PreTrainedTokenizerBase | None) -> int:
+    """Return the size of the files that a tokenizer is saved as; for None, that of a large one."""
+    if tokenizer is None:
+        return TOKENIZER
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+
+
 def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
     """Return the bytes on disk by kind, at the run's peak: models, the checkpoints of one iteration, and generations.
 
@@ -220,8 +236,9 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
     whole = policy.num_parameters * setup.dtype.itemsize
     adapter = 4 * policy.num_trainable
     is_merged = setup.peft is not None and play.lora_opponent == "merge"
-    model = (whole if setup.peft is None or is_merged else adapter) + TOKENIZER
-    of_start = (whole if setup.sft_peft is None or setup.peft is None else adapter) + TOKENIZER
+    of_tokenizer = tokenizer_bytes(lengths.tokenizer)
+    model = (whole if setup.peft is None or is_merged else adapter) + of_tokenizer
+    of_start = (whole if setup.sft_peft is None or setup.peft is None else adapter) + of_tokenizer
     # In addition to the newest models, the best one is kept, and the one being trained is there too.
     kept = play.num_iterations if play.keep_iterations is None else min(play.keep_iterations + 2, play.num_iterations)
     arms = len(play.baseline_label_smoothing) * play.num_iterations if play.baseline else 0

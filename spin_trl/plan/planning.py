@@ -13,7 +13,8 @@ from ..config.recipe import Recipe
 from ..config.shipped import read_accelerate_config
 from ..config.yaml_files import read_yaml
 from ..errors import RecipeError, SpinError
-from ..run.recipe import find_recipe, read_recipe
+from ..run.recipe import read_recipe
+from ..run.recipe_file import find_recipe
 from ..run.trust import run_of_recipe, without_code
 from .costs import Hours, Work, plan_disk
 from .devices import Device, Speed, speed_of
@@ -68,7 +69,7 @@ class Plan:
         phases: phases with their peaks on one device.
         longest: the same with all responses at their maximum length.
         peak: phase with the highest peak.
-        most: bytes at the peak with all responses at their maximum length.
+        worst: phase with the highest peak if all responses have their maximum length.
     """
 
     def __init__(self, source: str, overrides: Sequence[str], wishes: Wishes, memory: MemoryPlan) -> None:
@@ -78,7 +79,7 @@ class Plan:
         # If nothing was counted, the plan already assumes the longest responses.
         self.longest = memory.phases(longest=True) if self.lengths.is_counted else self.phases
         self.peak: Phase = max(self.phases, key=lambda phase: phase.total)
-        self.most = max(phase.total for phase in self.longest)
+        self.worst: Phase = max(self.longest, key=lambda phase: phase.total)
         self._hours = Hours(memory)
 
     def fits(self, device: Device) -> bool:
@@ -87,7 +88,7 @@ class Plan:
 
     def fits_surely(self, device: Device) -> bool:
         """Return whether the peak fits a device however long the responses are."""
-        return self.most <= device.memory * 2**30
+        return self.worst.total <= device.memory * 2**30
 
     def obstacle(self, device: Device) -> str | None:
         """Return why a device can't run the recipe regardless of memory, or None if it can."""
@@ -96,6 +97,17 @@ class Plan:
         if device.has_bf16 or not changes:
             return None
         return f"{device.name} does not support bfloat16: set {', and '.join(changes)}."
+
+    def smaller_rows(self, phase: Phase) -> list[str]:
+        """Return the settings that reduce how much of a phase's rows is in memory at once."""
+        of_phase = {
+            "generate": ["generation_batch_size", "max_new_tokens"],
+            "evaluate": ["per_device_eval_batch_size", "generation_batch_size", "max_new_tokens"],
+            "opponent's pass": ["precompute_ref_batch_size", "max_new_tokens"],
+            "start": ["start_batch_size", "max_length"],
+            "baseline": ["per_device_train_batch_size", "max_length"],
+        }
+        return of_phase.get(phase.name, ["per_device_train_batch_size", "max_new_tokens"])
 
     def speed(self, device: Device) -> Speed:
         """Return the device's speed on this run."""

@@ -30,10 +30,10 @@ def show_model(console: Console, plan: Plan) -> None:
     """Show the model, how it is trained, and the data."""
     setup, model, lengths = plan.setup, plan.memory.policy, plan.lengths
     loaded = setup.recipe.model
-    name = loaded.model_name_or_path or "a Llama that the run builds"
+    model_name = loaded.model_name_or_path or "a Llama that the run builds"
     how = "full fine-tuning" if setup.peft is None else f"LoRA ({model.num_trainable:,} trainable)"
     how += ", in 4 bits" if loaded.load_in_4bit else ", in 8 bits" if loaded.load_in_8bit else ""
-    _say(console, f": {name}, {model.num_parameters:,} parameters, {how}", (setup.recipe.name, "bold"))
+    _say(console, f": {model_name}, {model.num_parameters:,} parameters, {how}", (visible(plan.source), "bold"))
     is_shared = plan.memory.shares_prompts()
     shared = "prompts shared between responses" if is_shared else "prompts repeated for each response"
     checkpointing = "with" if setup.checkpointing else "without"
@@ -131,10 +131,11 @@ def show_verdict(
         _say(console, f" {device.name}: {sizes}.", ("Fits", "bold green"))
         return
     if plan.fits(device):
+        lower = " or ".join(f"`{name}`" for name in plan.smaller_rows(plan.worst))
         _say(
             console,
             f" {device.name} ({sizes}) except in the worst case, the longest rows with responses of maximum length, which "
-            f"takes {_gib(plan.most)} GiB. To be safe, lower `per_device_train_batch_size` or `max_new_tokens`.",
+            f"takes {_gib(plan.worst.total)} GiB in `{plan.worst.name}`. To be safe, lower {lower}.",
             ("Fits", "bold yellow"),
         )
         return

@@ -32,7 +32,7 @@ from ..report.verdict import faults_in_words
 from ..report.write import write_report
 from ..run.journal import MADE, Entry, Step
 from ..run.objects import best_stage
-from ..run.progress import seconds_left_of_run
+from ..run.progress import seconds_left_of_phase, seconds_left_of_run
 from ..run.run import Run, device_name
 from ..run.stage import BASE, START, Stage, up_to
 
@@ -198,7 +198,8 @@ def watched(
         phases: the phases of every iteration, in order.
         elsewhere: whether the phase runs in separate processes, which report their progress in a file.
     """
-    progress = run.progress
+    progress, phase_started = run.progress, time.monotonic()
+    progress.part = ""
     progress.begin()
     run.directory.progress.unlink(missing_ok=True)
     entries = run.journal.entries()
@@ -207,11 +208,13 @@ def watched(
         if elsewhere:
             progress.read(run.directory.progress)
         now, of_run = time.monotonic(), None
-        left, since_count = progress.seconds_left(now), now - progress.started
+        since_count = now - progress.started
+        left = seconds_left_of_phase(entries, phase, iteration, now - phase_started, progress.seconds_left(now))
         if phase in phases:
             of_run = seconds_left_of_run(entries, phases, phase, iteration, run.play.num_iterations, left)
         task.completed, task.total = progress.done, progress.total or None
         task.fields |= {
+            "part": progress.part,
             "what": progress.what,
             "rate": progress.rate(now),
             "token_rate": progress.tokens / since_count if progress.tokens and since_count else None,
@@ -224,7 +227,7 @@ def watched(
     if console.is_interactive:
         shown = PhaseProgress(console, name, table_so_far(run, iteration, console.width, console.height), renew)
     else:
-        shown = PhaseLog(name, renew, lambda line: console.print(line, highlight=False, soft_wrap=True))
+        shown = PhaseLog(name, renew, lambda line: terminal.tell(console, line))
     with _no_bars(run), shown:
         yield
 

@@ -102,12 +102,13 @@ def _figures_of_stage(
     description = f"{stage}: held-out prompts"
     work_seconds = answer_into(run, load, rows, folder / "sampled", 0, description, num_generations=1)
     if run.play.evaluate_greedy:
-        greedy, description = folder / "greedy", f"{description}, greedy"
-        work_seconds += answer_into(run, load, rows, greedy, 0, description, temperature=0.0, num_generations=1)
+        asked = folder / "greedy", 0, f"{description}, greedy"
+        work_seconds += answer_into(run, load, rows, *asked, what="greedy answers", temperature=0.0, num_generations=1)
     run.progress.begin()
     measuring_started = time.monotonic()
     measured = _measure(run, load, rows, folder, opponent_stage)
     work_seconds += time.monotonic() - measuring_started
+    run.progress.begin()
     losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
     trained = run.done(Step.TRAIN, stage) or {}
     settings = run.args.objective_values() | {"beta": run.args.beta} | trained.get("objective", {})
@@ -165,24 +166,30 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     sampled = Generations.load({0: GenerationStore(folder / "sampled")})
     model, accelerator = load()
 
-    def logps(responses: list[list[int]]) -> list[float]:
+    def report(done: int) -> None:
+        # The processes' shares are equal but for one row, so this one's progress stands for all.
+        run.progress.report(min(done * state.num_processes, run.progress.total))
+
+    def logps(responses: list[list[int]], done: int) -> list[float]:
         return response_logps(
             model,
             [(row["prompt_ids"], response) for row, response in zip(mine, responses, strict=True)],
             pad_token_id=tokenizer.pad_token_id,
             batch_size=run.args.per_device_eval_batch_size,
             autocast=accelerator.autocast,
+            on_progress=lambda more: report(done + more),
         )
 
-    real = logps([row["real_ids"] for row in mine])
-    own = logps([sampled[name] for name in names])
+    run.progress.begin("responses measured", 0, (2 if opponent_stage is None else 3) * len(rows))
+    real = logps([row["real_ids"] for row in mine], 0)
+    own = logps([sampled[name] for name in names], len(mine))
     replies: list[list[int]] = []
     if opponent_stage is not None:
         opponents = run.directory.held_out(opponent_stage)
         before = _recorded_logps(opponents / LOGPS, [key for key, _, _ in names])
         of_opponent = Generations.load({0: GenerationStore(opponents / "sampled")})
         replies = [of_opponent[name] for name in names]
-        against = logps(replies)
+        against = logps(replies, 2 * len(mine))
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
 
     def score(row: dict, ids: list[int]) -> Score | None:
@@ -191,6 +198,8 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
         text = str(tokenizer.decode(ids, skip_special_tokens=True))
         return score_of(run.scorer, row["prompt"], row["real"], text, _scored_columns(run, row))
 
+    if run.scorer is not None:
+        run.progress.begin("answers scored", 0, len(rows))
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):
         played: dict[str, Any] = {}
@@ -213,6 +222,8 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
             score=score(row, sampled[name]),
             greedy_score=None if greedy is None else score(row, greedy[name]),
         )
+        if run.scorer is not None:
+            report(index + 1)
     everything = {key: row for part in gather_object([measured]) for key, row in part.items()}
     if state.is_main_process:
         logps_of = {key: {"real": row.real_logp, "generated": row.generated_logp} for key, row in everything.items()}

@@ -67,6 +67,7 @@ def answer_into(
     iteration: int,
     description: str,
     opponent: Stage | None = None,
+    what: str = "answers",
     **others: float,
 ) -> float:
     """Let a model answer the prompts of `rows` into the store `folder`.
@@ -79,6 +80,7 @@ def answer_into(
         iteration: iteration whose settings are used; it is also part of the seeds.
         description: text next to the progress bar.
         opponent: stage of the model, if an iteration is trained on the answers.
+        what: what the run's progress calls the answers.
         others: settings of [`Sampling`] that replace the iteration's.
 
     Returns:
@@ -112,7 +114,7 @@ def answer_into(
         opponent=opponent,
         disable_progress=bool(run.args.disable_tqdm),
         description=description,
-        on_progress=run.progress.answered,
+        on_progress=functools.partial(run.progress.answered, what=what),
     )
     return time.monotonic() - started
 

@@ -320,14 +320,14 @@ class SelfPlay:
 
     def _tell(self, line: str) -> None:
         """Print a line about the run's progress."""
-        self._console.print(line, highlight=False, soft_wrap=True)
+        terminal.tell(self._console, line)
 
     def _say(self, verdict: Verdict, *, is_news: bool, is_last: bool) -> None:
         """Print the warnings about an iteration, and why the run falls back or stops, if it does."""
         for warning in verdict.warnings if is_news else ():
-            self._console.print(warning, style="yellow", highlight=False, soft_wrap=True)
-        if verdict.stopped is not None or (verdict.reason is not None and is_news and not is_last):
-            self._console.print(verdict.reason, style="bold", highlight=False, soft_wrap=True)
+            terminal.tell(self._console, warning, "yellow")
+        if verdict.reason is not None and (verdict.stopped is not None or (is_news and not is_last)):
+            terminal.tell(self._console, verdict.reason, "bold")
 
     def _play(self, phase: str, iteration: int) -> bool:
         """Launch a phase and print what it did. Return whether it had anything to do."""

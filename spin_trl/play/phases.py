@@ -29,7 +29,7 @@ from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK, RunDirectory
 from ..run.journal import Step
 from ..run.run import LAUNCHED, Run
-from ..run.stage import BASE, START, Stage, arm_name
+from ..run.stage import BASE, START, Stage, arm_in_words, arm_name
 from .evaluate import evaluate
 from .gate import settle, settle_generations
 from .generate import generate_iteration
@@ -67,6 +67,7 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
 def baseline_phase(run: Run, iteration: int) -> None:
     """Train the baseline arms for as many steps as the iteration, and compare them with it (under a plugin, only train)."""
     for label_smoothing in run.play.baseline_label_smoothing:
+        run.progress.part = arm_in_words(arm_name(label_smoothing))
         play_baseline(run, label_smoothing, iteration)
         if training_plugin() is None:
             stage = Stage.of(iteration, arm_name(label_smoothing))

@@ -99,21 +99,23 @@ def status_line(task: Task) -> str:
     """Return the progress of a phase in one line.
 
     Args:
-        task: task with the fields `what` (the unit counted: answers, steps), `rate` and `token_rate` (per second),
-            `seconds_left` (of the phase) and `run_seconds_left`, each missing or None while unknown. rich's own rate would
-            count work done before an interruption and forget steps that take more than half a minute.
+        task: task with the fields `part` (the part of the phase that runs: a baseline arm), `what` (the unit counted:
+            answers, steps), `rate` and `token_rate` (per second), `seconds_left` (of the phase) and `run_seconds_left`, each
+            missing or None while unknown. rich's own rate would count work done before an interruption and forget steps that
+            take more than half a minute.
     """
     rate, token_rate, left, of_run = map(task.fields.get, ("rate", "token_rate", "seconds_left", "run_seconds_left"))
-    parts = [task.description]
+    part = task.fields.get("part")
+    parts = [task.description, part] if part else [task.description]
     if task.total:
         parts.append(f"{task.completed:,} of {task.total:,} {task.fields['what']}")
-    else:
+    if rate is None:  # nothing is done yet, or nothing is counted: the time at least shows that the phase is running
         parts.append(f"{clock(task.elapsed or 0.0)} elapsed")
     if token_rate is not None:
         parts.append(f"{token_rate:,.0f} tokens/s")
     elif rate is not None:
         parts.append(f"{rate:,.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each")
-    if left is not None:
+    if left:  # a phase that takes longer than expected has no time left, but is not done either
         parts.append(f"{clock(left)} left")
     if of_run is not None:
         parts.append(f"run {clock(of_run)} left")

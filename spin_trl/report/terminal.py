@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,6 +58,18 @@ def console(file: IO[str] | None = None, width: int | None = None) -> Console:
     if file is None:
         accept_every_character()
     return _PlainConsole(file=file, width=width, markup=False, emoji=False)
+
+
+def tell(console: Console, message: str, style: str | None = None) -> None:
+    """Print a message of a run that is playing. Where nothing moves (a log, a pipe), the date and local time come first.
+
+    Args:
+        console: console to print to.
+        message: the message, in one line.
+        style: rich's style of the message.
+    """
+    when = "" if console.is_interactive else time.strftime("%Y-%m-%d %H:%M:%S ")
+    console.print(when + message, style=style, highlight=False, soft_wrap=True)
 
 
 def accept_every_character() -> None:

@@ -372,12 +372,6 @@ class Ownership:
                     return
 
 
-def frozen_recipe(folder: Path) -> Path | None:
-    """Return the frozen recipe of the run in a folder; None if there is no run, or it is one of version 0.1.0."""
-    marker = Ownership(folder).marker() if os.path.isdir(folder) else None
-    return folder / marker.entries[RECIPE] if marker is not None and RECIPE in marker.entries else None
-
-
 def _first_names(names: Sequence[str]) -> str:
     """Return the first few names, and how many more there are."""
     more = len(names) - SHOWN_NAMES

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..files import parse_json
-from .journal import MADE
+from .journal import MADE, Step
 from .stage import SELF_PLAY, Stage
 
 WRITES_EVERY = 0.5
@@ -28,6 +28,7 @@ class Progress:
     """Progress of a running phase, which any thread may read.
 
     Attributes:
+        part: part of the phase that is running, such as a baseline arm; empty if the phase has no parts.
         what: unit that is counted: answers, steps. Empty before the first report.
         done, total: number of units done, and in all.
         tokens: number of tokens generated since the count began; 0 if none are generated.
@@ -36,6 +37,7 @@ class Progress:
         file: file that the progress is written to at intervals, or None.
     """
 
+    part: str = ""
     what: str = ""
     done: int = 0
     total: int = 0
@@ -70,10 +72,10 @@ class Progress:
             with contextlib.suppress(OSError):  # a run must not fail because its progress can't be written
                 self.file.write_text(json.dumps(values), encoding="utf-8")
 
-    def answered(self, done: int, total: int, tokens: int) -> None:
+    def answered(self, done: int, total: int, tokens: int, *, what: str = "answers") -> None:
         """Report the progress of generation. The first call, without tokens, starts the count."""
         if tokens == 0:
-            self.begin("answers", done, total)
+            self.begin(what, done, total)
         self.report(done, tokens)
 
     def rate(self, now: float) -> float | None:
@@ -87,7 +89,7 @@ class Progress:
         return None if rate is None else (self.total - self.done) / rate
 
 
-_WRITTEN_FIELDS = ("what", "done", "total", "tokens", "first", "started")
+_WRITTEN_FIELDS = ("part", "what", "done", "total", "tokens", "first", "started")
 
 
 class ReportSteps(TrainerCallback):
@@ -103,6 +105,35 @@ class ReportSteps(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Report one more step."""
         self.progress.report(state.global_step)
+
+
+def seconds_left_of_phase(
+    entries: Sequence[Mapping[str, Any]], phase: str, iteration: int, elapsed: float, left_of_count: float | None
+) -> float | None:
+    """Estimate how long the rest of a phase will take.
+
+    A phase that counts once, such as training, ends when its count does. Evaluation and the baseline count several times:
+    answers, then log-probabilities, for each arm. Their rest takes as long as last time, but no less than the running count.
+
+    Args:
+        entries: entries of the journal when the phase began.
+        phase: the phase.
+        iteration: its iteration, 0-based.
+        elapsed: seconds since the phase began.
+        left_of_count: seconds left of the running count at its current rate, or None.
+
+    Returns:
+        Seconds, 0 if it already takes longer than last time; None if unknown.
+    """
+    durations = _durations(entries).get(phase, {})
+    done_before = durations.pop(iteration, 0.0)  # some of several arms, before an interruption
+    if (left_of_count is not None and phase not in COUNTS_SEVERAL_TIMES) or not durations:
+        return left_of_count
+    return max(durations[max(durations)] - done_before - elapsed, left_of_count or 0.0)
+
+
+COUNTS_SEVERAL_TIMES = ("evaluate", "baseline")
+"""Phases with more than one count, so that the end of a count is not the end of the phase."""
 
 
 def seconds_left_of_run(
@@ -126,12 +157,7 @@ def seconds_left_of_run(
     Returns:
         Seconds, or None if a remaining phase has not been timed yet.
     """
-    took: dict[str, dict[int, float]] = {}
-    for entry in entries:
-        if entry["phase"] not in MADE or (stage := Stage(entry["stage"])).iteration < 0:
-            continue
-        of_phase = took.setdefault(entry["phase"] if stage.arm == SELF_PLAY else "baseline", {})
-        of_phase[stage.iteration] = of_phase.get(stage.iteration, 0.0) + entry["seconds"]
+    took = _durations(entries)
     took.get(phase, {}).pop(iteration, None)  # some of several arms may already be done
     last = {name: seconds[max(seconds)] for name, seconds in took.items() if seconds}
     still = [*phases[phases.index(phase) + 1 :], *(num_iterations - iteration - 1) * list(phases)]
@@ -140,3 +166,17 @@ def seconds_left_of_run(
     if any(name not in last for name in still):
         return None
     return (left_of_phase or 0.0) + sum(last[name] for name in still)
+
+
+def _durations(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """Return the seconds that each finished phase took, by phase and iteration. The start's evaluation has iteration -1."""
+    durations: dict[str, dict[int, float]] = {}
+    for entry in entries:
+        if entry["phase"] not in MADE:
+            continue
+        stage = Stage(entry["stage"])
+        if stage.is_base or (stage.is_start and entry["phase"] != Step.EVALUATE):
+            continue
+        of_phase = durations.setdefault(entry["phase"] if stage.arm == SELF_PLAY else "baseline", {})
+        of_phase[stage.iteration] = of_phase.get(stage.iteration, 0.0) + entry["seconds"]
+    return durations

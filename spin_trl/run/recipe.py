@@ -1,28 +1,13 @@
-"""Finds and reads the recipe that a user names: a file, one shipped with the package, or the frozen settings of a run."""
+"""Reads the recipe that a user names: a file, one shipped with the package, or the frozen settings of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from ..config import recipe
-from ..config.recipe import Recipe
-from ..files import home_expanded
-from .ownership import Ownership, frozen_recipe
+from ..config.recipe import Recipe, read_settings
+from .ownership import Ownership
+from .recipe_file import find_recipe, frozen_recipe
 from .trust import TrustedRuns, run_of_recipe
-
-
-def find_recipe(source: str) -> Path:
-    """Find the file of a recipe.
-
-    Args:
-        source: path of a file, a folder or a run directory, or the name of a recipe shipped with the package.
-
-    Raises:
-        RecipeError: if there is none.
-    """
-    frozen = frozen_recipe(home_expanded(source))
-    return frozen if frozen is not None and frozen.is_file() else recipe.find_file(source)
 
 
 def read_recipe(
@@ -47,7 +32,7 @@ def read_recipe(
     path = find_recipe(source)
     is_frozen = path == frozen_recipe(path.parent)
     owner = run_of_recipe(path)
-    return recipe.read_settings(
+    return read_settings(
         str(path),
         overrides,
         losses,

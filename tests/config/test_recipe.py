@@ -13,6 +13,7 @@ import tiny
 from messages import names, refused
 from spin_trl.config import recipe, shipped
 from spin_trl.config.recipe import Recipe
+from spin_trl.config.recipe_file import find_file
 from spin_trl.config.shipped import read_accelerate_config
 from spin_trl.errors import DataError, RecipeError
 
@@ -208,7 +209,7 @@ def test_all_options_that_are_unknown_are_named_with_what_to_write_instead(read:
         ("per_iteration: {seed: [1, 2]}", (), ("`seed`", "iteration")),
         ("per_iteration: [1]", (), ("`per_iteration`", [1], "mapping")),
         ("", ("--max_length", "long"), ("--max_length", "int", "'long'")),
-        ("", ("--train_on_turn", "middle"), ("--train_on_turn", "'middle'", "'last'")),
+        ("", ("--train_on_turn", "middle"), ("`train_on_turn`", "'middle'", "'last'")),
         ("", ("--learning_rate", "[1,2,3]"), ("`learning_rate`", 3, 2, "iterations")),
         ("", ("--learning_rate", "[1,"), ("`--learning_rate`", "'[1,'", "list", "'[5e-7,1e-7]'")),
         ("", ("--num_iterations", "3", "--beta", "[1,2]"), ("`beta`", 2, 3, "iterations")),
@@ -239,18 +240,7 @@ def test_files_that_are_no_recipes_are_named(content: str, parts: tuple[str, ...
         recipe.read_settings(str(tmp_path / "mine.yaml"))
 
 
-# ---- where recipes are --------------------------------------------------------------------------------------------------
-
-
-def test_a_recipe_is_a_file_a_folder_a_run_or_a_shipped_name(tmp_path: Path) -> None:
-    """A run directory holds its own recipe; a folder's name is its recipe's."""
-    for folder, file in (("mine", "spin.yaml"), ("run", "recipe.yaml")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / file).write_text(CPU, encoding="utf-8")
-        assert recipe.find_file(str(tmp_path / folder)) == tmp_path / folder / file
-        assert recipe.read_settings(str(tmp_path / folder)).name == folder
-        assert recipe.find_file(str(tmp_path / folder / file)) == tmp_path / folder / file
-    assert recipe.find_file("quickstart").name == "spin.yaml"
+# ---- shipped recipes ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
@@ -258,29 +248,10 @@ def test_every_shipped_recipe_can_be_read(name: str) -> None:
     """Under its name, without a GPU if it says so."""
     cpu = ["--use_cpu", "--bf16", "false", "--fp16", "false"]
     found = recipe.read_settings(
-        name, [] if yaml.safe_load(recipe.find_file(name).read_text(encoding="utf-8")).get("use_cpu") else cpu
+        name, [] if yaml.safe_load(find_file(name).read_text(encoding="utf-8")).get("use_cpu") else cpu
     )
     assert found.name == name.replace("/", "-")
     assert found.data.dataset_name is None or isinstance(found.data.dataset_name, str)
-
-
-def test_an_unknown_recipe_is_answered_with_those_that_ship(tmp_path: Path) -> None:
-    """And with the nearest name."""
-    with refused(RecipeError, "'quickstrat'", "'quickstart'", *shipped.recipes()):
-        recipe.find_file("quickstrat")
-    with refused(RecipeError, f"'{tmp_path / 'none.yaml'}'"):
-        recipe.find_file(str(tmp_path / "none.yaml"))
-
-
-def test_a_path_without_a_recipe_is_answered_with_what_is_there(tmp_path: Path) -> None:
-    """No such file, a folder without one of the two files, or a device; a long name is no error of the system's."""
-    for missing in ("nothere.yaml", "quickstart.yaml", "a" * 5_000):
-        with refused(RecipeError, "file", "folder", repr(missing), "quickstart"):
-            recipe.find_file(missing)
-    with refused(RecipeError, repr(str(tmp_path)), "folder", "recipe.yaml", "spin.yaml"):
-        recipe.find_file(str(tmp_path))
-    with refused(RecipeError, repr(os.devnull), "regular"):
-        recipe.find_file(os.devnull)
 
 
 # ---- data ---------------------------------------------------------------------------------------------------------------
@@ -346,15 +317,6 @@ def test_settings_that_are_written_down_read_as_the_same_recipe(read: Read, text
 def _comparable(config: Any) -> dict[str, Any]:
     fields = {name: getattr(config, name) for name in config.__dataclass_fields__ if hasattr(config, name)}
     return {name: value for name, value in fields.items() if name not in ("distributed_state", "accelerator_config")}
-
-
-def test_an_env_that_is_no_mapping_is_refused_without_its_value(tmp_path: Path) -> None:
-    """A token may stand in it."""
-    path = tmp_path / "spin.yaml"
-    path.write_text("env: [MY_SETTING=hush]\n", encoding="utf-8")
-    with refused(RecipeError, "`env`", "list", "mapping") as error:
-        recipe.read_settings(str(path))
-    assert "hush" not in str(error.value)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

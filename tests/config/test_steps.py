@@ -24,3 +24,5 @@ def test_steps_are_those_that_trainer_takes(settings, pairs, processes, an_epoch
     args = SPINConfig(output_dir="out", use_cpu=True, bf16=False, **known | settings)
     assert steps_an_epoch(args, pairs, processes) == an_epoch
     assert gradient_steps(args, pairs, processes) == steps
+    one_epoch = args.max_steps if args.max_steps > 0 else an_epoch
+    assert gradient_steps(args, pairs, processes, epochs=1) == one_epoch

@@ -1,5 +1,6 @@
 """What is noticed while rows are prepared reaches the user once a dataset, before anything runs, and the run's journal."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from messages import names, refused
 from spin_trl import SelfPlayConfig, SPINConfig
 from spin_trl.data import notes
 from spin_trl.data.notes import NOTES, note_in_words
-from spin_trl.data.prepare import prepare_and_count
+from spin_trl.data.prepare import encode_rows, prepare_and_count
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError
 from spin_trl.play.prepare import prepare_data
@@ -25,6 +26,7 @@ def test_every_note_is_a_sentence(note: str) -> None:
     assert names(one, 1, "train", "row 4")
     assert one.endswith(".")
     assert "{" not in one.replace("{enable_thinking: false}", "")
+    assert not re.search(r"\b(their|them|they|these)\b", one.split(":", 1)[1])
     assert names(note_in_words(note, 1200, 4, "held-out", 96), "1,200", "held-out", "row 4")
 
 
@@ -45,6 +47,28 @@ def test_answers_that_max_length_cuts_are_counted(caplog: pytest.LogCaptureFixtu
     (told,) = (one for one in caplog.messages if "max_length" in one)
     assert names(told, len(cut), "train", f"row {cut[0]}", f"`max_length` ({limit})", "EOS")
     assert prepare_and_count(rows, template, max_length=max(sizes)).notes == {}
+
+
+def test_rows_that_repeat_another_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Of six rows, two have the prompt and the response of an earlier one. The same prompt with another response is new."""
+    pairs = [
+        ("Ann?", "Bob."),
+        ("Bob?", "Ann."),
+        ("Ann?", "Cleo."),
+        ("Ann?", "Bob."),
+        ("Cleo?", "Bob."),
+        ("Ann?", "Bob."),
+    ]
+    rows = [{"prompt": prompt, "completion": f" {real}"} for prompt, real in pairs]
+    template = PairTemplate(tiny.tokenizer())
+    found = prepare_and_count(Dataset.from_list(rows), template)
+    assert len(found.rows) == 6
+    (remark,) = found.remarks
+    assert names(remark, 2, "6 rows", "train", "row 3")
+    assert remark in caplog.messages
+    assert prepare_and_count(Dataset.from_list(rows[:3]), template).remarks == []
+    numbered = encode_rows(Dataset.from_list(rows), template, numbers=[0, 5, 10, 15, 20, 25])
+    assert numbered.repeated == [15, 25]
 
 
 def test_an_answer_that_would_end_early_refuses_its_row() -> None:

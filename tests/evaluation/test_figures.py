@@ -34,6 +34,15 @@ def test_every_figure_that_is_measured_is_in_the_table() -> None:
     assert {sign.figure for sign in SIGNS.values()} <= set(FIGURES)
 
 
+def test_lengths_and_what_the_opponent_would_say_only_describe() -> None:
+    """Answers may be too long or too short. Such a figure still has a direction if it is chosen as the metric."""
+    neutral = {name for name, figure in FIGURES.items() if figure.is_neutral}
+    assert neutral == {
+        "length_real", "length_generated", "degeneration/length_ratio", "logps/generated", "logratio/generated",
+    }  # fmt: skip
+    assert all(FIGURES[name].greater_is_better for name in neutral)
+
+
 @pytest.mark.parametrize(
     ("name", "words", "column"),
     [

@@ -1,9 +1,12 @@
 """Hours, tokens and disk, compared with calculations by hand and two papers' own times."""
 
+import dataclasses
+
 import pytest
 
+import tiny
 from plan.shapes import QWEN_05B, ZEPHYR, folder, recipe, small
-from spin_trl.plan.costs import ModelCosts
+from spin_trl.plan.costs import ModelCosts, tokenizer_bytes
 from spin_trl.plan.devices import DEVICES, SECONDS_A_LAYER, utilisation
 from spin_trl.plan.model import ModelSettings, PlannedModel
 from spin_trl.plan.planning import Wishes, make_plan
@@ -51,7 +54,10 @@ def test_answering_takes_as_long_as_the_paper_says(zephyr):
 
 
 def test_tokens_and_steps_by_hand(tmp_path):
-    """640 rows, 13 held out; 150 tokens per row, 100 generated; 2 pairs per step; two epochs, then one; history 1."""
+    """640 rows, 13 held out; 150 tokens per row, 100 generated; 2 pairs per step; two epochs, then one; history 1.
+
+    The last step of an epoch of 627 pairs has one pair.
+    """
     found, work = works(
         tmp_path,
         num_train_epochs=[2, 1],
@@ -62,7 +68,7 @@ def test_tokens_and_steps_by_hand(tmp_path):
     )
     assert (found.lengths.num_rows, found.lengths.num_held_out) == (627, 13)
     first, second = work[1:]
-    assert (first.steps, second.steps) == (627, 627)
+    assert (first.steps, second.steps) == (628, 627)
     assert first.sampled == second.sampled == 627 * 100
     assert first.trained == 627 * 2 * 250
     assert first.seconds["train"] == pytest.approx(second.seconds["train"])
@@ -89,6 +95,18 @@ def test_tspin_has_a_third_branch_after_the_first_iteration(tmp_path):
     _, work = works(tmp_path, loss_type="tspin", num_train_epochs=1, max_new_tokens=100)
     assert "opponent's pass" not in work[1].seconds
     assert work[2].trained / work[1].trained == pytest.approx(350 / 250)
+
+
+def test_a_tokenizer_takes_what_its_files_take(tmp_path):
+    """With every model: two iterations, no checkpoints."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.save_pretrained(tmp_path / "saved")
+    size = sum(file.stat().st_size for file in (tmp_path / "saved").iterdir())
+    assert 0 < tokenizer_bytes(tokenizer) == size < tokenizer_bytes(None)
+    found, work = works(tmp_path, save_strategy="no")
+    with_large = found.disk(work)["models"]
+    found.memory.lengths = dataclasses.replace(found.lengths, tokenizer=tokenizer)
+    assert with_large - found.disk(work)["models"] == 2 * (tokenizer_bytes(None) - size)
 
 
 def test_disk_by_hand(tmp_path):

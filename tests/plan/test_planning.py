@@ -12,6 +12,7 @@ import torch
 
 from messages import names, refused
 from plan.shapes import folder, qwen, recipe, small
+from spin_trl.config.recipe import known_settings
 from spin_trl.errors import RecipeError
 from spin_trl.plan.devices import DEVICES, Device
 from spin_trl.plan.planning import WORTHWHILE, Plan, Wishes, _change_in_words, advise, make_plan, uses_cpu
@@ -34,11 +35,11 @@ def of_memory(count: float) -> Device:
 def test_a_run_fits_where_its_peak_does(plan: Plan) -> None:
     """To the byte; it fits surely only if it fits with responses of maximum length."""
     assert plan.peak.total == max(phase.total for phase in plan.phases)
-    assert plan.most >= plan.peak.total
+    assert plan.worst.total >= plan.peak.total
     assert plan.fits(of_memory(plan.peak.total))
     assert not plan.fits(of_memory(plan.peak.total - 1))
-    assert plan.fits_surely(of_memory(plan.most))
-    assert not plan.fits_surely(of_memory(plan.most - 1))
+    assert plan.fits_surely(of_memory(plan.worst.total))
+    assert not plan.fits_surely(of_memory(plan.worst.total - 1))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,16 @@ def test_a_gpu_without_bfloat16_says_what_to_set(
     assert Plan.obstacle(planned, DEVICES["a10"]) is None
     found = Plan.obstacle(planned, DEVICES["t4"])
     assert (found is None) if parts is None else names(str(found), "t4", *parts)
+
+
+def test_what_makes_a_phases_rows_smaller_are_settings_of_that_phase(plan: Plan) -> None:
+    """They are settings that exist: the training batch does nothing for evaluation."""
+    by_phase = {phase.name: plan.smaller_rows(phase) for phase in plan.phases}
+    assert {"generate", "train", "evaluate"} <= by_phase.keys()
+    assert {name for names in by_phase.values() for name in names} <= known_settings()
+    assert "per_device_train_batch_size" in by_phase["train"]
+    assert "per_device_train_batch_size" not in by_phase["evaluate"]
+    assert "per_device_eval_batch_size" in by_phase["evaluate"]
 
 
 def test_what_fits_needs_no_advice(plan: Plan) -> None:

@@ -13,7 +13,7 @@ from messages import names
 from spin_trl.plan.costs import Work
 from spin_trl.plan.devices import DEVICES
 from spin_trl.plan.planning import Advice
-from spin_trl.plan.show import GIB, _gib, _hours, _many, devices_table, hours_table, show_verdict
+from spin_trl.plan.show import GIB, _gib, _hours, _many, devices_table, hours_table, show_model, show_verdict
 from spin_trl.report import terminal
 
 
@@ -57,12 +57,34 @@ def plan(peak: float, most: float, obstacle: str | None = None, seconds: float =
     return SimpleNamespace(
         setup=SimpleNamespace(num_processes=2),
         peak=SimpleNamespace(total=peak * GIB, name="train"),
-        most=most * GIB,
+        worst=SimpleNamespace(total=most * GIB, name="evaluate"),
+        smaller_rows=lambda phase: [f"smaller_{phase.name}"],
         fits=lambda device: peak <= device.memory,
         fits_surely=lambda device: most <= device.memory,
         obstacle=lambda device: None if device.has_bf16 else obstacle,
         work=lambda device: [Work("start", {}), Work("iteration-0", {"train": seconds})],
     )
+
+
+def test_a_plan_begins_with_the_recipe_as_the_user_named_it() -> None:
+    """`recipe.yaml`, and not the name of the folder that it happens to be in."""
+    file = io.StringIO()
+    recipe = SimpleNamespace(
+        name="home", model=SimpleNamespace(model_name_or_path="org/model", load_in_4bit=False, load_in_8bit=False)
+    )
+    shown = SimpleNamespace(
+        source="recipe.yaml",
+        setup=SimpleNamespace(
+            recipe=recipe, peft=None, checkpointing=False, dtype="torch.float32", precision="no",
+            sharding=SimpleNamespace(described="one process"),
+        ),
+        memory=SimpleNamespace(policy=SimpleNamespace(num_parameters=1_234), shares_prompts=lambda: True),
+        lengths=SimpleNamespace(num_rows=3, num_held_out=1, prompt=2, real=5, described="counted"),
+    )  # fmt: skip
+    show_model(terminal.console(file, 200), shown)  # type: ignore[arg-type]
+    first = file.getvalue().splitlines()[0]
+    assert first.startswith("recipe.yaml: org/model")
+    assert names(first, "1,234")
 
 
 def test_iterations_that_are_alike_stand_together() -> None:
@@ -103,7 +125,12 @@ def test_every_gpu_is_shown_with_whether_it_holds_the_run() -> None:
     ("peak", "most", "said", "unsaid"),
     [
         (20, 21, ("Fits", "l4", "20.0 of 22.0 GiB", "`train`"), ("Does not fit",)),
-        (20, 25, ("Fits", "25.0 GiB", "`max_new_tokens`"), ("Does not fit",)),
+        (
+            20,
+            25,
+            ("Fits", "20.0 of 22.0 GiB", "`train`", "25.0 GiB", "`evaluate`", "`smaller_evaluate`"),
+            ("Does not fit",),
+        ),
         (30, 35, ("Does not fit", "`optim: sgd`", "12.0"), ("No change",)),
     ],
 )

@@ -77,8 +77,12 @@ def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     trained = [entry["steps"] for entry in run.state.journal.entries() if entry["phase"] == "train"]
     assert trained == [18, 36]  # 12 rows, 4 pairs per step, 6 epochs; with history the second has twice the pairs
     assert names(lines[2], 12, 3, 54, 18, 36)
-    assert not any(line.startswith("Already finished") for line in lines)
-    assert re.search(r"^iteration-1: train, \d+ of 36 steps, [\d.,]+(/s| s each), \d+:\d\d left", said, re.MULTILINE)
+    assert "Already finished" not in said
+    when = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    assert all(re.match(when, line) for line in lines if re.search("iteration-[01]: ", line))
+    assert re.search(
+        when + r"iteration-1: train, \d+ of 36 steps, [\d.,]+(/s| s each), \d+:\d\d left", said, re.MULTILINE
+    )
     assert "%|" not in capfd.readouterr().err
 
     again = watched_again(run)

@@ -8,7 +8,8 @@ import yaml
 
 import tiny
 from spin_trl.cli import main
-from spin_trl.run.recipe import find_recipe, read_recipe
+from spin_trl.run.recipe import read_recipe
+from spin_trl.run.recipe_file import find_recipe
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 RECIPE = find_recipe("gsm8k-cpu")

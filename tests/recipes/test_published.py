@@ -10,7 +10,8 @@ from spin_trl.config import shipped
 from spin_trl.config.loop import iteration_settings
 from spin_trl.config.shipped import read_accelerate_config
 from spin_trl.run.directory import RunDirectory
-from spin_trl.run.recipe import find_recipe, read_recipe
+from spin_trl.run.recipe import read_recipe
+from spin_trl.run.recipe_file import find_recipe
 from spin_trl.run.run import Run
 
 ULTRACHAT = {

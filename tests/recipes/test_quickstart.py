@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from spin_trl.cli import main
 from spin_trl.data.template.pair_template import PairTemplate
-from spin_trl.run.recipe import find_recipe
+from spin_trl.run.recipe_file import find_recipe
 
 SMALL = ["--max_rows", "48", "--held_out_max", "24", "--start_hidden_size", "32", "--start_num_epochs", "1"]
 SMALL += ["--num_train_epochs", "1", "--num_iterations", "3", "--max_new_tokens", "12"]

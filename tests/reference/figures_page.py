@@ -14,6 +14,9 @@ the journal, trackers and `metric_for_best_iteration`; the report and the termin
 r and r' are log-ratios: the log-probability of a response under the model, minus that under its opponent, for the real
 response and for the opponent's. Log-probabilities are sums over a response's tokens, in nats.
 
+Some figures only describe the answers: neither more nor less of them is better. If one of them is the metric of the best
+iteration, more counts as better, unless `greater_is_better_iteration` says otherwise.
+
 """
 
 TAIL = """
@@ -41,5 +44,5 @@ def page() -> str:
 
 def row(figure: Figure) -> list[str]:
     unit = "share (%)" if figure.percent else figure.unit
-    better = "more" if figure.greater_is_better else "less"
+    better = "neither" if figure.is_neutral else "more" if figure.greater_is_better else "less"
     return [f"`{figure.name}`", figure.words, unit, better, escaped(MEANINGS[figure.name], in_table=True)]

@@ -59,7 +59,14 @@ TRAINING: dict[str, Any] = {
                 "description": "iteration-1: generate", "completed": 0, "total": 640,
                 "fields": {"what": "answers", "rate": None, "token_rate": None, "seconds_left": None},
             },
-            "iteration-1: generate, 0 of 640 answers",
+            "iteration-1: generate, 0 of 640 answers, 1:01 elapsed",
+        ),
+        (
+            {
+                "description": "iteration-1: baseline", "completed": 3, "total": 6,
+                "fields": {"part": "plain SFT", "what": "steps", "rate": 3.0, "seconds_left": 0.0},
+            },
+            "iteration-1: baseline, plain SFT, 3 of 6 steps, 3.0/s",
         ),
     ],
 )  # fmt: skip
@@ -86,10 +93,10 @@ def rendered(table: Table | None, width: int = 100, **fields: float) -> list[str
 def test_the_table_stands_below_the_line_and_a_bar_beside_it() -> None:
     table = Table("model")
     table.add_row("start")
-    lines = rendered(table)
+    lines = rendered(table, rate=2.0)
     assert any("start" in line for line in lines[1:])
     assert lines[0].startswith("━" * 15)
-    assert lines[0].endswith("iteration-0: train, 5 of 10 steps")
+    assert lines[0].endswith("iteration-0: train, 5 of 10 steps, 2.0/s")
 
 
 def test_a_narrow_terminal_gets_one_line_all_the_same() -> None:

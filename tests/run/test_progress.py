@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runs import build
-from spin_trl.run.progress import Progress, seconds_left_of_run
+from spin_trl.run.progress import Progress, seconds_left_of_phase, seconds_left_of_run
 
 PHASES = ("generate", "train", "evaluate", "baseline")
 
@@ -44,9 +44,11 @@ def test_another_process_can_read_how_far_it_is(tmp_path: Path, monkeypatch: pyt
     told, reader = Progress(file=tmp_path / "progress.json"), Progress()
     reader.read(tmp_path / "progress.json")
     assert reader.total == 0
+    told.part = "plain SFT"
     told.begin("steps", 3, 10)
     reader.read(tmp_path / "progress.json")
     assert (reader.what, reader.done, reader.total, reader.started) == ("steps", 3, 10, told.started)
+    assert reader.part == "plain SFT"
     told._written -= 1
     told.report(5)
     reader.read(tmp_path / "progress.json")
@@ -70,6 +72,7 @@ def line(phase: str, stage: str, seconds: float) -> dict[str, Any]:
 ENTRIES = [
     {"phase": "prepare", "stage": "data"},
     line("train", "start", 999.0),
+    line("evaluate", "start", 2.0),
     line("generate", "iteration-0", 10.0),
     line("train", "iteration-0", 20.0),
     line("evaluate", "iteration-0", 3.0),
@@ -99,12 +102,48 @@ def test_an_arm_that_is_done_does_not_stand_for_its_whole_phase() -> None:
 
 
 def test_a_phase_that_nobody_has_seen_takes_nobody_knows_how_long() -> None:
-    assert seconds_left_of_run(ENTRIES[:4], PHASES, "train", 0, 1, 5.0) is None
-    assert seconds_left_of_run(ENTRIES[:5], PHASES[:3], "evaluate", 0, 1, 5.0) == 5.0
+    assert seconds_left_of_run(ENTRIES[:5], PHASES, "train", 0, 1, 5.0) is None
+    assert seconds_left_of_run(ENTRIES[:6], PHASES[:3], "evaluate", 0, 1, 5.0) == 5.0
+
+
+def test_the_start_has_been_evaluated_before_the_first_iteration() -> None:
+    """5 seconds of training are left, and an evaluation, which took 2 seconds for the start."""
+    assert seconds_left_of_run(ENTRIES[:5], PHASES[:3], "train", 0, 1, 5.0) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("phase", "iteration", "elapsed", "of_count", "left"),
+    [
+        ("train", 1, 4.0, 9.0, 9.0),  # its count is the whole phase
+        ("train", 1, 4.0, None, 16.0),  # as last time, when it took 20 seconds
+        ("evaluate", 1, 1.0, 0.5, 2.0),  # other counts follow this one: as last time, when it took 3 seconds
+        ("evaluate", 1, 1.0, 60.0, 60.0),
+        ("evaluate", 0, 0.5, 0.2, 1.5),  # as the start's
+        ("evaluate", 1, 9.0, None, 0.0),
+        ("baseline", 1, 3.0, 1.0, 11.0),  # two arms took 14 seconds
+        ("baseline", 0, 3.0, 1.0, 1.0),
+        ("generate", 0, 3.0, None, None),
+    ],
+)
+def test_a_phase_takes_as_long_as_last_time_if_its_count_does_not_tell(
+    phase: str, iteration: int, elapsed: float, of_count: float | None, left: float | None
+) -> None:
+    entries = ENTRIES if iteration else ENTRIES[:5]
+    assert seconds_left_of_phase(entries, phase, iteration, elapsed, of_count) == left
+
+
+def test_arms_that_are_done_are_not_left() -> None:
+    """One of two arms took 6 of the 14 seconds before an interruption."""
+    entries = [
+        *ENTRIES,
+        line("train", "baseline/sft/iteration-1", 5.0),
+        line("evaluate", "baseline/sft/iteration-1", 1.0),
+    ]
+    assert seconds_left_of_phase(entries, "baseline", 1, 3.0, None) == 5.0
 
 
 def test_phases_say_how_far_they_are(llama_folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generation counts answers and training counts steps; at the end, all of them are done."""
+    """Generation counts answers, training steps, and evaluation what it measures and scores; at the end, all are done."""
     seen: list[tuple[str, int, int]] = []
     original = Progress.report
 
@@ -113,7 +152,10 @@ def test_phases_say_how_far_they_are(llama_folder, monkeypatch: pytest.MonkeyPat
         seen.append((self.what, self.done, self.total))
 
     monkeypatch.setattr(Progress, "report", report)
-    build(llama_folder, num_iterations=1, baseline="sft").run()
-    # 3 held-out answers, 12 to train on, 3 steps, 3 answers, 3 steps of the baseline and 3 answers of its model.
+    build(llama_folder, num_iterations=1, baseline="sft", scorer="exact_match", evaluate_greedy=True).run()
+    # 3 prompts are held out and 12 trained on. Real responses and own answers are measured, and the opponent's, if any.
+    answers = ["3 answers", "3 greedy answers"]
+    start = [*answers, "6 responses measured", "3 answers scored"]
+    iteration = ["12 answers", "3 steps", *answers, "9 responses measured", "3 answers scored"]
     finished = [f"{done} {what}" for what, done, total in seen if done == total]
-    assert finished == ["3 answers", "12 answers", "3 steps", "3 answers", "3 steps", "3 answers"]
+    assert finished == [*start, *iteration, "3 steps", *start]

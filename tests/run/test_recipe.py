@@ -10,10 +10,9 @@ import yaml
 
 import runs
 from messages import refused
-from spin_trl.config import shipped
 from spin_trl.errors import RecipeError
 from spin_trl.run.directory import RunDirectory
-from spin_trl.run.recipe import find_recipe, read_recipe
+from spin_trl.run.recipe import read_recipe
 
 SETTINGS: dict[str, Any] = {**runs.SETTINGS, "model_name_or_path": "org/model", "dataset_name": "data/rows.jsonl"}
 
@@ -34,16 +33,6 @@ def run(tmp_path: Path) -> RunDirectory:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/rows.jsonl").touch()
     return directory
-
-
-def test_every_way_to_name_a_recipe_finds_its_file(run: RunDirectory, tmp_path: Path) -> None:
-    file, folder = written(tmp_path / "my.yaml"), written(tmp_path / "folder/spin.yaml")
-    assert find_recipe(str(file)) == file
-    assert find_recipe(str(folder.parent)) == folder
-    assert find_recipe(str(run.path)) == run.recipe
-    assert find_recipe("quickstart") == shipped.recipes()["quickstart"]
-    with refused(RecipeError, "nowhere"):
-        find_recipe("nowhere")
 
 
 def test_the_frozen_settings_of_a_run_have_the_runs_name(run: RunDirectory) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,6 +20,7 @@ from ...errors import DataError, TemplateError
 from ...files import json_digest, numbered
 from .. import notes
 from ..reading.json_text import value_in
+from .changes import Changes, text_of_ids
 from .identity import tokenizer_identity
 from .long_conversation import render_answers
 from .markers import Message
@@ -30,13 +30,6 @@ from .text_ids import LONG, Cuts, GrowingIds, text_ids
 
 # Placeholder for a response, to see what a template writes around it; no template or tokenizer treats it specially.
 _PROBE = "Qzprobezq"
-
-# Letters, variants of letters and white space that tokenizers may change. A tokenizer that keeps them all keeps every text.
-_SAMPLE = (
-    " Ab  cD\n\n\tÉé e\u0301 ﬁ Ⅳ ① ½ ẞß İı Ωσς \u00a0\u2009\u200b\u200d\ufeff «“”» … don't I'LL 12,345.60 "
-    "x = [1, 2];\r\n    end ▁ Ġ 日本語 한국어 ไทย עברית العربية हिन्दी 🚤👩\u200d👧 "
-    "\u0000\u0007\u001b\ue000\U0010fffd \U00020000 "
-)
 
 
 class EarlyEndError(DataError):
@@ -94,9 +87,7 @@ class PairTemplate:
         # Tokens that the tokenizer puts before every text, such as BOS.
         with_special, without = (list(tokenizer("x", add_special_tokens=add)["input_ids"]) for add in (True, False))
         self._prefix = with_special[: max(_position_of(with_special, without), 0)]
-        # A tokenizer that preserves this sample, apart from its normaliser, preserves all texts: rows need not be decoded.
-        ids = self._ids(_SAMPLE)
-        self._is_lossless = tokenizer.unk_token_id not in ids and self._text_of(ids) == self._normalised(_SAMPLE)
+        self._changes = Changes(tokenizer, self._prefix)
 
     def encode(
         self,
@@ -152,7 +143,9 @@ class PairTemplate:
         if not is_wanted:
             return None
         real = self._ended(real, self._own_end())
-        return EncodedPair(start, real, self._noticed([*start, *real], prompt + response, len(prompt + response)))
+        return EncodedPair(
+            start, real, self._changes.notes_on([*start, *real], prompt + response, len(prompt + response))
+        )
 
     def own_texts(
         self,
@@ -243,7 +236,7 @@ class PairTemplate:
             self._check_end(rendered.text[rendered.start : rendered.end], rendered.answer)
         real = self._ended(real, end)
         found = {notes.TEMPLATED_BEFORE} if templated else set()
-        found |= rendered.notes | self._noticed([*start_ids, *real], rendered.text, rendered.end)
+        found |= rendered.notes | self._changes.notes_on([*start_ids, *real], rendered.text, rendered.end)
         return EncodedPair(start_ids, real, frozenset(found))
 
     def digest(self, definition: int = 2) -> str:
@@ -317,10 +310,10 @@ class PairTemplate:
         """
         ids = self._continuation(response)
         end = self._first_end(ids)
-        if end is None or not self._text_of(ids[end + 1 :]).strip():
+        if end is None or not text_of_ids(self.tokenizer, ids[end + 1 :]).strip():
             return
-        token = self._text_of(ids[end : end + 1])
-        before = self._text_of(ids[:end])[-40:]
+        token = text_of_ids(self.tokenizer, ids[end : end + 1])
+        before = text_of_ids(self.tokenizer, ids[:end])[-40:]
         lost = f"after {before!r}: it ends a response, so everything that follows would be lost"
         if any(self._count_ends(self._continuation(text)) for text in texts):
             raise EarlyEndError(f"the real response contains {token!r} inside its text, {lost}. Remove or rewrite it.")
@@ -334,46 +327,6 @@ class PairTemplate:
     def _first_end(self, ids: list[int]) -> int | None:
         """Return the position of the first EOS, or None."""
         return min((ids.index(token) for token in self.eos_ids if token in ids), default=None)
-
-    def _noticed(self, ids: list[int], text: str, end: int) -> frozenset[str]:
-        """Return notes on how the tokenizer has changed a text.
-
-        Args:
-            ids: ids of a prompt and its response, with EOS.
-            text: text that the ids were made from.
-            end: end of the response in the text.
-        """
-        if self._is_lossless:
-            return frozenset() if self._normalised(text) == text else frozenset({notes.NORMALISED})
-        has_prefix = ids[: len(self._prefix)] == self._prefix
-        if has_prefix and not text.lstrip().startswith(self._text_of(self._prefix).strip()):
-            ids = ids[len(self._prefix) :]  # BOS that was added by the tokenizer
-        decoded, last = self._text_of(ids[:-1]), self._text_of(ids[-1:])
-        if text[:end].rstrip().endswith(last):
-            end = len(text[:end].rstrip()) - len(last)  # the response has its own EOS
-        is_same = text.startswith(decoded) and not text[len(decoded) : end].strip()
-        found = set() if is_same else self._changes(text, decoded, end)
-        unknown = self.tokenizer.unk_token_id
-        if unknown in ids[:-1] and ids[:-1].count(unknown) > text.count(str(self.tokenizer.unk_token)):
-            found.add(notes.UNKNOWN_IN_TEXT)
-        return frozenset(found)
-
-    def _changes(self, text: str, decoded: str, end: int) -> set[str]:
-        """Return notes on how the tokenizer changed a text that differs from its decoded ids."""
-        whole, kept = _letters(self._normalised(text)), _letters(self._normalised(decoded))
-        changed = set()
-        if whole != _letters(text) or _spaces(text[:end]) > _spaces(decoded):
-            changed.add(notes.NORMALISED)
-        if not whole.startswith(kept) or len(kept) < len(_letters(self._normalised(text[:end]))):
-            changed.add(notes.UNKNOWN_IN_TEXT)
-        return changed
-
-    def _normalised(self, text: str) -> str:
-        normalizer = self.tokenizer.backend_tokenizer.normalizer if self.tokenizer.is_fast else None
-        return text if normalizer is None else str(normalizer.normalize_str(text))
-
-    def _text_of(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _continuation(self, text: str) -> list[int]:
         """Tokenise a text that continues another one: SentencePiece would put a space before a text on its own."""
@@ -411,13 +364,3 @@ class PairTemplate:
 def _position_of(ids: list[int], part: list[int]) -> int:
     """Return the position of `part` in `ids`, or -1."""
     return next((i for i in range(len(ids) - len(part) + 1) if ids[i : i + len(part)] == part), -1)
-
-
-def _letters(text: str) -> str:
-    """Remove white space from a text."""
-    return re.sub(r"[\s▁]+", "", text)
-
-
-def _spaces(text: str) -> int:
-    """Count line breaks, tabs, and spaces after spaces, which a tokenizer that splits at white space loses."""
-    return len(re.findall(r"[\n\t]|(?<= ) ", text.strip()))
