@@ -12,7 +12,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from ..config.sft import check_sft_args, sft_epochs, sft_steps
+from ..config.sft import check_sft_args
+from ..config.sft_first import sft_epochs, sft_steps
 from ..config.steps import gradient_steps
 from .devices import Speed
 from .memory import MemoryPlan, kept_by, state_bytes

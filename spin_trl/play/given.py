@@ -28,7 +28,7 @@ from ..training.supervised import save_model
 
 logger = logging.getLogger(__name__)
 
-BASE = "base"
+BASE_FOLDER = "base"
 """Folder next to the start's model for a base model that can't be loaded by its name."""
 
 
@@ -117,7 +117,7 @@ def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     if _digest_of(folder, args) == known:
         return
     shutil.rmtree(folder)
-    base = folder.with_name(BASE)
+    base = folder.with_name(BASE_FOLDER)
     with whole_folder(base) as unfinished:
         without_adapter(model).save_pretrained(unfinished, state_dict=base_tensors(model))
         tokenizer.save_pretrained(unfinished)

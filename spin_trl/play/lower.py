@@ -32,11 +32,11 @@ MOST_LOWERED = 2
 
 Trained = TypeVar("Trained")
 
-Settings = TypeVar("Settings", SPINConfig, SupervisedConfig)
-"""Settings of training with `on_nan`: of an iteration, or those that [`supervised_config`] makes of them."""
+OfTraining = TypeVar("OfTraining", SPINConfig, SupervisedConfig)
+"""OfTraining of training with `on_nan`: of an iteration, or those that [`supervised_config`] makes of them."""
 
 
-def lowering(run: Run, stage: str, args: Settings, attempt: Callable[[Settings], Trained]) -> Trained:
+def lowering(run: Run, stage: str, args: OfTraining, attempt: Callable[[OfTraining], Trained]) -> Trained:
     """Train a stage; if it diverges and `on_nan` is `lower`, resume from the last checkpoint with half the learning rate.
 
     Args:

@@ -30,7 +30,8 @@ from trl import DPOConfig
 
 from ..config.iteration import SPINConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
-from ..config.sft import sft_first_config, supervised_config
+from ..config.sft import supervised_config
+from ..config.sft_first import sft_first_config
 from ..config.shipped import read_accelerate_config
 from ..config.start import StartConfig
 from ..config.traits import HARMLESS_MODEL_KWARGS, USUAL_SETTINGS

@@ -21,13 +21,12 @@ from peft import get_peft_model
 from transformers import LlamaForCausalLM, set_seed
 
 from ..config.paths import output_folder
-from ..config.sft import NLL, SupervisedConfig, sft_first_config, supervised_config
+from ..config.sft import NLL, SupervisedConfig, supervised_config
+from ..config.sft_first import sft_first_config
 from ..data.columns import is_text
-from ..files import Checksum, checksums_in, whole_folder
+from ..files import whole_folder
 from ..models.adapters import Policy, is_adapter
-from ..models.policy import load_policy, merge_adapter
-from ..models.saving import hashing
-from ..run.adapter_bases import name_base_absolutely
+from ..models.policy import load_policy
 from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
@@ -37,6 +36,7 @@ from ..training.scratch import build_tokenizer, start_config, texts_of
 from ..training.supervised import SupervisedTrainer, train_supervised
 from .lower import faults, lowered_before, lowering
 from .mend import check_made_again
+from .save import save_trained
 from .trackers import training_logs
 
 
@@ -78,7 +78,7 @@ def make_start(run: Run) -> None:
     started = time.monotonic()
     args, lesson = _sft_first(run) if run.model is not None else _from_scratch(run)
     trainer, done = _train_and_save(run, START, args, lesson)
-    found = _size(trainer) if run.model is None else _points(trainer, len(lesson.rows))
+    found = _size_of_start(trainer) if run.model is None else _course_of(trainer, len(lesson.rows))
     run.record(Step.TRAIN, START, seconds=since(started), **found, **done)
     del trainer
     free_memory()
@@ -107,7 +107,7 @@ def _sft_first(run: Run) -> tuple[SupervisedConfig, _Lesson]:
     held_out = run.rows(held_out=True)
     args = _placed(run, START, sft_first_config(run.args, run.play, measures=len(held_out) > 0))
     lesson = _Lesson(
-        lambda: _adapted(run, run.given_model, run.sft_peft_config, args.seed),
+        lambda: _load_to_train(run, run.given_model, run.sft_peft_config, args.seed),
         run.sft_rows(),
         held_out if len(held_out) else None,
         run.play.sft_patience,
@@ -116,13 +116,13 @@ def _sft_first(run: Run) -> tuple[SupervisedConfig, _Lesson]:
     return args, lesson
 
 
-def _size(trainer: SupervisedTrainer) -> dict[str, Any]:
+def _size_of_start(trainer: SupervisedTrainer) -> dict[str, Any]:
     """Return the size of a start from scratch for the journal."""
     model = cast(torch.nn.Module, trainer.model)
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
-def _points(trainer: SupervisedTrainer, rows: int) -> dict[str, Any]:
+def _course_of(trainer: SupervisedTrainer, rows: int) -> dict[str, Any]:
     """Return the course of SFT first for the journal: its steps, the held-out NLL at every point, and the best point."""
     history = [entry for entry in trainer.state.log_history if f"eval_{NLL}" in entry]
     points = [[entry["step"], round(entry["epoch"], 4), entry[f"eval_{NLL}"]] for entry in history]
@@ -142,7 +142,7 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     started = time.monotonic()
     path = run.model_of(stage.before)
     args = supervised_args(run, iteration, label_smoothing)
-    lesson = _Lesson(lambda: _adapted(run, path, run.peft_config, args.seed), run.self_play_rows())
+    lesson = _Lesson(lambda: _load_to_train(run, path, run.peft_config, args.seed), run.self_play_rows())
     trainer, done = _train_and_save(run, stage, args, lesson)
     run.record(Step.TRAIN, stage, seconds=since(started), steps=args.max_steps, **done)
     del trainer
@@ -170,7 +170,7 @@ def _placed(run: Run, stage: Stage, args: SupervisedConfig) -> SupervisedConfig:
     return args
 
 
-def _adapted(run: Run, path: str, peft_config: Any, seed: int) -> Policy:
+def _load_to_train(run: Run, path: str, peft_config: Any, seed: int) -> Policy:
     """Load a model to train: with a new adapter if there is a configuration, unless it is an adapter already."""
     torch.manual_seed(seed)  # seed the weights of a new adapter as a trainer would
     model = load_policy(path, run.args, run.quantization_config, trainable=True)
@@ -195,22 +195,9 @@ def _train_and_save(
         return trainer, since(started)
 
     trainer, work_seconds = lowering(run, stage, args, attempt)
-    files = recorded(f"{stage}/model", _save(run, trainer, stage, merges=lesson.merges))
+    files = recorded(f"{stage}/model", save_trained(run, trainer, stage, merges=lesson.merges))
     if PartialState().is_main_process:
         shutil.rmtree(output_folder(args), ignore_errors=True)
         check_made_again(run, stage, files)
     PartialState().wait_for_everyone()
     return trainer, {"work_seconds": work_seconds, **faults(trainer.state.log_history), "files": files}
-
-
-def _save(run: Run, trainer: SupervisedTrainer, stage: str, *, merges: bool) -> dict[str, Checksum]:
-    """Save a trained model with its tokenizer, atomically. Return the checksums of its files by name."""
-    is_main, wait = PartialState().is_main_process, PartialState().wait_for_everyone
-    # All processes take part in gathering the weights; only the main one moves folders.
-    with whole_folder(run.directory.model(stage), is_main=is_main, wait=wait) as unfinished, hashing() as taken:
-        trainer.save_model(str(unfinished))
-        if is_main:
-            if merges:
-                merge_adapter(unfinished, run.args)
-            name_base_absolutely(unfinished)
-        return checksums_in(unfinished, taken) if is_main else {}

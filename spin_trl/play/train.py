@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import shutil
 import time
 from typing import Any
 
@@ -13,15 +12,11 @@ from accelerate import PartialState
 from transformers import PrinterCallback
 
 from ..config.iteration import SPINConfig
-from ..config.paths import output_folder
 from ..errors import RunDirectoryError, SpinError
-from ..files import Checksum, checksums_in, whole_folder
 from ..generation.store import GenerationStore
 from ..models.adapters import is_adapter
-from ..models.policy import load_policy, merge_adapter
-from ..models.saving import hashing
+from ..models.policy import load_policy
 from ..report.record import read_figures
-from ..run.adapter_bases import name_base_absolutely
 from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
@@ -33,6 +28,7 @@ from ..training.whole_checkpoints import newest_checkpoint
 from .generate import mixes_start, scoring_by_start, trained_on
 from .lower import faults, lowered_before, lowering
 from .mend import check_made_again
+from .save import save_trained
 from .trackers import training_logs
 
 _LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
@@ -51,7 +47,8 @@ def train(run: Run, iteration: int) -> None:
     started = time.monotonic()
     args = _at_iteration(run, iteration, run.iteration_args(iteration))
     trainer, work_seconds = lowering(run, stage, args, lambda args: _trained(run, iteration, args))
-    files = recorded(f"{stage}/model", _save(run, trainer, stage))
+    merges = run.peft_config is not None and run.play.lora_opponent == "merge"
+    files = recorded(f"{stage}/model", save_trained(run, trainer, stage, merges=merges, has_card=True))
     if PartialState().is_main_process:
         check_made_again(run, stage, files)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -136,19 +133,3 @@ def _trainer_of(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
         raise
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise refusal_of_trainer(error, run.peft_config) from error
-
-
-def _save(run: Run, trainer: SPINTrainer, stage: str) -> dict[str, Checksum]:
-    """Save the trained model with tokenizer and card, atomically. Return the checksums of its files by name."""
-    folder = run.directory.model(stage)
-    is_main, wait = PartialState().is_main_process, PartialState().wait_for_everyone
-    # All processes take part in gathering the weights; only the main one moves folders.
-    with whole_folder(folder, is_main=is_main, wait=wait) as unfinished, hashing() as taken:
-        trainer.save_model(str(unfinished))
-        trainer.create_model_card(model_name=f"{run.directory.path.name}-{stage}")
-        if is_main:
-            shutil.copyfile(output_folder(trainer.args) / "README.md", unfinished / "README.md")
-            if run.peft_config is not None and run.play.lora_opponent == "merge":
-                merge_adapter(unfinished, run.args)
-            name_base_absolutely(unfinished)
-        return checksums_in(unfinished, taken) if is_main else {}

@@ -71,8 +71,8 @@ def train_supervised(
         trainer = SupervisedTrainer(
             model=model,
             args=args,
-            train_dataset=_encoded(rows),
-            eval_dataset=None if held_out is None else _encoded(held_out),
+            train_dataset=_as_sft_rows(rows),
+            eval_dataset=None if held_out is None else _as_sft_rows(held_out),
             processing_class=tokenizer,
             data_collator=_Collator(tokenizer.pad_token_id, padding_free=args.packing),
             callbacks=callbacks,
@@ -137,7 +137,7 @@ def _resumable(args: SupervisedConfig) -> Path | None:
     return None
 
 
-def _encoded(rows: Dataset) -> Dataset:
+def _as_sft_rows(rows: Dataset) -> Dataset:
     """Return rows as SFTTrainer takes them: `input_ids`, and a `completion_mask` that is 1 on the real response."""
 
     def encode(row: dict[str, Any]) -> dict[str, Any]:
