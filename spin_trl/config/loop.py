@@ -38,7 +38,10 @@ class SelfPlayConfig:
         held_out_max: Maximum number of prompts that `held_out_fraction` holds out.
         held_out_overlap: What to do with prompts of `held_out_name` that are also in the training data (ignoring case
             and white space): drop_train removes them from training, drop_held_out removes them from evaluation, and
-            refuse ends the run.
+            refuse ends the run. The same holds for `test_name` and `retain_name`; but with drop_train, prompts of
+            `retain_name`, and of a `test_name` that is added after training has begun, are removed from that data instead.
+        retain_max: Maximum number of rows of `retain_name` that are measured. They are drawn with a fixed seed, so every
+            model and every run is measured on the same rows.
         scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json,
             `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the real and the
             generated text, and returns a number or several named numbers. Means over the held-out prompts are reported as
@@ -131,8 +134,14 @@ class SelfPlayConfig:
         "drop_train",
         "What to do with prompts of `held_out_name` that are also in the training data (ignoring case and white "
         "space): drop_train removes them from training, drop_held_out removes them from evaluation, and refuse "
-        "ends the run.",
+        "ends the run. The same holds for `test_name` and `retain_name`; but with drop_train, prompts of "
+        "`retain_name`, and of a `test_name` that is added after training has begun, are removed from that data instead.",
         choices=OVERLAP,
+    )
+    retain_max: Annotated[int, Bounds(1)] = setting(
+        200,
+        "Maximum number of rows of `retain_name` that are measured. They are drawn with a fixed seed, so every model and "
+        "every run is measured on the same rows.",
     )
     scorer: list[str] | None = setting(
         None,

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..errors import DivergedError, RunDirectoryError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.scoring import Score, score_of
-from ..evaluation.summary import HeldOutRow, changes, summarise, unscored, values_of
+from ..evaluation.summary import ByPrompt, HeldOutRow, changes, summarise, unscored, values_of
 from ..files import Checksum, write_json, write_text
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
@@ -68,14 +69,21 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
             figures, work_seconds = {"held_out": float(len(rows))}, since(started)
             if PartialState().is_main_process:
                 write_json(run.directory.metrics(stage), figures)
-    files = _files(run, stage, written)
+    files = files_of(run, stage, "held-out", written)
     run.record(
         Step.EVALUATE, stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures, files=files
     )
 
 
-def _files(run: Run, stage: str, written: Mapping[Path, Checksum]) -> dict[str, Any]:
-    """Return the checksums of the files that evaluation wrote, by their names in the run directory."""
+def files_of(run: Run, stage: str, results: str, written: Mapping[Path, Checksum]) -> dict[str, Any]:
+    """Return the checksums of the files that a measurement wrote, by their names in the run directory.
+
+    Args:
+        run: the run.
+        stage: stage of the model that was measured.
+        results: folder of its answers, inside the stage's folder.
+        written: checksums of all files that were written, by path.
+    """
     folder = run.directory.stage(stage).resolve()
     found = {
         path.relative_to(folder).as_posix(): checksum
@@ -83,29 +91,90 @@ def _files(run: Run, stage: str, written: Mapping[Path, Checksum]) -> dict[str, 
         if path.is_relative_to(folder)
     }
     for name in ("sampled", "greedy"):
-        lists = GenerationStore(run.directory.held_out(stage) / name).lists()
-        found |= {f"held-out/{name}/{file}": checksum for file, checksum in lists.items()}
+        lists = GenerationStore(run.directory.stage(stage) / results / name).lists()
+        found |= {f"{results}/{name}/{file}": checksum for file, checksum in lists.items()}
     return recorded(stage, {name: checksum for name, checksum in found.items() if "/shard-" not in name})
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model's measurements on a set of prompts.
+
+    Attributes:
+        rows: measurements by prompt, in the order of the prompts.
+        answers: the model's answers, in the same order.
+        figures: finite figures by name.
+        values: finite values by figure and prompt.
+        unscored: for the journal, numbers of prompts without a finite score.
+        work_seconds: seconds of work.
+    """
+
+    rows: list[HeldOutRow]
+    answers: list[AnsweredPrompt]
+    figures: dict[str, float]
+    values: ByPrompt
+    unscored: dict[str, Any]
+    work_seconds: float
 
 
 def _figures_of_stage(
     run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, compared_with: str | None
 ) -> tuple[dict[str, Any], float]:
-    """Measure a model and write the results to the stage's folder.
+    """Measure a model on the held-out prompts and write the results to the stage's folder.
 
     Returns:
         The values for the journal (figures, and numbers of prompts without a finite score), and the seconds of work.
     """
-    folder = run.directory.held_out(stage)
+    other = compared_with or opponent_stage
+    found = measure_on(
+        run,
+        load,
+        rows,
+        stage,
+        run.directory.held_out(stage),
+        "held-out",
+        opponents=None if opponent_stage is None else run.directory.held_out(opponent_stage),
+        before=None if other is None else read_named_numbers(run.directory.values(other)),
+    )
+    if PartialState().is_main_process:
+        write_json(run.directory.values(stage), found.values)
+        write_samples(run.directory.samples(stage), rows, found)
+        write_json(run.directory.histograms(stage), histograms(found.rows))
+        write_json(run.directory.metrics(stage), found.figures)
+    return found.figures | found.unscored, found.work_seconds
+
+
+def measure_on(
+    run: Run,
+    load: Load,
+    rows: Dataset,
+    stage: str,
+    folder: Path,
+    kind: str,
+    opponents: Path | None = None,
+    before: ByPrompt | None = None,
+) -> Measurement:
+    """Let a model answer prompts, and measure it on them.
+
+    Args:
+        run: the run.
+        load: function that loads the model.
+        rows: prepared rows.
+        stage: stage of the model.
+        folder: folder for its answers and log-probabilities.
+        kind: what the prompts are called in messages: held-out, test.
+        opponents: the same folder of its opponent; None: it is not compared with an opponent.
+        before: values by prompt of the model whose differences are among the figures; None: no differences.
+    """
     # Every model answers with the seeds and settings of iteration 0, so that differences come from the models.
-    description = f"{stage}: held-out prompts"
+    description = f"{stage}: {kind} prompts"
     work_seconds = answer_into(run, load, rows, folder / "sampled", 0, description, num_generations=1)
     if run.play.evaluate_greedy:
         greedy, description = folder / "greedy", f"{description}, greedy"
         work_seconds += answer_into(run, load, rows, greedy, 0, description, temperature=0.0, num_generations=1)
     run.progress.begin()
     measuring_started = time.monotonic()
-    measured = _measure(run, load, rows, folder, opponent_stage)
+    measured = _measure(run, load, rows, folder, opponents)
     work_seconds += time.monotonic() - measuring_started
     losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
     trained = run.done(Step.TRAIN, stage) or {}
@@ -116,27 +185,23 @@ def _figures_of_stage(
         name: {key: value for key, value in by_key.items() if math.isfinite(value)}
         for name, by_key in values_of(by_prompt).items()
     }
-    if (other_stage := compared_with or opponent_stage) is not None:
-        figures |= changes(values, read_named_numbers(run.directory.values(other_stage)))
+    if before is not None:
+        figures |= changes(values, before)
     answers = _answers(run, rows, folder)
     figures |= measure(answers, {normalised(text) for text in run.rows()["real"]})
     figures = {name: value for name, value in figures.items() if math.isfinite(value)}  # JSON has no other numbers
-    if PartialState().is_main_process:
-        write_json(run.directory.values(stage), values)
-        _write_samples(run, rows, stage, answers, measured)
-        write_json(run.directory.histograms(stage), histograms(measured))
-        write_json(run.directory.metrics(stage), figures)
-    return figures | _left_out(stage, unscored(by_prompt), len(rows)), work_seconds
+    left_out = _left_out(stage, kind, unscored(by_prompt), len(rows))
+    return Measurement(measured, answers, figures, values, left_out, work_seconds)
 
 
-def _left_out(stage: str, unscored: Mapping[str, Sequence[str]], total: int) -> dict[str, Any]:
+def _left_out(stage: str, kind: str, unscored: Mapping[str, Sequence[str]], total: int) -> dict[str, Any]:
     """Warn about scores that are not finite, and return their counts for the journal."""
     for name, keys in unscored.items():
         more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
         if PartialState().is_main_process:
             logger.warning(
-                "%s: `%s` is NaN or infinite for %d of %d held-out prompts, which are excluded from its mean: %s%s.",
-                *(stage, name, len(keys), total, ", ".join(keys[:NAMED_KEYS]), more),
+                "%s: `%s` is NaN or infinite for %d of %d %s prompts, which are excluded from its mean: %s%s.",
+                *(stage, name, len(keys), total, kind, ", ".join(keys[:NAMED_KEYS]), more),
             )
     return {UNSCORED: {name: len(keys) for name, keys in unscored.items()}} if unscored else {}
 
@@ -152,8 +217,8 @@ def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
     ]
 
 
-def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
-    """Measure all held-out rows, and return them in order. Processes share the work, and each gets all results."""
+def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponents: Path | None) -> list[HeldOutRow]:
+    """Measure all rows, and return them in order. Processes share the work, and each gets all results."""
     # Long, since a row's figures come from the same forward passes.
     state = PartialState()
     tokenizer = run.tokenizer()
@@ -174,8 +239,7 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     real = logps([row["real_ids"] for row in mine])
     own = logps([sampled[name] for name in names])
     replies: list[list[int]] = []
-    if opponent_stage is not None:
-        opponents = run.directory.held_out(opponent_stage)
+    if opponents is not None:
         before = _recorded_logps(opponents / LOGPS, [key for key, _, _ in names])
         of_opponent = Generations.load({0: GenerationStore(opponents / "sampled")})
         replies = [of_opponent[name] for name in names]
@@ -234,13 +298,12 @@ def _as_json(score: Score | None) -> Any:
     return score if score is None or math.isfinite(score) else None
 
 
-def _write_samples(
-    run: Run, rows: Dataset, stage: str, answers: list[AnsweredPrompt], measured: list[HeldOutRow]
-) -> None:
+def write_samples(path: Path, rows: Dataset, found: Measurement) -> None:
+    """Write the prompts with their real and generated responses, one JSON object per line."""
     lines = [
         {name: row[name] for name in ("key", "prompt", "real")}
-        | {"generated": answer.generated, "finish_reason": found.finish_reason, "score": _as_json(found.score)}
-        for row, answer, found in zip(rows, answers, measured, strict=True)
+        | {"generated": answer.generated, "finish_reason": one.finish_reason, "score": _as_json(one.score)}
+        for row, answer, one in zip(rows, found.answers, found.rows, strict=True)
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_text(run.directory.samples(stage), text)
+    write_text(path, text)

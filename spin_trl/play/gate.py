@@ -199,6 +199,20 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     return Verdict(decision, best, opponent, lr_scale, reason, tuple(warnings))
 
 
+def finalists(record: RunRecord, play: SelfPlayConfig) -> list[Stage]:
+    """Return the models that are measured on the test set at the end of a run: the start, the best iteration, and the best
+    of each baseline arm. This is the one list of them.
+
+    Args:
+        record: record of the run.
+        play: settings of its loop, which say what is best.
+    """
+    metric = metric_of(play)
+    models = {stage.name: stage for stage in record.self_play}
+    groups = [models, *({stage.name: stage for stage in stages} for stages in record.arms.values())]
+    return list(dict.fromkeys([START, *(best_of(group, metric) for group in groups if group)]))
+
+
 def plateau(figures: Mapping[str, float]) -> str | None:
     """Return why the game is over: the policy can't tell real from generated responses on unseen prompts; None if it can.
 

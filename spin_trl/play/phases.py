@@ -27,10 +27,11 @@ from ..errors import LaunchError, RecipeError, RunDirectoryError, full_disk, nea
 from ..evaluation.figures import is_figure, is_score
 from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK, RunDirectory
-from ..run.journal import Step
+from ..run.journal import TEST, Step
 from ..run.run import LAUNCHED, Run
-from ..run.stage import START, Stage, arm_name
+from ..run.stage import SELF_PLAY, START, Stage, arm_name
 from .evaluate import evaluate
+from .final_test import measure_finalists
 from .gate import settle
 from .generate import generate_iteration
 from .parent import SECONDS_TO_END, held_pipe
@@ -68,12 +69,18 @@ def baseline_phase(run: Run, iteration: int) -> None:
             evaluate(run, stage, None, compared_with=Stage.of(iteration))
 
 
+def final_test_phase(run: Run, iteration: int) -> None:
+    """Measure the final models on the test set, once the run has ended."""
+    measure_finalists(run)
+
+
 PHASES: Mapping[str, Callable[[Run, int], None]] = {
     "start": start_phase,
     "generate": generate_iteration,
     "train": train,
     "evaluate": evaluate_iteration,
     "baseline": baseline_phase,
+    TEST: final_test_phase,
 }
 
 TRAINS = ("train", "baseline")
@@ -110,7 +117,8 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         # Processes launched by a loop that was killed may still be exiting when the next loop relaunches the phase.
         wait = 2.0 * SECONDS_TO_END if LAUNCHED in os.environ else 0.0
         with run.directory.locked(PHASE_LOCK, wait) if state.is_main_process else contextlib.nullcontext():
-            if state.is_main_process and (phase != "start" or run.model is None or len(run.rows(held_out=True))):
+            is_of_stage = phase != TEST and (phase != "start" or run.model is None or len(run.rows(held_out=True)) > 0)
+            if state.is_main_process and is_of_stage:
                 run.directory.own(_folder_of(phase, iteration))
             PHASES[phase](run, iteration)
             state.wait_for_everyone()
@@ -140,7 +148,16 @@ def _check_order(run: Run, phase: str, iteration: int) -> None:
         "train": [(Step.GENERATE, stage)],
         "evaluate": [(Step.TRAIN, stage), *([(Step.EVALUATE, run.decisions.opponent(iteration))] if measures else [])],
         "baseline": [(Step.TRAIN, stage), *([(Step.EVALUATE, stage)] if measures else [])],
+        TEST: [
+            (Step.EVALUATE if measures else Step.TRAIN, Stage.of(iteration, arm)) for arm in (SELF_PLAY, *run.arms)
+        ],
     }
+    has_ended = iteration + 1 == run.play.num_iterations or run.decisions.after(iteration).get("decision") == "stopped"
+    if phase == TEST and not has_ended:
+        raise RunDirectoryError(
+            f"The test phase measures the final models, but the run in {run.directory.path} has only played iteration "
+            f"{iteration} of {run.play.num_iterations}. `spin-trl run` runs all phases in order."
+        )
     for earlier, where in needed[phase]:
         if run.done(earlier, where) is None:
             raise RunDirectoryError(

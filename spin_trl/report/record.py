@@ -23,7 +23,7 @@ from ..evaluation.intervals import Difference
 from ..evaluation.selection import Measured
 from ..evaluation.summary import difference
 from ..run.directory import RunDirectory
-from ..run.journal import DATA, Decisions, Entry, Journal, Step, newest
+from ..run.journal import DATA, TEST, Decisions, Entry, Journal, Step, newest
 from ..run.objects import PLAYED_AGAIN, best_stage, read_named_numbers, read_numbers, read_object
 from ..run.stage import SELF_PLAY, START, Stage
 from .formats import NumberFormat
@@ -41,10 +41,12 @@ class StageRecord(Measured):
         figures: figures from `metrics.json`; empty if the model was not measured.
         values: figures per prompt, for those that have them.
         histogram: histogram of the log-ratios (`edges`, `real`, `generated`); may be empty.
+        test: measurements on the test set; without figures if it was not measured on it. Nothing is decided by them.
     """
 
     name: Stage
     histogram: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    test: Measured = field(default_factory=Measured)
 
     @property
     def arm(self) -> str:
@@ -63,8 +65,13 @@ class StageRecord(Measured):
 
     def interval(self, figure: str) -> tuple[float, float] | None:
         """Return the 95 % interval of a figure, or None."""
-        low, high = self.value(f"{figure}_low"), self.value(f"{figure}_high")
-        return None if low is None or high is None else (low, high)
+        return interval_of(self, figure)
+
+
+def interval_of(measured: Measured, figure: str) -> tuple[float, float] | None:
+    """Return the 95 % interval of a figure, or None."""
+    low, high = measured.value(f"{figure}_low"), measured.value(f"{figure}_high")
+    return None if low is None or high is None else (low, high)
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,26 @@ class RunRecord:
         return self.prepared.get("held_out_rows")
 
     @cached_property
+    def tested(self) -> list[StageRecord]:
+        """The stages that were measured on the test set."""
+        return [stage for stage in self.stages if stage.test.figures]
+
+    @cached_property
+    def test_metric(self) -> str:
+        """The figure that models are compared by on the test set: the run's metric, or `nll` if that needs an opponent."""
+        is_measured = any(stage.test.value(self.metric) is not None for stage in self.tested)
+        return self.metric if is_measured else "nll"
+
+    def prepared_set(self, name: str) -> Entry:
+        """Return the journal's entry on the data of the test or the retention set; empty if there is none."""
+        return newest(self.journal, Step.PREPARE, name)
+
+    @cached_property
+    def num_tested(self) -> int:
+        """Number of prompts in the test set; 0 without one."""
+        return int(self.prepared_set(TEST).get("rows") or 0)
+
+    @cached_property
     def prepared(self) -> Entry:
         """The journal's entry on the data; empty if there is none."""
         return newest(self.journal, Step.PREPARE, DATA)
@@ -205,8 +232,8 @@ class RunRecord:
                 found[figure] = min([low, *values.values()]), max([high, *values.values()])
         return found
 
-    def difference(self, one: StageRecord, other: StageRecord, figure: str) -> Difference | None:
-        """Return by how much a figure of one stage exceeds another's on the same prompts; None if there is no interval."""
+    def difference(self, one: Measured, other: Measured, figure: str) -> Difference | None:
+        """Return by how much a figure of one model exceeds another's on the same prompts; None if there is no interval."""
         found = difference(figure, one.values, other.values)
         # A single prompt has a difference but no interval.
         return None if found is None or math.isnan(found.low) or math.isnan(found.high) else found
@@ -266,7 +293,18 @@ def read_stage(directory: RunDirectory, stage: Stage) -> StageRecord:
         read_named_numbers(directory.values(stage)),
         name=stage,
         histogram=_histogram(directory.histograms(stage)),
+        test=read_measured(directory, stage, TEST),
     )
+
+
+def read_measured(directory: RunDirectory, stage: Stage, name: str) -> Measured:
+    """Read a stage's figures on the test or the retention set; they are empty if it was not measured on it.
+
+    Raises:
+        RunDirectoryError: if a file contains something else; the message names it.
+    """
+    folder = directory.measured_on(stage, name)
+    return Measured(read_numbers(folder / "metrics.json"), read_named_numbers(folder / "values.json"))
 
 
 def _histogram(path: Path) -> dict[str, list[float]]:

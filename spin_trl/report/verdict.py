@@ -14,7 +14,7 @@ from ..evaluation.intervals import Difference
 from ..run.journal import Entry, Step, diverged, lowered, newest
 from ..run.stage import SELF_PLAY, Stage, arm_in_words
 from .formats import capitalised
-from .record import RunRecord, StageRecord
+from .record import RunRecord, StageRecord, interval_of
 
 
 def verdict(record: RunRecord) -> str:
@@ -40,6 +40,8 @@ def _sentence(record: RunRecord) -> str:
 def remarks(record: RunRecord) -> list[str]:
     """Return remarks on a run: why it ended early or went back, and whether a better figure than the best was rejected."""
     found = []
+    if (sentence := _on_test_set(record)) is not None:
+        found.append(sentence)
     if record.best_stage is not None and not record.stopped and not record.is_finished:
         found.append(f"The run is not finished: {_iterations_played(record)}.")
     elif record.stopped and len(record.iterations) < record.planned:
@@ -62,6 +64,41 @@ def remarks(record: RunRecord) -> list[str]:
             f"requires, so it did not replace {the_stage(best)}."
         )
     return found
+
+
+def on_choice(record: RunRecord) -> str:
+    """Say whether the figures of the best model are also those that it was chosen by."""
+    if record.tested:
+        return (
+            "The best model is chosen on the same held-out prompts that it is measured on, so its figures on them are "
+            "slightly optimistic; those on the test set are not."
+        )
+    return (
+        "The best model is chosen on the same held-out prompts that it is measured on, so its figures are slightly "
+        "optimistic: the run has no test set (`test_name`)."
+    )
+
+
+def _on_test_set(record: RunRecord) -> str | None:
+    """Return the best model's figure on the test set, compared with the start; None if it was not measured."""
+    best, start, metric = record.best_stage, record.start, record.test_metric
+    value = None if best is None else best.test.value(metric)
+    if best is None or value is None:
+        return None
+    form, words = record.form(metric), figure_of(metric).words
+
+    def with_interval(stage: StageRecord) -> str:
+        interval, text = interval_of(stage.test, metric), form.value(stage.test.value(metric))
+        return text if interval is None else f"{text} ({form.interval(*interval)})"
+
+    said = f"On the test set ({counted(record.num_tested, 'prompt')}, used for no decision), {the_stage(best)} has "
+    said += f"{words} {with_interval(best)}"
+    if start is None or best is start or start.test.value(metric) is None:
+        return f"{said}."
+    against = None
+    if metric == record.metric:
+        against = _against(record, record.difference(best.test, start.test, metric), "the start")
+    return f"{said}, {against}." if against is not None else f"{said}; the start has {with_interval(start)}."
 
 
 def faults_in_words(journal: Sequence[Entry], stage: str) -> list[str]:

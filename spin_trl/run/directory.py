@@ -140,6 +140,14 @@ class RunDirectory:
         """Return the file with the held-out prompts and their real and generated responses."""
         return self.stage(stage) / "samples.jsonl"
 
+    def measured_rows(self, name: str) -> Path:
+        """Return the folder of the prepared rows of the test or the retention set ([`TEST`], [`RETENTION`])."""
+        return self.stage(f"data/{name}")
+
+    def measured_on(self, stage: str, name: str) -> Path:
+        """Return the folder of a stage's results on the test or the retention set ([`TEST`], [`RETENTION`])."""
+        return self.stage(stage) / name
+
     def benchmarks(self, stage: str) -> Path:
         """Return the folder of lm-evaluation-harness's results for a stage's model, one file per benchmark."""
         return self.stage(stage) / "lm-eval"

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..files import parse_json
-from .journal import MADE
+from .journal import MADE, Step
 from .stage import SELF_PLAY, Stage
 
 WRITES_EVERY = 0.5
@@ -130,7 +130,8 @@ def seconds_left_of_run(
     for entry in entries:
         if entry["phase"] not in MADE or (stage := Stage(entry["stage"])).is_start:
             continue
-        of_phase = took.setdefault(entry["phase"] if stage.arm == SELF_PLAY else "baseline", {})
+        phase_of_entry = Step.EVALUATE if entry["phase"] == Step.RETENTION else entry["phase"]
+        of_phase = took.setdefault(phase_of_entry if stage.arm == SELF_PLAY else "baseline", {})
         of_phase[stage.iteration] = of_phase.get(stage.iteration, 0.0) + entry["seconds"]
     took.get(phase, {}).pop(iteration, None)  # some of several arms may already be done
     last = {name: seconds[max(seconds)] for name, seconds in took.items() if seconds}

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -162,11 +163,22 @@ class Run:
         Raises:
             DataError: if they have not been prepared or can't be read.
         """
-        folder = self.directory.held_out_rows if held_out else self.directory.train_rows
+        return self._rows_in(self.directory.held_out_rows if held_out else self.directory.train_rows)
+
+    def measured_rows(self, name: str) -> Dataset:
+        """Load the prepared rows of the test or the retention set ([`TEST`], [`RETENTION`]); no rows if there is none.
+
+        Raises:
+            DataError: if they can't be read.
+        """
+        is_there = self.done(Step.PREPARE, name) is not None
+        return self._rows_in(self.directory.measured_rows(name)) if is_there else _no_rows()
+
+    def _rows_in(self, folder: Path) -> Dataset:
         if not folder.is_dir():
             raise DataError(f"{folder} is missing: the run's data has not been prepared. `spin-trl run` prepares it.")
         if not any(folder.glob("*.arrow")):  # `datasets` writes no file for zero rows, and then can't read the folder
-            return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
+            return _no_rows()
         return load_saved_rows(folder)
 
     def done(self, step: Step, stage: str) -> Entry | None:
@@ -180,6 +192,10 @@ class Run:
             where = {"device": device_name(state.device), "processes": state.num_processes}
             self.journal.append(step, stage, **figures, **(where if "seconds" in figures else {}))
         state.wait_for_everyone()
+
+
+def _no_rows() -> Dataset:
+    return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
 
 
 def stages_with_model(run: Run) -> list[Stage]:
