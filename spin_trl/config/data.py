@@ -193,6 +193,18 @@ class DataConfig:
         """
         return self._other_as_stored("held_out", bad_as_rows)
 
+    def measured_as_stored(self, *, bad_as_rows: bool = False) -> dict[str, Dataset]:
+        """Load the test data and the retention data, as far as they are named, without turning text into conversations.
+
+        Args:
+            bad_as_rows: as in [`load_rows`].
+
+        Returns:
+            The datasets by the prefixes of their settings: `test`, `retain`.
+        """
+        found = {kind: self._other_as_stored(kind, bad_as_rows) for kind in ("test", "retain")}
+        return {kind: dataset for kind, dataset in found.items() if dataset is not None}
+
     def _other(self, kind: str, bad_as_rows: bool) -> Dataset | None:
         dataset = self._other_as_stored(kind, bad_as_rows)
         return None if dataset is None else self.as_set(dataset)

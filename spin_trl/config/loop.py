@@ -42,6 +42,10 @@ class SelfPlayConfig:
             `retain_name`, and of a `test_name` that is added after training has begun, are removed from that data instead.
         retain_max: Maximum number of rows of `retain_name` that are measured. They are drawn with a fixed seed, so every
             model and every run is measured on the same rows.
+        retain_scorer: Scorer of answers to the prompts of `retain_name`, named like `scorer`. The models then also answer
+            these prompts at every stage. By default, only the likelihood of the responses is measured.
+        retain_tasks: Tasks of lm-evaluation-harness on which every model is measured, with at most `retain_max` questions
+            each, in addition to `retain_name` or in its place.
         scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json,
             `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the real and the
             generated text, and returns a number or several named numbers. Means over the held-out prompts are reported as
@@ -142,6 +146,16 @@ class SelfPlayConfig:
         200,
         "Maximum number of rows of `retain_name` that are measured. They are drawn with a fixed seed, so every model and "
         "every run is measured on the same rows.",
+    )
+    retain_scorer: list[str] | None = setting(
+        None,
+        "Scorer of answers to the prompts of `retain_name`, named like `scorer`. The models then also answer these prompts "
+        "at every stage. By default, only the likelihood of the responses is measured.",
+    )
+    retain_tasks: list[str] | None = setting(
+        None,
+        "Tasks of lm-evaluation-harness on which every model is measured, with at most `retain_max` questions each, in "
+        "addition to `retain_name` or in its place.",
     )
     scorer: list[str] | None = setting(
         None,
@@ -245,8 +259,9 @@ class SelfPlayConfig:
     def __post_init__(self) -> None:
         if self.smoke:
             self.num_iterations = min(self.num_iterations, 2)
-        if isinstance(self.scorer, str):
-            self.scorer = [self.scorer]
+        for name in ("scorer", "retain_scorer", "retain_tasks"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, [getattr(self, name)])
         check_fields(self)
         for name in ("degeneration_warn", "degeneration_stop"):
             setattr(self, name, thresholds(name, getattr(self, name), list(SIGNS)))

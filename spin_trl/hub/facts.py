@@ -25,7 +25,7 @@ from ..objectives.registry import methods_of
 from ..report.formats import MISSING
 from ..report.html.page import template_environment
 from ..report.record import RunRecord, StageRecord
-from ..report.tables import costs, devices, figures, final_test, standings
+from ..report.tables import costs, devices, figures, final_test, retention, standings
 from ..report.verdict import on_choice, remarks, verdict
 from ..report.write import made_by
 from ..run.journal import TEST, Step, newest
@@ -148,6 +148,7 @@ class RunFacts:
             "standings": markdown.table(standings(record)),
             "on_choice": on_choice(record),
             "final_test": None if (tested := final_test(record)) is None else markdown.table(tested),
+            "retention": None if (kept := retention(record)) is None else markdown.table(kept),
             "figures": {name: markdown.table(found) for name, found in figures(record).items()},
             "opponents": self._opponents_table(),
             "costs": markdown.table(costs(record)),

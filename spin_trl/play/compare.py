@@ -27,7 +27,7 @@ from ..files import home_expanded, write_json, write_text
 from ..objectives.registry import check_losses, own_settings, use_beta
 from ..report import terminal
 from ..report.comparison import AGAINST, ArmFigures, EarlyEnd, comparison_table, plot_comparison, summarise_cells
-from ..report.record import read_record, read_stage
+from ..report.record import read_record, read_shown_figures, read_stage
 from ..report.tables import COSTED_STEPS
 from ..run.directory import RunDirectory
 from ..run.journal import Journal, Step, diverged, newest
@@ -306,7 +306,7 @@ def _figures_of_arm(
     if not newest(entries, Step.EVALUATE):
         return []
     measured = read_stage(directory, stage)
-    figures = dict(measured.figures)
+    figures = read_shown_figures(directory, stage)
     for name in measured.values:
         found = difference(name, measured.values, against or {})
         if found is not None:

@@ -24,7 +24,7 @@ from ..errors import DataError
 from ..files import write_text
 from ..report import terminal
 from ..report.charts import plot_run
-from ..report.record import RunRecord, read_figures, read_record
+from ..report.record import RunRecord, read_record, read_shown_figures
 from ..report.status import PhaseLog, PhaseProgress
 from ..report.terminal_table import FROM_START, TEST_CAPTION, run_table
 from ..report.verdict import faults_in_words
@@ -38,7 +38,7 @@ from ..run.stage import START, Stage, up_to
 logger = logging.getLogger(__name__)
 
 Figures = dict[Stage, dict[str, float]]
-"""Held-out figures by stage."""
+"""Held-out figures by stage, and with the prefix `retention/` those on the retention set."""
 
 BESIDE_ROWS = 12
 """Lines of the live view other than iteration rows: status, title, heading, the start, rules and the caption."""
@@ -50,7 +50,7 @@ FILE_WIDTH = 160
 def all_figures(run: Run, iteration: int) -> Figures:
     """Return the figures of all stages up to an iteration, baseline arms last."""
     of_arms = [Stage.of(t, arm) for arm in run.arms for t in range(iteration + 1)]
-    return {stage: read_figures(run.directory, stage) for stage in (*up_to(iteration), *of_arms)}
+    return {stage: read_shown_figures(run.directory, stage) for stage in (*up_to(iteration), *of_arms)}
 
 
 def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
@@ -81,6 +81,8 @@ def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
     if entry["phase"] == Step.EVALUATE:
         nll = f"NLL {entry['nll']:.4f} per token" if "nll" in entry else "the logits are NaN: training diverged,"
         return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"
+    if entry["phase"] == Step.RETENTION and not entry["prompts"]:  # tasks of lm-evaluation-harness alone
+        return f"{where}: done in {seconds:.0f} s"
     if entry["phase"] in MEASURED_SETS:
         nll = f"NLL {entry['nll']:.4f} per token" if "nll" in entry else "the logits are NaN,"
         return f"{where}: {nll} on {counted(int(entry['prompts']), 'prompt')}, {seconds:.0f} s"

@@ -18,7 +18,7 @@ from datasets import Dataset
 from ..errors import DivergedError, RunDirectoryError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
-from ..evaluation.scoring import Score, score_of
+from ..evaluation.scoring import Score, Scorer, score_of
 from ..evaluation.summary import ByPrompt, HeldOutRow, changes, summarise, unscored, values_of
 from ..files import Checksum, write_json, write_text
 from ..generation.store import Generations, GenerationStore
@@ -133,6 +133,7 @@ def _figures_of_stage(
         stage,
         run.directory.held_out(stage),
         "held-out",
+        run.scorer,
         opponents=None if opponent_stage is None else run.directory.held_out(opponent_stage),
         before=None if other is None else read_named_numbers(run.directory.values(other)),
     )
@@ -151,6 +152,7 @@ def measure_on(
     stage: str,
     folder: Path,
     kind: str,
+    scorer: Scorer | None,
     opponents: Path | None = None,
     before: ByPrompt | None = None,
 ) -> Measurement:
@@ -162,7 +164,8 @@ def measure_on(
         rows: prepared rows.
         stage: stage of the model.
         folder: folder for its answers and log-probabilities.
-        kind: what the prompts are called in messages: held-out, test.
+        kind: what the prompts are called in messages: held-out, test, retention.
+        scorer: scorer of the answers, or None.
         opponents: the same folder of its opponent; None: it is not compared with an opponent.
         before: values by prompt of the model whose differences are among the figures; None: no differences.
     """
@@ -174,7 +177,7 @@ def measure_on(
         work_seconds += answer_into(run, load, rows, greedy, 0, description, temperature=0.0, num_generations=1)
     run.progress.begin()
     measuring_started = time.monotonic()
-    measured = _measure(run, load, rows, folder, opponents)
+    measured = _measure(run, load, rows, folder, scorer, opponents)
     work_seconds += time.monotonic() - measuring_started
     losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
     trained = run.done(Step.TRAIN, stage) or {}
@@ -217,7 +220,9 @@ def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
     ]
 
 
-def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponents: Path | None) -> list[HeldOutRow]:
+def _measure(
+    run: Run, load: Load, rows: Dataset, folder: Path, scorer: Scorer | None, opponents: Path | None
+) -> list[HeldOutRow]:
     """Measure all rows, and return them in order. Processes share the work, and each gets all results."""
     # Long, since a row's figures come from the same forward passes.
     state = PartialState()
@@ -247,9 +252,9 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponents: Path 
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
 
     def score(row: dict, ids: list[int]) -> Score | None:
-        if run.scorer is None:
+        if scorer is None:
             return None
-        return score_of(run.scorer, row["prompt"], row["real"], str(tokenizer.decode(ids, skip_special_tokens=True)))
+        return score_of(scorer, row["prompt"], row["real"], str(tokenizer.decode(ids, skip_special_tokens=True)))
 
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):

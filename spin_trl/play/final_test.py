@@ -50,7 +50,7 @@ def _test(run: Run, stage: Stage) -> None:
             with at_hand(run, run.model_of(stage)) as load:
                 starts = run.directory.measured_on(START, TEST) / "values.json"
                 before = None if stage.is_start else read_named_numbers(starts)
-                found = measure_on(run, load, rows, stage, folder, "test", before=before)
+                found = measure_on(run, load, rows, stage, folder, "test", run.scorer, before=before)
         except DivergedError:
             if stage.is_start:
                 raise

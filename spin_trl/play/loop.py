@@ -52,7 +52,8 @@ from .console import Figures, all_figures, intention, phase_line, show, table_of
 from .gate import Verdict, deliver_best, judge, settle
 from .given import keep_given
 from .mend import mend
-from .phases import Launch, in_this_process, training_plugin
+from .phases import Launch, in_this_process
+from .plugin import training_plugin
 from .prepare import check_human_responses, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import check_same_start, is_same_start, point_adapters_at_start

@@ -17,7 +17,7 @@ from ..files import remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
 from ..run.checked import CHANGED, GONE
 from ..run.integrity import Damage, damage
-from ..run.journal import CHECKSUMS, MADE, MEASURED_SETS, TEST, Entry, Step, is_of, newest
+from ..run.journal import CHECKSUMS, MADE, MEASURED_SETS, Entry, Step, is_of, newest
 from ..run.objects import best_stage
 from ..run.run import Run
 from ..run.stage import START, Stage
@@ -103,8 +103,9 @@ def _stores(run: Run, step: Step, stage: str) -> list[Path]:
     """Return the folders of the generation stores that a step fills."""
     if step is Step.GENERATE:
         return [run.directory.generations(stage)]
-    if step in (Step.EVALUATE, Step.TEST):
-        results = run.directory.held_out(stage) if step is Step.EVALUATE else run.directory.measured_on(stage, TEST)
+    if step is Step.EVALUATE or step in MEASURED_SETS:
+        is_held_out = step is Step.EVALUATE
+        results = run.directory.held_out(stage) if is_held_out else run.directory.measured_on(stage, step)
         return [folder for name in ("sampled", "greedy") if (folder := results / name).is_dir()]
     return []
 

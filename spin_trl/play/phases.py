@@ -35,6 +35,8 @@ from .final_test import measure_finalists
 from .gate import settle
 from .generate import generate_iteration
 from .parent import SECONDS_TO_END, held_pipe
+from .plugin import training_plugin
+from .retention import measure_retention, measures_retention
 from .train import make_start, play_baseline, train
 
 GRACE_SECONDS = 30
@@ -49,6 +51,7 @@ def start_phase(run: Run, iteration: int = 0) -> None:
     if run.model is None:
         make_start(run)
     evaluate(run, START, None)
+    measure_retention(run, START)
 
 
 def evaluate_iteration(run: Run, iteration: int) -> None:
@@ -56,6 +59,7 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
     stage = Stage.of(iteration)
     is_done = run.done(Step.EVALUATE, stage) is not None
     evaluate(run, stage, run.decisions.opponent(iteration))
+    measure_retention(run, stage)
     if not is_done or not run.decisions.after(iteration):  # an interrupt may have come between the two
         settle(run, iteration)
 
@@ -67,6 +71,7 @@ def baseline_phase(run: Run, iteration: int) -> None:
         if training_plugin() is None:
             stage = Stage.of(iteration, arm_name(label_smoothing))
             evaluate(run, stage, None, compared_with=Stage.of(iteration))
+            measure_retention(run, stage)
 
 
 def final_test_phase(run: Run, iteration: int) -> None:
@@ -85,13 +90,6 @@ PHASES: Mapping[str, Callable[[Run, int], None]] = {
 
 TRAINS = ("train", "baseline")
 """Phases that run under a training plugin (FSDP, DeepSpeed). The others load a full replica in each process."""
-
-_PLUGINS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-
-
-def training_plugin() -> str | None:
-    """Return the plugin (FSDP or DeepSpeed) of the launcher that started this process, which shards the model, or None."""
-    return next((name for key, name in _PLUGINS.items() if os.environ.get(key, "").lower() == "true"), None)
 
 
 def in_this_process(run: Run, phase: str, iteration: int) -> None:
@@ -117,7 +115,7 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         # Processes launched by a loop that was killed may still be exiting when the next loop relaunches the phase.
         wait = 2.0 * SECONDS_TO_END if LAUNCHED in os.environ else 0.0
         with run.directory.locked(PHASE_LOCK, wait) if state.is_main_process else contextlib.nullcontext():
-            is_of_stage = phase != TEST and (phase != "start" or run.model is None or len(run.rows(held_out=True)) > 0)
+            is_of_stage = phase != TEST and (phase != "start" or run.model is None or _measures_start(run))
             if state.is_main_process and is_of_stage:
                 run.directory.own(_folder_of(phase, iteration))
             PHASES[phase](run, iteration)
@@ -128,6 +126,10 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
             raise
         number = errno.EFBIG if os.strerror(errno.EFBIG) in str(found) else errno.ENOSPC
         raise OSError(number, f"{os.strerror(number)}: {found}", str(run.directory.path)) from error
+
+
+def _measures_start(run: Run) -> bool:
+    return len(run.rows(held_out=True)) > 0 or measures_retention(run)
 
 
 def _folder_of(phase: str, iteration: int) -> str:

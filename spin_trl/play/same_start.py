@@ -22,7 +22,7 @@ from ..run.run import Run, device_name
 from ..run.settings import frozen_settings
 from ..run.stage import START, Stage
 from .generate import at_hand
-from .phases import training_plugin
+from .plugin import training_plugin
 
 logger = logging.getLogger(__name__)
 

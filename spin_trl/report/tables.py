@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..counts import counted
-from ..evaluation.figures import ANSWERS, FIGURES, GAME, SCORES, figure_of, is_figure, is_score
-from ..evaluation.intervals import Difference
+from ..evaluation.figures import ANSWERS, FIGURES, GAME, RETAINED, SCORES, figure_of, is_figure, is_score
+from ..evaluation.intervals import Difference, of_independent
 from ..evaluation.selection import Measured
 from ..run.journal import MADE, Entry, Step, is_of
 from ..run.stage import SELF_PLAY, arm_in_words
@@ -117,6 +117,47 @@ def final_test(record: RunRecord) -> Table | None:
     columns = list(headings.values())
     columns.insert(names.index(metric) + 1 if metric in names else 0, "from the start")
     return Table(["model", *columns], rows)
+
+
+def retention(record: RunRecord) -> Table | None:
+    """Return a table of the figures on the retention set with their differences from the start; None if there are none."""
+    kept = record.retained
+    known = dict.fromkeys(name for stage in kept for name in stage.retention.figures)
+    names = [name for name in known if is_figure(name, known) and name != "prompts"]
+    if not names:
+        return None
+    references = {f"from {the_stage(one)}": one for one in (record.start,) if one is not None and one in kept}
+    rows = []
+    for stage, opens in _in_groups(record):
+        if stage not in kept:
+            continue
+        cells = []
+        for name in names:
+            form = record.form(f"{RETAINED}{name}")
+            cells.append(_measured_cell(stage.retention, name, form))
+            cells += [
+                Cell() if stage is other else _retention_cell(record, stage, other, name, form)
+                for other in references.values()
+            ]
+        rows.append(Row(_label(stage), cells, stage is record.best_stage, opens))
+    headings = [text for name in names for text in (figure_of(name).heading or figure_of(name).words, *references)]
+    return Table(["model", *headings], rows)
+
+
+def _retention_cell(
+    record: RunRecord, stage: StageRecord, other: StageRecord, figure: str, form: NumberFormat
+) -> Cell:
+    """Return the difference of a figure on the retention set, with its interval if one is known."""
+    found = record.difference(stage.retention, other.retention, figure)
+    ours, theirs = stage.retention.value(figure), other.retention.value(figure)
+    if found is not None or ours is None or theirs is None:
+        return _interval_cell(found, form)
+    # A task of lm-evaluation-harness, which is not known question by question.
+    errors = [one.retention.value(f"{figure}_se") for one in (stage, other)]
+    if any(error is None for error in errors):
+        return Cell(form.difference(ours - theirs))
+    low, high = of_independent(ours - theirs, *(error for error in errors if error is not None))
+    return Cell(form.difference(ours - theirs), form.interval(low, high, "+"))
 
 
 def costs(record: RunRecord) -> Table:

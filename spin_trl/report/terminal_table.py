@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from ..evaluation.figures import FIGURES, Figure, figure_of, is_figure, is_score
+from ..evaluation.figures import FIGURES, RETAINED, Figure, figure_of, is_figure, is_score
 from ..evaluation.selection import ModelName
 from . import terminal
 
@@ -82,6 +82,12 @@ def run_table(
     if changed is not None and f"{metric}_change" in measured:
         shown.insert(shown.index(changed) + 1, difference_of(changed.name, f"{metric}_change", change[0]))
         caption += change[1]
+    for name in [name for name in measured if name.startswith(RETAINED) and is_figure(name, measured)]:
+        if name not in (column.name for column in shown) and f"{RETAINED}prompts" != name:
+            shown.append(figure_of(name))
+        kept = next((column for column in shown if column.name == name), None)
+        if kept is not None and f"{name}_change" in measured:
+            shown.insert(shown.index(kept) + 1, replace(difference_of(name, f"{name}_change", FROM_START), rank=2))
     measuring = terminal.console(width=10_000)
     while True:
         table = _rich_table(figures, shown, best, title, caption)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..counts import counted
-from ..evaluation.figures import figure_of
+from ..evaluation.figures import RETAINED, figure_of
 from ..evaluation.intervals import Difference
 from ..run.journal import Entry, Step, diverged, lowered, newest
 from ..run.stage import SELF_PLAY, Stage, arm_in_words
@@ -41,6 +41,8 @@ def remarks(record: RunRecord) -> list[str]:
     """Return remarks on a run: why it ended early or went back, and whether a better figure than the best was rejected."""
     found = []
     if (sentence := _on_test_set(record)) is not None:
+        found.append(sentence)
+    if (sentence := _on_retention_set(record)) is not None:
         found.append(sentence)
     if record.best_stage is not None and not record.stopped and not record.is_finished:
         found.append(f"The run is not finished: {_iterations_played(record)}.")
@@ -99,6 +101,26 @@ def _on_test_set(record: RunRecord) -> str | None:
     if metric == record.metric:
         against = _against(record, record.difference(best.test, start.test, metric), "the start")
     return f"{said}, {against}." if against is not None else f"{said}; the start has {with_interval(start)}."
+
+
+def _on_retention_set(record: RunRecord) -> str | None:
+    """Return how the best model's likelihood of the retention set's responses differs from the start's, or None."""
+    best, start = record.best_stage, record.start
+    if best is None or start is None or best is start:
+        return None
+    found = record.difference(best.retention, start.retention, "nll")
+    if found is None:
+        return None
+    name = f"{RETAINED}nll"
+    form, value = record.form(name).at_least(found.value), best.retention.value("nll")
+    said = f"On the retention set ({counted(found.prompts, 'response')} of other tasks), {the_stage(best)} has "
+    said += f"{figure_of('nll').words} {form.value(value)}"
+    if found.low <= 0 <= found.high:
+        interval = form.interval(found.low, found.high, "+")
+        return f"{said}, not significantly different from the start ({form.difference(found.value)}, {interval})."
+    direction, than = ("above", "less") if found.value > 0 else ("below", "more")
+    size = f"{form.size(found.value)} {direction} the start ({form.size_interval(found)})"
+    return f"{said}, {size}: these responses have become {than} likely."
 
 
 def faults_in_words(journal: Sequence[Entry], stage: str) -> list[str]:

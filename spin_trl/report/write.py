@@ -28,7 +28,7 @@ from .formats import duration
 from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
-from .tables import costs, devices, facts, figures, final_test, standings
+from .tables import costs, devices, facts, figures, final_test, retention, standings
 from .text import cut
 from .verdict import on_choice, remarks, verdict
 
@@ -104,6 +104,7 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str
         "standings": standings(record),
         "on_choice": on_choice(record),
         "final_test": final_test(record),
+        "retention": retention(record),
         "figures": figures(record),
         "costs": costs(record),
         "groups": all_charts(record),

@@ -24,6 +24,7 @@ from ..data.arrow import load_saved_rows
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, RunDirectoryError, nearest, noted
+from ..evaluation.benchmarks import harness_version
 from ..evaluation.scoring import Scorer, scorer_of
 from ..files import definition_of
 from ..models.eos import load_eos_ids
@@ -83,6 +84,10 @@ class Run:
         names = self.play.scorer
         if self.scorer is None and names is not None:
             self.scorer = noted(self.refused, lambda: scorer_of(names))
+        for_retention = self.play.retain_scorer or []
+        self.retain_scorer = noted(self.refused, lambda: scorer_of(for_retention)) if for_retention else None
+        if self.play.retain_tasks:
+            noted(self.refused, harness_version)
         noted(self.refused, lambda: check_losses(self.args.losses))
         self.refused += self._against_objective()
 

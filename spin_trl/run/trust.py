@@ -48,11 +48,12 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
         source = settings.get(name)
         if isinstance(source, str) and ":" in source and source not in _OURS and not is_local(source):
             found[name] = source
-    scorers = settings.get("scorer") or []
-    functions = [str(one) for one in ([scorers] if isinstance(scorers, str) else scorers)]
-    functions = [one for one in functions if ":" in one and not one.startswith("regex:") and one not in _OURS]
-    if functions:
-        found["scorer"] = ", ".join(functions)
+    for name in ("scorer", "retain_scorer"):
+        scorers = settings.get(name) or []
+        functions = [str(one) for one in ([scorers] if isinstance(scorers, str) else scorers)]
+        functions = [one for one in functions if ":" in one and not one.startswith("regex:") and one not in _OURS]
+        if functions:
+            found[name] = ", ".join(functions)
     if settings.get("trust_remote_code"):
         found["trust_remote_code"] = "the model's own code"
     # A name with a slash is a repository of compiled kernels.
