@@ -210,7 +210,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     kept, out = _split(recipe, total, None if held_out is None else len(held_out))
     of = f"of {len(dataset):,} {agreeing(len(dataset), 'row')} of {recipe.data.dataset_name}"
     described = f"counted on {len(sample):,} {of}"
-    measured = _measured(recipe, {kind: len(dataset) for kind, dataset in others.items()})
+    measured = _num_measured(recipe, {kind: len(dataset) for kind, dataset in others.items()})
     return Lengths(counted, kept, out, sampling, described, tokenizer, True, *measured)
 
 
@@ -221,7 +221,7 @@ def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str)
     kept, out = _split(recipe, num_rows or ASSUMED_ROWS, None)
     rows = "" if num_rows else f"{ASSUMED_ROWS:,} rows (set with `--rows`), "
     described = f"assumed, because {why}: {rows}prompts and real responses of {prompt} {agreeing(prompt, 'token')}"
-    return Lengths([(prompt, prompt)], kept, out, sampling, described, None, False, *_measured(recipe, {}))
+    return Lengths([(prompt, prompt)], kept, out, sampling, described, None, False, *_num_measured(recipe, {}))
 
 
 def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:
@@ -235,7 +235,7 @@ def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:
     return max(total - out, 1), out
 
 
-def _measured(recipe: Recipe, counts: Mapping[str, int]) -> tuple[int, int]:
+def _num_measured(recipe: Recipe, counts: Mapping[str, int]) -> tuple[int, int]:
     """Return the numbers of rows of the test set and of the retention set; a set that can't be counted is as large as the
     largest held-out set.
 

@@ -228,7 +228,7 @@ def watched(
             "run_seconds_left": of_run,
         }
 
-    name = START if phase == START else f"{Stage.of(iteration)}: {phase}"
+    name = phase if phase in (START, TEST) else f"{Stage.of(iteration)}: {phase}"
     shown: PhaseProgress | PhaseLog
     if console.is_interactive:
         shown = PhaseProgress(console, name, table_so_far(run, iteration, console.width, console.height), renew)

@@ -44,6 +44,7 @@ def _test(run: Run, stage: Stage) -> None:
     started, is_main = time.monotonic(), PartialState().is_main_process
     if is_main:
         run.directory.own(stage)
+        folder.mkdir(parents=True, exist_ok=True)
     found: Measurement | None = None
     with hashing() as written:
         try:

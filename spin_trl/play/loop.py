@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ SMOKE_ROWS = 8
 """Number of rows in a smoke run."""
 
 RETENTION_SEED = 0
-"""Seed for drawing the rows of the retention set: the same for every run, so that their figures can be compared."""
+"""Seed for drawing the rows of the retention set: the same for every run, so that figures of several runs are comparable."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,11 @@ class RunResult:
     Attributes:
         best_stage: `start`, or the iteration with the best figure.
         best_model: folder or Hub name of the best model.
-        figures: held-out figures by stage: the start, the iterations, and the baseline arms.
+        figures: held-out figures by stage (the start, the iterations, and the baseline arms), and with the prefix
+            `retention/` those on the retention set.
         directory: the run directory.
         stopped: why the run ended before its last iteration, or None.
+        test_figures: figures on the test set, by stage; empty without one.
     """
 
     best_stage: str
@@ -85,6 +87,7 @@ class RunResult:
     figures: Figures
     directory: Path
     stopped: str | None = None
+    test_figures: Figures = field(default_factory=dict)
 
 
 class SelfPlay:
@@ -282,7 +285,14 @@ class SelfPlay:
             raise RunDirectoryError(
                 f"{self.directory.best} was removed while the run was playing. Run the same command to write it again."
             )
-        return RunResult(delivered, run.model_of(delivered), all_figures(run, iteration), self.directory.path, stopped)
+        return RunResult(
+            delivered,
+            run.model_of(delivered),
+            all_figures(run, iteration),
+            self.directory.path,
+            stopped,
+            {stage.name: dict(stage.test.figures) for stage in read_record(self.directory).tested},
+        )
 
     def _test(self, iteration: int) -> None:
         """Measure the final models on the test set, and show the figures wherever a run's results are shown."""
@@ -310,7 +320,7 @@ class SelfPlay:
                 follows the last iteration that was played.
         """
         self._check_playable()
-        if phase == TEST:
+        if phase == TEST and LAUNCHED not in os.environ:
             iteration = max(self.directory.iterations(), default=0)
         if PartialState().is_main_process:
             self._claim_directory()

@@ -43,7 +43,7 @@ from ..run.run import LAUNCHED, Run
 from ..run.settings import frozen_settings
 from ..run.stage import START
 from ..training.unplayable import of_lengths
-from .prepare_measured import overlap_in_words, prepare_measured
+from .prepare_measured import NAMED_BY, overlap_in_words, prepare_measured
 from .rehearse import config_of
 from .train import make_tokenizer
 
@@ -91,7 +91,7 @@ def prepare_data(
             keys = row_keys(train)
             digests, apart = _digests(keys, held_out), _to_keep_apart(run, measured.get(TEST), known)
             groups = _prepare(run, train, held_out, keys, digests, apart)
-        prepare_measured(run, measured, partial(_prepared, run), lambda: groups or _groups_of(run, train, held_out))
+        prepare_measured(run, measured, partial(_checked, run), lambda: groups or _groups_of(run, train, held_out))
     state.wait_for_everyone()
     by_gap = [objective.asks_for_gap(settings) for objective, settings in run.args.objectives]
     if any(by_gap) and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
@@ -146,6 +146,15 @@ def _prepared(run: Run, dataset: Dataset, name: str, keys: RowKeys | None = None
     )
 
 
+def _checked(run: Run, dataset: Dataset, name: str) -> Prepared:
+    """Tokenise the test set or the retention set, and raise if the model can't be measured on its rows."""
+    if not is_sft(dataset):
+        raise DataError(f"`{NAMED_BY[name]}`: {not_sft(dataset)}")
+    found = _prepared(run, dataset, name)
+    refuse_unplayable(against_rows(run, (found.rows,)), DataError)
+    return found
+
+
 def _to_keep_apart(run: Run, test: Dataset | None, known: Entry | None) -> Dataset | None:
     """Return the test set if its prompts are left out of the training data, or None.
 
@@ -191,7 +200,7 @@ def _prepare(
     others = [] if held_out is None else [_prepared(run, held_out, "held-out")]
     apart: dict[str, Any] = {}
     if test is not None:
-        (found, *others), left_out = _kept_apart(run, _prepared(run, test, "test").rows, [found, *others])
+        (found, *others), left_out = _kept_apart(run, _checked(run, test, TEST).rows, [found, *others])
         apart = {"test_dataset": row_keys(test).digest, LEFT_OUT_FOR_TEST: left_out}
     groups = frozenset(group for one in (found, *others) for group in one.rows[GROUP][:])
     rows, held_out_rows, news = divide(run.play, found.rows, others[0].rows if others else None)

@@ -25,7 +25,7 @@ from ..run.run import LAUNCHED, Run
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = {TEST: "test_name", RETENTION: "retain_name"}
+NAMED_BY = {TEST: "test_name", RETENTION: "retain_name"}
 """Settings that name the sets."""
 
 STEPS = {TEST: Step.TEST, RETENTION: Step.RETENTION}
@@ -61,7 +61,7 @@ def prepare_measured(
         if known is not None and not is_same and (stages := _measured_stages(run, name)):
             raise DataError(
                 f"The {name} data has changed since {', '.join(stages)} in {run.directory.path} "
-                f"{'was' if len(stages) == 1 else 'were'} measured on it (`{SETTINGS[name]}`: digest {known['dataset']} "
+                f"{'was' if len(stages) == 1 else 'were'} measured on it (`{NAMED_BY[name]}`: digest {known['dataset']} "
                 f"then, {digest} now), and figures on different prompts can't be compared. Restore the data, or start a "
                 "new run."
             )
@@ -93,7 +93,7 @@ def _prepare_set(
     if not len(rows):
         raise DataError(
             f"All prompts of the {name} data are also in the training or held-out data ({counted(left_out, 'row')}), so "
-            f"nothing is left to measure on. Name other data in `{SETTINGS[name]}`."
+            f"nothing is left to measure on. Name other data in `{NAMED_BY[name]}`."
         )
     if left_out:
         remarks.append(overlap_in_words(left_out, name, "training or held-out"))
@@ -102,7 +102,7 @@ def _prepare_set(
     run.directory.own("data")
     remove(folder)  # rows of another set, on which nothing was measured
     saved = save_rows(rows.remove_columns([column for column in (GROUP,) if column in rows.column_names]), folder)
-    origin = dataset_origin(dataset, run.sources.get(SETTINGS[name]))
+    origin = dataset_origin(dataset, run.sources.get(NAMED_BY[name]))
     run.journal.append(
         Step.PREPARE,
         name,

@@ -54,6 +54,7 @@ def measure_retention(run: Run, stage: Stage) -> None:
     rows, folder = run.measured_rows(RETENTION), run.directory.measured_on(stage, RETENTION)
     if is_main:
         run.directory.own(stage)
+        folder.mkdir(parents=True, exist_ok=True)
     of_start = run.directory.measured_on(START, RETENTION)
     before = None if stage.is_start else read_named_numbers(of_start / "values.json")
     figures: dict[str, float] = {PROMPTS: float(len(rows))}

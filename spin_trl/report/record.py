@@ -273,7 +273,7 @@ def read_record(directory: RunDirectory) -> RunRecord:
     """
     settings = _settings(directory)
     journal = [entry for entry in Journal(directory.journal).entries() if isinstance(entry, dict)]
-    measured = (Step.TRAIN, Step.EVALUATE, Step.RETENTION)
+    measured = (Step.TRAIN, Step.EVALUATE, Step.RETENTION, Step.TEST)
     made = {entry.get("stage") for entry in journal if entry.get("phase") in measured}
     metric = str(settings.get("metric_for_best_iteration") or REPORTED_DEFAULTS["metric_for_best_iteration"])
     greater = settings.get("greater_is_better_iteration")

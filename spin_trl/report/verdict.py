@@ -70,15 +70,13 @@ def remarks(record: RunRecord) -> list[str]:
 
 def on_choice(record: RunRecord) -> str:
     """Say whether the figures of the best model are also those that it was chosen by."""
-    if record.tested:
-        return (
-            "The best model is chosen on the same held-out prompts that it is measured on, so its figures on them are "
-            "slightly optimistic; those on the test set are not."
-        )
-    return (
-        "The best model is chosen on the same held-out prompts that it is measured on, so its figures are slightly "
-        "optimistic: the run has no test set (`test_name`)."
+    prompts = counted(record.held_out, "held-out prompt") if record.held_out else "held-out prompts"
+    said = (
+        f"The best model is chosen on the same {prompts} that it is measured on, so its figures on them are slightly"
     )
+    if record.tested:
+        return f"{said} optimistic; those on the test set are not."
+    return f"{said} optimistic: the run has no test set (`test_name`)."
 
 
 def _on_test_set(record: RunRecord) -> str | None:

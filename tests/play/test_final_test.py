@@ -74,8 +74,10 @@ def test_the_final_models_are_measured_once_at_the_end(untested: Path, tested: P
     assert after[: len(before)] == before
     assert after[len(before) :] == [("prepare", "test"), *(("test", stage) for stage in finals(tested))]
     assert len(finals(tested)) == 3, "the test needs a best model other than the start"
-    session(llama_folder, tested).run()
+    result = session(llama_folder, tested).run()
     assert steps(tested) == after
+    assert list(result.test_figures) == finals(tested)
+    assert result.test_figures["start"]["prompts"] == TEST_ROWS
 
 
 def test_the_figures_are_those_of_the_model(tested: Path, llama_folder: Path) -> None:

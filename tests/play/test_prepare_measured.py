@@ -66,9 +66,9 @@ def test_shared_prompts_are_refused(llama_folder: Path) -> None:
         prepared(llama_folder, test_dataset=rows(0, 2), held_out_overlap="drop_held_out")
     with refused(DataError, "`test_name`", "15 rows"):
         prepared(llama_folder, run_dir="all", test_dataset=tiny.sft(ROWS))
-    with refused(DataError, "prompt"):
+    with refused(DataError, "`test_name`", "`prompt`"):
         prepared(llama_folder, run_dir="columns", test_dataset=Dataset.from_list([{"text": "a"}]))
-    with refused(DataError, "test"):
+    with refused(DataError, "`test_dataset`"):
         prepared(llama_folder, run_dir="empty", test_dataset=rows(0, 1).select([]))
 
 

@@ -187,7 +187,7 @@ def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = Fal
             ]
         except DataError as error:
             refusals.append(str(error))
-    measured = _measured(recipe, run, template, refusals, remarks, every=every)
+    measured = _look_at_measured(recipe, run, template, refusals, remarks, every=every)
     return Preview(
         recipe=recipe,
         total=total,
@@ -207,7 +207,7 @@ def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = Fal
     )
 
 
-def _measured(
+def _look_at_measured(
     recipe: Recipe, run: Run, template: PairTemplate, refusals: list[str], remarks: list[str], *, every: bool
 ) -> dict[str, int]:
     """Count the rows of the test data and of the retention data, and add what a run would refuse or report about them.
