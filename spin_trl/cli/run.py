@@ -20,6 +20,7 @@ PHASE_COMMANDS = {
     "evaluate": "evaluate an iteration's model on the held-out prompts",
     "start": "build the start, if no checkpoint is given, and evaluate it",
     "baseline": "train and evaluate an iteration's supervised baseline",
+    "test": "measure the start, the best model and each baseline's best on the test set, after the last iteration",
 }
 
 

@@ -31,6 +31,15 @@ class DataConfig:
             `dataset_name` are held out.
         held_out_config: Configuration of `held_out_name`. By default, `dataset_config` if both are the same dataset.
         held_out_split: Split of `held_out_name`, if it has several.
+        test_name: Dataset to test the final models on, given in the same way as `dataset_name`. It is never trained on and
+            never used to choose a model or to stop; the start, the best iteration and each baseline's best are measured on
+            it once, at the end of the run.
+        test_config: Configuration of `test_name`. By default, `dataset_config` if both are the same dataset.
+        test_split: Split of `test_name`, if it has several.
+        retain_name: Dataset of other tasks whose responses the model should stay able to give, in the same form as
+            `dataset_name`. It is never trained on; every model's likelihood of its responses is compared with the start's.
+        retain_config: Configuration of `retain_name`. By default, `dataset_config` if both are the same dataset.
+        retain_split: Split of `retain_name`, if it has several.
         column_mapping: Columns to rename, like '{"question": "prompt", "answer": "completion"}'.
         as_conversations: Turn prompts and completions that are plain text into a user and an assistant message, so that
             the chat template is applied to them. For chat models.
@@ -62,6 +71,25 @@ class DataConfig:
         None, "Configuration of `held_out_name`. By default, `dataset_config` if both are the same dataset."
     )
     held_out_split: str = setting("test", "Split of `held_out_name`, if it has several.")
+    test_name: str | None = setting(
+        None,
+        "Dataset to test the final models on, given in the same way as `dataset_name`. It is never trained on and never "
+        "used to choose a model or to stop; the start, the best iteration and each baseline's best are measured on it "
+        "once, at the end of the run.",
+    )
+    test_config: str | None = setting(
+        None, "Configuration of `test_name`. By default, `dataset_config` if both are the same dataset."
+    )
+    test_split: str = setting("test", "Split of `test_name`, if it has several.")
+    retain_name: str | None = setting(
+        None,
+        "Dataset of other tasks whose responses the model should stay able to give, in the same form as `dataset_name`. "
+        "It is never trained on; every model's likelihood of its responses is compared with the start's.",
+    )
+    retain_config: str | None = setting(
+        None, "Configuration of `retain_name`. By default, `dataset_config` if both are the same dataset."
+    )
+    retain_split: str = setting("test", "Split of `retain_name`, if it has several.")
     column_mapping: dict[str, Any] | str | None = setting(
         None, 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'
     )
@@ -80,7 +108,8 @@ class DataConfig:
     )
 
     def __post_init__(self) -> None:
-        self.held_out_name = self.held_out_name or None  # `--held_out_name ""` removes the recipe's value
+        for name in ("held_out_name", "test_name", "retain_name"):
+            setattr(self, name, getattr(self, name) or None)  # `--held_out_name ""` removes the recipe's value
         if isinstance(self.column_mapping, str):
             try:
                 self.column_mapping = parse_yaml(self.column_mapping)
@@ -138,8 +167,23 @@ class DataConfig:
         Args:
             bad_as_rows: as in [`load_rows`].
         """
-        dataset = self.held_out_as_stored(bad_as_rows=bad_as_rows)
-        return None if dataset is None else self.as_set(dataset)
+        return self._other("held_out", bad_as_rows)
+
+    def test(self, *, bad_as_rows: bool = False) -> Dataset | None:
+        """Load the test data, or return None if `test_name` is not set.
+
+        Args:
+            bad_as_rows: as in [`load_rows`].
+        """
+        return self._other("test", bad_as_rows)
+
+    def retain(self, *, bad_as_rows: bool = False) -> Dataset | None:
+        """Load the retention data, or return None if `retain_name` is not set.
+
+        Args:
+            bad_as_rows: as in [`load_rows`].
+        """
+        return self._other("retain", bad_as_rows)
 
     def held_out_as_stored(self, *, bad_as_rows: bool = False) -> Dataset | None:
         """Load the evaluation data, if any, without turning text into conversations.
@@ -147,9 +191,29 @@ class DataConfig:
         Args:
             bad_as_rows: as in [`load_rows`].
         """
-        if self.held_out_name is None:
+        return self._other_as_stored("held_out", bad_as_rows)
+
+    def measured_as_stored(self, *, bad_as_rows: bool = False) -> dict[str, Dataset]:
+        """Load the test data and the retention data, as far as they are named, without turning text into conversations.
+
+        Args:
+            bad_as_rows: as in [`load_rows`].
+
+        Returns:
+            The datasets by the prefixes of their settings: `test`, `retain`.
+        """
+        found = {kind: self._other_as_stored(kind, bad_as_rows) for kind in ("test", "retain")}
+        return {kind: dataset for kind, dataset in found.items() if dataset is not None}
+
+    def _other(self, kind: str, bad_as_rows: bool) -> Dataset | None:
+        dataset = self._other_as_stored(kind, bad_as_rows)
+        return None if dataset is None else self.as_set(dataset)
+
+    def _other_as_stored(self, kind: str, bad_as_rows: bool) -> Dataset | None:
+        """Load the dataset that the settings `KIND_name`, `KIND_config` and `KIND_split` name, or return None."""
+        name, config, split = (getattr(self, f"{kind}_{part}") for part in ("name", "config", "split"))
+        if name is None:
             return None
-        is_same = self.held_out_name == self.dataset_name
-        config = self.held_out_config or (self.dataset_config if is_same else None)
+        is_same = name == self.dataset_name
         revision = self.dataset_revision if is_same else None
-        return self._load(self.held_out_name, config, self.held_out_split, revision, bad_as_rows)
+        return self._load(name, config or (self.dataset_config if is_same else None), split, revision, bad_as_rows)

@@ -51,7 +51,14 @@ class SelfPlayConfig:
         held_out_max: Maximum number of prompts that `held_out_fraction` holds out.
         held_out_overlap: What to do with prompts of `held_out_name` that are also in the training data (ignoring case
             and white space): drop_train removes them from training, drop_held_out removes them from evaluation, and
-            refuse ends the run.
+            refuse ends the run. The same holds for `test_name` and `retain_name`; but with drop_train, prompts of
+            `retain_name`, and of a `test_name` that is added after training has begun, are removed from that data instead.
+        retain_max: Maximum number of rows of `retain_name` that are measured. They are drawn with a fixed seed, so every
+            model and every run is measured on the same rows.
+        retain_scorer: Scorer of answers to the prompts of `retain_name`, named like `scorer`. The models then also answer
+            these prompts at every stage. By default, only the likelihood of the responses is measured.
+        retain_tasks: Tasks of lm-evaluation-harness on which every model is measured, with at most `retain_max` questions
+            each, in addition to `retain_name` or in its place.
         scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json,
             python_tests, `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the
             real and the generated text, and with columns of the row that its further parameters name; it returns a number
@@ -182,8 +189,24 @@ class SelfPlayConfig:
         "drop_train",
         "What to do with prompts of `held_out_name` that are also in the training data (ignoring case and white "
         "space): drop_train removes them from training, drop_held_out removes them from evaluation, and refuse "
-        "ends the run.",
+        "ends the run. The same holds for `test_name` and `retain_name`; but with drop_train, prompts of "
+        "`retain_name`, and of a `test_name` that is added after training has begun, are removed from that data instead.",
         choices=OVERLAP,
+    )
+    retain_max: Annotated[int, Bounds(1)] = setting(
+        200,
+        "Maximum number of rows of `retain_name` that are measured. They are drawn with a fixed seed, so every model and "
+        "every run is measured on the same rows.",
+    )
+    retain_scorer: list[str] | None = setting(
+        None,
+        "Scorer of answers to the prompts of `retain_name`, named like `scorer`. The models then also answer these prompts "
+        "at every stage. By default, only the likelihood of the responses is measured.",
+    )
+    retain_tasks: list[str] | None = setting(
+        None,
+        "Tasks of lm-evaluation-harness on which every model is measured, with at most `retain_max` questions each, in "
+        "addition to `retain_name` or in its place.",
     )
     scorer: list[str] | None = setting(
         None,
@@ -297,8 +320,9 @@ class SelfPlayConfig:
     def __post_init__(self) -> None:
         if self.smoke:
             self.num_iterations = min(self.num_iterations, 2)
-        if isinstance(self.scorer, str):
-            self.scorer = [self.scorer]
+        for name in ("scorer", "retain_scorer", "retain_tasks"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, [getattr(self, name)])
         check_fields(self)
         for name in ("degeneration_warn", "degeneration_stop"):
             setattr(self, name, thresholds(name, getattr(self, name), list(SIGNS)))

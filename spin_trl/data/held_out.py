@@ -5,7 +5,7 @@ Prompts that only differ in case and white space are the same prompt to a model,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..counts import agreeing, counted
@@ -109,6 +109,35 @@ def _texts(rows: Dataset, column: str) -> Any:
     return np.concatenate([np.array(batch[column], dtype=np.bytes_) for batch in batches])
 
 
+def without_groups(rows: Dataset, groups: Collection[str]) -> tuple[Dataset, int]:
+    """Return prepared rows without those whose prompts are in some groups, and the number of rows that were left out."""
+    kept = [index for index, group in enumerate(rows[GROUP][:]) if group not in groups]
+    return (rows, 0) if len(kept) == len(rows) else (rows.select(kept), len(rows) - len(kept))
+
+
+def refuse_shared(rows: Dataset, groups: Collection[str], name: str, other: str) -> None:
+    """Raise if a prompt of these rows is in one of some groups.
+
+    Args:
+        rows: prepared rows.
+        groups: groups of the prompts of the other data.
+        name, other: names of the rows' dataset and of the other data, for the message.
+
+    Raises:
+        DataError: if there is one; the message gives the first and the number of all.
+    """
+    found = rows[GROUP][:]
+    shared = [index for index, group in enumerate(found) if group in groups]
+    if not shared:
+        return
+    count = len({found[index] for index in shared})
+    raise DataError(
+        f"{counted(count, f'{name} prompt is', f'{name} prompts are')} also in the {other} data (ignoring case and white "
+        f"space). The first is {rows[shared[0]]['prompt'][:60]!r}. Remove {agreeing(count, 'it', 'them')}, or set "
+        "`held_out_overlap: drop_train` or `drop_held_out`."
+    )
+
+
 def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, Dataset, int]:
     """Ensure that no prompt is both trained on and held out.
 
@@ -128,12 +157,7 @@ def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, D
     if not shared:
         return rows, held_out, 0
     if overlap == REFUSE_OVERLAP:
-        first = next(index for index, group in enumerate(held_out_groups) if group in shared)
-        raise DataError(
-            f"{counted(len(shared), 'held-out prompt is', 'held-out prompts are')} also in the training data (ignoring "
-            f"case and white space). The first is {held_out[first]['prompt'][:60]!r}. Remove "
-            f"{agreeing(len(shared), 'it', 'them')}, or set `held_out_overlap: drop_train` or `drop_held_out`."
-        )
+        refuse_shared(held_out, shared, "held-out", "training")
     side, groups = (rows, train_groups) if overlap == DROP_TRAIN else (held_out, held_out_groups)
     kept = [index for index, group in enumerate(groups) if group not in shared]
     if not kept:

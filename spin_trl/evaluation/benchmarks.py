@@ -119,12 +119,13 @@ def chosen(names: Sequence[str], shots: int | None = None) -> dict[str, tuple[Be
     return {name: tuple(replace(one, shots=shots) for one in benchmarks) for name, benchmarks in found.items()}
 
 
-def check_tasks(names: Iterable[str], known: Iterable[str]) -> None:
+def check_tasks(names: Iterable[str], known: Iterable[str], option: str = "--tasks") -> None:
     """Check that tasks exist.
 
     Args:
         names: names of tasks.
         known: names that the harness knows.
+        option: option or setting that names the tasks, for the message.
 
     Raises:
         RecipeError: if a task does not exist; the message names the nearest one.
@@ -134,9 +135,9 @@ def check_tasks(names: Iterable[str], known: Iterable[str]) -> None:
         if name not in known:
             # Among some ten thousand names there is always one that is half similar.
             near = nearest(name, [*SUITES, *known], cutoff=0.6)
+            more = f" Suites are {', '.join(SUITES)}. To use your own tasks, pass their folder as `--include_path`."
             raise RecipeError(
-                f"`--tasks`: lm-evaluation-harness has no task {name!r}{near} Suites are {', '.join(SUITES)}. To use your "
-                "own tasks, pass their folder as `--include_path`."
+                f"`{option}`: lm-evaluation-harness has no task {name!r}{near}{more if option == '--tasks' else ''}"
             )
 
 

@@ -16,6 +16,9 @@ SUFFIXES = ("_se", "_low", "_high", "_change", "_change_low", "_change_high", "_
 SCORE, SCORE_GREEDY = "score", "score_greedy"
 """Mean scores of sampled and of greedily decoded answers; named numbers are `score/NAME`."""
 
+RETAINED = "retention/"
+"""Prefix of the figures on the retention set: `retention/nll`, `retention/score`, and `retention/TASK/METRIC`."""
+
 GAME, ANSWERS, SCORES = "The game against the opponent", "The answers", "Scores and likelihood"
 """Headings of the report's tables."""
 
@@ -93,6 +96,8 @@ FIGURES: Mapping[str, Figure] = {
         _bad_share("degeneration/odd_characters", "odd characters", ANSWERS, "odd characters"),
         _bad_share("degeneration/copies", "copies", ANSWERS, "copied"),
         Figure("degeneration/length_ratio", "length, relative to real responses", is_neutral=True),
+        Figure("retention/nll", "NLL per token on the retention set", column="ret. NLL", rank=2, greater_is_better=False),
+        Figure("retention/score", "score on the retention set", column="ret. score %", rank=2, percent=True),
     )
 }  # fmt: skip
 """Every figure that models can be compared by, in the order of the tables' columns."""
@@ -103,6 +108,10 @@ def figure_of(name: str) -> Figure:
     known = FIGURES.get(name)
     if known is not None:
         return known
+    if name.startswith(RETAINED):
+        of = figure_of(name.removeprefix(RETAINED))
+        words, column = f"{of.words} on the retention set", f"ret. {of.column or of.words}"
+        return dataclasses.replace(of, name=name, words=words, column=column, table="", heading="", rank=2)
     kind, _, part = name.partition("/")
     if kind not in (SCORE, SCORE_GREEDY):
         return Figure(name, name, heading=name, column=name)
@@ -148,6 +157,10 @@ MEANINGS: Mapping[str, str] = {
     "real responses.",
     "degeneration/copies": "Share of answers that appear word for word in the training data, minus the same share of the "
     "real responses.",
+    "retention/nll": "Negative log-likelihood of the responses of `retain_name`, in nats per token. It is compared with the "
+    "start, and used for no decision.",
+    "retention/score": "Mean score of the answers to the prompts of `retain_name` (`retain_scorer`). A task of "
+    "`retain_tasks` gives figures `retention/TASK/METRIC`, as lm-evaluation-harness reports them.",
     "degeneration/length_ratio": "Total tokens of all answers, divided by those of all real responses.",
 }
 """Descriptions of the figures in `FIGURES`, for the reference."""

@@ -104,6 +104,17 @@ def of_difference(
     return Difference(value, value - spread, value + spread, p, len(differences))
 
 
+def of_independent(difference: float, *errors: float) -> tuple[float, float]:
+    """Return the interval of a difference between independent means, from their standard errors.
+
+    Args:
+        difference: difference of the means.
+        errors: standard error of each mean, in the same unit.
+    """
+    spread = float(stats.norm.ppf((1 + LEVEL) / 2)) * math.hypot(*errors)
+    return difference - spread, difference + spread
+
+
 def _of_shares(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     prompts = len(ours)
     won = sum(one > other for one, other in zip(ours, theirs, strict=True))

@@ -111,6 +111,24 @@ def values_of(rows: Mapping[str, HeldOutRow]) -> ByPrompt:
     return values
 
 
+def likelihoods(logps: Mapping[str, float], tokens: Mapping[str, int]) -> ByPrompt:
+    """Return the negative log-likelihoods of real responses, like [`values_of`] without answers.
+
+    Args:
+        logps: log-probability of each response, in nats, by prompt key.
+        tokens: number of tokens of each response, EOS included, by prompt key.
+    """
+    return {
+        "nll": {key: -logp for key, logp in logps.items()},
+        _TOKENS: {key: float(tokens[key]) for key in logps},
+    }
+
+
+def token_counts(values: ByPrompt) -> dict[str, float]:
+    """Return the numbers of tokens that the negative log-likelihoods are divided by, by prompt key."""
+    return values.get(_TOKENS, {})
+
+
 def unscored(rows: Mapping[str, HeldOutRow]) -> dict[str, list[str]]:
     """Return the keys of prompts for which a scorer gave no finite number, by figure name."""
     found: dict[str, list[str]] = {}

@@ -25,10 +25,10 @@ from ..objectives.registry import methods_of
 from ..report.formats import MISSING
 from ..report.html.page import template_environment
 from ..report.record import RunRecord, StageRecord
-from ..report.tables import costs, devices, figures, standings
-from ..report.verdict import remarks, verdict
+from ..report.tables import costs, devices, figures, final_test, retention, standings
+from ..report.verdict import on_choice, remarks, verdict
 from ..report.write import made_by
-from ..run.journal import Step, newest
+from ..run.journal import TEST, Step, newest
 from . import markdown
 
 PLACEHOLDER = "path/to/this/folder"
@@ -104,6 +104,11 @@ class RunFacts:
         """The origin of the held-out prompts, if they are not taken from the data."""
         return self._origin("held_out") or self._by_setting("held_out_name")
 
+    @cached_property
+    def test(self) -> Origin | None:
+        """The origin of the test set, or None if there is none or it is unknown."""
+        return origin_from(self.record.prepared_set(TEST).get("origin")) or self._by_setting("test_name")
+
     def _origin(self, of: str) -> Origin | None:
         return origin_from((self.record.prepared.get("origins") or {}).get(of))
 
@@ -141,6 +146,9 @@ class RunFacts:
             "methods": methods_of(self.losses),
             "weights": weights if has_weights else [],
             "standings": markdown.table(standings(record)),
+            "on_choice": on_choice(record),
+            "final_test": None if (tested := final_test(record)) is None else markdown.table(tested),
+            "retention": None if (kept := retention(record)) is None else markdown.table(kept),
             "figures": {name: markdown.table(found) for name, found in figures(record).items()},
             "opponents": self._opponents_table(),
             "costs": markdown.table(costs(record)),

@@ -12,9 +12,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.figures import SCORES, figure_of, is_score
+from ..evaluation.selection import Measured
 from ..models.lineage import Origin
 from ..report.html.samples import notes_of
-from ..report.record import StageRecord
+from ..report.record import StageRecord, interval_of
 from ..run.journal import Step, is_of
 from ..run.stage import SELF_PLAY
 from . import markdown
@@ -82,20 +83,24 @@ def _metadata(facts: ModelFacts) -> ModelCardData:
 
 
 def _results(facts: ModelFacts) -> list[EvalResult]:
-    """Return the held-out figures that have an interval, for the metadata."""
+    """Return the figures that have an interval, for the metadata: those on the test set, if the model was measured on it,
+    else those on the held-out prompts."""
     record, stage = facts.run.record, facts.stage
-    known = facts.run.held_out or facts.run.data
+    is_tested = bool(stage.test.figures)
+    measured: Measured = stage.test if is_tested else stage
+    known = facts.run.test if is_tested else facts.run.held_out or facts.run.data
+    kind, count = ("test", record.num_tested) if is_tested else ("held-out", record.held_out or 0)
     found = []
-    for name in stage.figures:
-        value, interval = stage.value(name), stage.interval(name)
+    for name in measured.figures:
+        value, interval = measured.value(name), interval_of(measured, name)
         if value is None or interval is None or not (is_score(name) or figure_of(name).table == SCORES):
             continue
         found.append(
             EvalResult(
                 task_type="text-generation",
                 task_name="Text generation",
-                dataset_type=known.name if known is not None else "held-out",
-                dataset_name=f"{record.held_out or 0} held-out prompts",
+                dataset_type=known.name if known is not None else kind,
+                dataset_name=f"{count} {kind} prompts",
                 dataset_revision=known.commit if known is not None else None,
                 metric_type=name,
                 metric_name=figure_of(name).words,

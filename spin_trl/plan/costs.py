@@ -110,7 +110,19 @@ class Hours:
     def work(self, speed: Speed) -> list[Work]:
         """Return the work of the start and all iterations, on all processes together, given the speed of one device."""
         iterations = [self._iteration(t, speed) for t in range(self.setup.play.num_iterations)]
-        return [self._start(speed), *iterations]
+        return [self._start(speed), *iterations, *([self._final_test(speed)] if self.lengths.num_tested else [])]
+
+    def _final_test(self, speed: Speed) -> Work:
+        """Return the work of measuring the start, the best iteration and each baseline's best on the test set."""
+        play = self.setup.play
+        models = 2 + (len(play.baseline_label_smoothing) if play.baseline else 0)
+        return Work("test", {"test": models * self._evaluate(0, speed, self.lengths.num_tested)})
+
+    def _retention(self, speed: Speed) -> float:
+        """Return the seconds of a model's forward passes over the retention set."""
+        lengths = self.lengths
+        tokens, row = PADDING * lengths.num_retained, lengths.prompt + lengths.real
+        return self._computed(self.costs.forward(tokens * row, tokens * lengths.real, row), speed)
 
     def _start(self, speed: Speed) -> Work:
         seconds = {}
@@ -119,8 +131,10 @@ class Hours:
             seconds["train"] = self._supervised(rows, speed)
         elif self.setup.sft_first:
             seconds["train"] = self._sft_first(speed)
-        if self.lengths.num_held_out:  # with SFT first, the base is evaluated as well
-            seconds["evaluate"] = self._evaluate(0, speed) * (2 if self.setup.sft_first else 1)
+        measured = self._evaluate(0, speed, self.lengths.num_held_out) if self.lengths.num_held_out else 0.0
+        measured += self._retention(speed)
+        if measured:  # with SFT first, the base is evaluated as well
+            seconds["evaluate"] = measured * (2 if self.setup.sft_first else 1)
         return Work("start", seconds)
 
     def _sft_first(self, speed: Speed) -> float:
@@ -161,8 +175,9 @@ class Hours:
         elif not setup.terms.reference_free:
             passes += 1
         seconds["train"] = self._trained(trained_pairs * tokens, passes * trained_pairs * forward, speed)
-        evaluated = self._evaluate(t + 1, speed) if lengths.num_held_out else 0.0
-        if lengths.num_held_out:
+        evaluated = self._evaluate(t + 1, speed, lengths.num_held_out) if lengths.num_held_out else 0.0
+        evaluated += self._retention(speed)
+        if evaluated:
             seconds["evaluate"] = evaluated
         if play.baseline:
             arms = len(play.baseline_label_smoothing)
@@ -193,11 +208,11 @@ class Hours:
         tokens = PADDING * rows * row
         return self._trained(tokens, self.passes * self.costs.forward(tokens, rows * self.lengths.real, row), speed)
 
-    def _evaluate(self, players: int, speed: Speed) -> float:
-        """Return the seconds of responding to held-out prompts, once or twice, and scoring real and generated responses."""
+    def _evaluate(self, players: int, speed: Speed, prompts: int) -> float:
+        """Return the seconds of responding to prompts, once or twice, and scoring real and generated responses."""
         lengths = self.lengths
-        answered = self._answer(lengths.num_held_out, speed) * (2 if self.setup.play.evaluate_greedy else 1)
-        scored = (3 if players else 2) * lengths.num_held_out * PADDING
+        answered = self._answer(prompts, speed) * (2 if self.setup.play.evaluate_greedy else 1)
+        scored = (3 if players else 2) * prompts * PADDING
         row = lengths.prompt + lengths.real
         return answered + self._computed(self.costs.forward(scored * row, scored * lengths.real, row), speed)
 

@@ -22,8 +22,8 @@ GIB = 2**30
 SHORT_RUN = 360.0
 """Seconds below which a run's duration is shown in seconds, because hours would be 0.0 and less."""
 
-PLAYED = ("generate", "start's pass", "opponent's pass", "train", "evaluate", "baseline")
-"""Phases in the order of an iteration."""
+PLAYED = ("generate", "start's pass", "opponent's pass", "train", "evaluate", "baseline", "test")
+"""Phases in the order of an iteration; the last one ends the run."""
 
 
 def show_model(console: Console, plan: Plan) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from unittest import mock
 
@@ -71,6 +71,7 @@ class Lengths:
         described: source of the counts in words, for display.
         tokenizer: tokenizer used for counting, if any.
         is_counted: whether the rows were counted, so that the longest of them is the longest possible.
+        num_tested, num_retained: numbers of rows of the test set and of the retention set.
     """
 
     rows: Sequence[tuple[int, int]]
@@ -80,6 +81,8 @@ class Lengths:
     described: str
     tokenizer: PreTrainedTokenizerBase | None = None
     is_counted: bool = True
+    num_tested: int = 0
+    num_retained: int = 0
 
     def pair(self, row: tuple[int, int], branches: int = 2, *, longest: bool = False) -> PairLengths:
         """Return a row's pair. Generated responses are as long as the real one or, with `longest`, of maximum length."""
@@ -167,7 +170,8 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
         DataError: if the data is available, but its first rows can't be used.
     """
     sampling = Sampling.from_args(recipe.args)
-    functions = named_code({"dataset_name": recipe.data.dataset_name, "held_out_name": recipe.data.held_out_name})
+    names = ("dataset_name", "held_out_name", "test_name", "retain_name")
+    functions = named_code({name: getattr(recipe.data, name) for name in names})
     if functions and run_of_recipe(recipe.file) is not None:
         why = f"{', '.join(functions.values())} is a function, and planning a run directory does not run its code"
         return _assumed(recipe, sampling, num_rows or recipe.data.max_rows, why)
@@ -179,6 +183,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
         ):
             dataset = recipe.data.train_as_stored(bad_as_rows=recipe.args.bad_rows == SKIP)
             held_out = recipe.data.held_out_as_stored(bad_as_rows=recipe.args.bad_rows == SKIP)
+            others = recipe.data.measured_as_stored(bad_as_rows=recipe.args.bad_rows == SKIP)
     except (DataError, RecipeError):
         if recipe.data.dataset_name is None or is_local(recipe.data.dataset_name):
             raise
@@ -205,7 +210,8 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     kept, out = _split(recipe, total, None if held_out is None else len(held_out))
     of = f"of {len(dataset):,} {agreeing(len(dataset), 'row')} of {recipe.data.dataset_name}"
     described = f"counted on {len(sample):,} {of}"
-    return Lengths(counted, kept, out, sampling, described, tokenizer)
+    measured = _num_measured(recipe, {kind: len(dataset) for kind, dataset in others.items()})
+    return Lengths(counted, kept, out, sampling, described, tokenizer, True, *measured)
 
 
 def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str) -> Lengths:
@@ -215,7 +221,7 @@ def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str)
     kept, out = _split(recipe, num_rows or ASSUMED_ROWS, None)
     rows = "" if num_rows else f"{ASSUMED_ROWS:,} rows (set with `--rows`), "
     described = f"assumed, because {why}: {rows}prompts and real responses of {prompt} {agreeing(prompt, 'token')}"
-    return Lengths([(prompt, prompt)], kept, out, sampling, described, is_counted=False)
+    return Lengths([(prompt, prompt)], kept, out, sampling, described, None, False, *_num_measured(recipe, {}))
 
 
 def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:
@@ -227,6 +233,20 @@ def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:
         return total, min(held_out if held_out is not None else play.held_out_max, play.held_out_max)
     out = min(max(round(play.held_out_fraction * total), 1), play.held_out_max) if play.held_out_fraction else 0
     return max(total - out, 1), out
+
+
+def _num_measured(recipe: Recipe, counts: Mapping[str, int]) -> tuple[int, int]:
+    """Return the numbers of rows of the test set and of the retention set; a set that can't be counted is as large as the
+    largest held-out set.
+
+    Args:
+        recipe: the recipe.
+        counts: numbers of rows of the sets that are available locally, by their settings' prefixes.
+    """
+    play, data = recipe.play, recipe.data
+    tested = 0 if data.test_name is None else counts.get("test", play.held_out_max)
+    retained = 0 if data.retain_name is None else min(counts.get("retain", play.retain_max), play.retain_max)
+    return (min(tested, 8), min(retained, 8)) if play.smoke else (tested, retained)
 
 
 def _tokenizer(recipe: Recipe, sample: Dataset) -> PreTrainedTokenizerBase | None:

@@ -18,16 +18,20 @@ from pathlib import Path
 from ..errors import RecipeError
 from ..files import JOURNAL, write_text
 from ..run.directory import RunDirectory
-from ..run.journal import DATA, Journal, Step
+from ..run.journal import DATA, RETENTION, TEST, Journal, Step
 from ..run.stage import START, Stage, arm_name
 from .parent import held_pipe
 
 SHARED = frozenset(
     {
         (Step.PREPARE, DATA),
+        (Step.PREPARE, TEST),
+        (Step.PREPARE, RETENTION),
         (Step.GIVEN, START),
         (Step.TRAIN, START),
         (Step.EVALUATE, START),
+        (Step.RETENTION, START),
+        (Step.TEST, START),
         (Step.GENERATE, Stage.of(0)),
     }
 )

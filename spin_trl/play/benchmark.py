@@ -20,7 +20,7 @@ from ..run.journal import Step
 from ..run.objects import read_object
 from ..run.run import Run, since
 from .generate import at_hand
-from .phases import training_plugin
+from .plugin import training_plugin
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Settings:
         apply_chat_template: whether to format questions with the model's chat template.
         include_path: folder with custom tasks.
         log_samples: whether to store every question with its answer as well.
+        option: option or setting that names the tasks, for messages.
     """
 
     batch_size: int | str | None = None
@@ -49,6 +50,7 @@ class Settings:
     apply_chat_template: bool = False
     include_path: str | None = None
     log_samples: bool = False
+    option: str = "--tasks"
 
 
 @dataclass
@@ -132,7 +134,7 @@ def _run(
     # Long, since a failure anywhere in it must not lose the results so far.
     from ..evaluation.harness import SharedModel, run_benchmark, tasks
 
-    check_tasks([benchmark.task for benchmark in missing], tasks(settings.include_path).all_tasks)
+    check_tasks([benchmark.task for benchmark in missing], tasks(settings.include_path).all_tasks, settings.option)
     with at_hand(run, run.model_of(stage)) as load:
         model, accelerator = load()
         harness_model = SharedModel(

@@ -27,9 +27,10 @@ from ..files import home_expanded, write_json, write_text
 from ..objectives.registry import check_losses, own_settings, use_beta
 from ..report import terminal
 from ..report.comparison import AGAINST, ArmFigures, EarlyEnd, comparison_table, plot_comparison, summarise_cells
-from ..report.record import read_record, read_stage
+from ..report.record import read_record, read_shown_figures, read_stage
+from ..report.tables import COSTED_STEPS
 from ..run.directory import RunDirectory
-from ..run.journal import MADE, Journal, Step, diverged, newest
+from ..run.journal import Journal, Step, diverged, newest
 from ..run.marker import COMPARISON
 from ..run.ownership import Ownership
 from ..run.recipe import read_recipe
@@ -37,6 +38,7 @@ from ..run.settings import freeze, renew
 from ..run.stage import START, Stage
 from ..run.trust import check_trust_of_recipe
 from .arms import Arm, Launches, share_start
+from .gate import finalists
 
 OUTPUT = "output.txt"
 """The file in the run directory that collects an arm's output."""
@@ -217,7 +219,7 @@ class Comparison:
     def _play_arm(self, arm: Arm, seed: int) -> Path | None:
         """Play an arm on a free device. Return its output file if it failed."""
         directory = self._directory(arm, seed)
-        if self._has_diverged(arm, seed) or self._is_finished(arm, directory):
+        if self._has_diverged(arm, seed) or self._is_finished(arm, seed, directory):
             return None
         device = self._free.get()
         try:
@@ -234,11 +236,15 @@ class Comparison:
         found = diverged(Journal(self._directory(arm, seed).journal).entries())
         return bool(found) and found.get("on_nan") == self.recipes[arm.name, seed].args.on_nan
 
-    def _is_finished(self, arm: Arm, directory: RunDirectory) -> bool:
+    def _is_finished(self, arm: Arm, seed: int, directory: RunDirectory) -> bool:
         if not directory.best.exists():
             return False
         arms = [arm, *(self.supervised if arm == self.arms[0] else ())]
         stages, record = [one.stage(self.num_iterations - 1) for one in arms], read_record(directory)
+        if self.base.data.test_name is not None:
+            finals = finalists(record, self.recipes[arm.name, seed].play)
+            if not all(newest(record.journal, Step.TEST, stage) for stage in finals):
+                return False
         return bool(record.stopped) or all(newest(record.journal, Step.EVALUATE, stage) for stage in stages)
 
     # ---- showing ------------------------------------------------------------------------------------------------------
@@ -300,13 +306,13 @@ def _figures_of_arm(
     if not newest(entries, Step.EVALUATE):
         return []
     measured = read_stage(directory, stage)
-    figures = dict(measured.figures)
+    figures = read_shown_figures(directory, stage)
     for name in measured.values:
         found = difference(name, measured.values, against or {})
         if found is not None:
             name += AGAINST
             figures |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-    entries = [entry for entry in entries if entry["phase"] in MADE]
+    entries = [entry for entry in entries if entry["phase"] in COSTED_STEPS]
     figures["seconds"] = sum(entry.get("seconds", 0.0) for entry in entries)
     figures["generated_tokens"] = float(sum(entry.get("tokens", 0) for entry in entries))
     figures["steps"] = float(sum(entry.get("steps", 0) for entry in entries))

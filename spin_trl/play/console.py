@@ -25,12 +25,12 @@ from ..errors import DataError
 from ..files import write_text
 from ..report import terminal
 from ..report.charts import plot_run
-from ..report.record import read_figures, read_record
+from ..report.record import RunRecord, read_record, read_shown_figures
 from ..report.status import PhaseLog, PhaseProgress
-from ..report.terminal_table import run_table
+from ..report.terminal_table import FROM_START, TEST_CAPTION, run_table
 from ..report.verdict import faults_in_words
 from ..report.write import write_report
-from ..run.journal import MADE, Entry, Step
+from ..run.journal import MADE, MEASURED_SETS, RETENTION, TEST, Entry, Step
 from ..run.objects import best_stage
 from ..run.progress import seconds_left_of_phase, seconds_left_of_run
 from ..run.run import Run, device_name
@@ -39,7 +39,7 @@ from ..run.stage import BASE, START, Stage, up_to
 logger = logging.getLogger(__name__)
 
 Figures = dict[Stage, dict[str, float]]
-"""Held-out figures by stage."""
+"""Held-out figures by stage, and with the prefix `retention/` those on the retention set."""
 
 BESIDE_ROWS = 12
 """Lines of the live view other than iteration rows: status, title, heading, the start, rules and the caption."""
@@ -52,7 +52,7 @@ def all_figures(run: Run, iteration: int) -> Figures:
     """Return the figures of all stages up to an iteration, baseline arms last."""
     base = [BASE] if run.sft_first else []
     of_arms = [Stage.of(t, arm) for arm in run.arms for t in range(iteration + 1)]
-    return {stage: read_figures(run.directory, stage) for stage in (*base, *up_to(iteration), *of_arms)}
+    return {stage: read_shown_figures(run.directory, stage) for stage in (*base, *up_to(iteration), *of_arms)}
 
 
 def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
@@ -92,6 +92,11 @@ def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
     if entry["phase"] == Step.EVALUATE:
         nll = f"NLL {entry['nll']:.4f} per token" if "nll" in entry else "the logits are NaN: training diverged,"
         return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"
+    if entry["phase"] == Step.RETENTION and not entry["prompts"]:  # tasks of lm-evaluation-harness alone
+        return f"{where}: done in {seconds:.0f} s"
+    if entry["phase"] in MEASURED_SETS:
+        nll = f"NLL {entry['nll']:.4f} per token" if "nll" in entry else "the logits are NaN,"
+        return f"{where}: {nll} on {counted(int(entry['prompts']), 'prompt')}, {seconds:.0f} s"
     return f"{where}: done in {seconds:.0f} s"
 
 
@@ -115,7 +120,11 @@ def intention(run: Run, phases: Sequence[str], processes: int, *, is_text: bool)
         for iteration in range(run.play.num_iterations)
         for args in [run.iteration_args(iteration)]
     ]
-    second = f"{counted(rows, 'row')} to train on, {counted(len(run.rows(held_out=True)), 'row')} held out; "
+    second = f"{counted(rows, 'row')} to train on, {counted(len(run.rows(held_out=True)), 'row')} held out"
+    tested, retained = (len(run.measured_rows(name)) for name in (TEST, RETENTION))
+    second += f", {counted(tested, 'row')} to test the final models on" if tested else ""
+    second += f", {counted(retained, 'row')} to measure retention on" if retained else ""
+    second += "; "
     second += f"about {counted(sum(steps), 'gradient step')} in all ({', '.join(f'{one:,}' for one in steps[:6])}"
     second += ", ...)." if len(steps) > 6 else ")."
     if run.sft_first:
@@ -149,13 +158,32 @@ def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
         console.print(_table_of_run(run, iteration, figures, best, console.width))
     file = io.StringIO()
     terminal.console(file, FILE_WIDTH).print(_table_of_run(run, iteration, figures, best, FILE_WIDTH))
-    write_text(run.directory.own("table.txt"), file.getvalue())
     try:
         record = read_record(run.directory)
+        if (tested := table_of_tests(record, FILE_WIDTH)) is not None:
+            terminal.console(file, FILE_WIDTH).print(tested)
         plot_run(run.directory.own("plot.png"), record)
         write_report(run.directory, record)
     except Exception as error:
         logger.warning("plot.png or report.html was not written: %s: %s", type(error).__name__, error)
+    write_text(run.directory.own("table.txt"), file.getvalue())
+
+
+def table_of_tests(record: RunRecord, width: int) -> Table | None:
+    """Return the table of the final models' figures on the test set; None if there are none.
+
+    Args:
+        record: record of the run.
+        width: width of the terminal in columns.
+    """
+    figures = {stage.name: stage.test.figures for stage in record.tested}
+    if not figures:
+        return None
+    title = f"{record.name}, {counted(record.num_tested, 'test prompt')}"
+    change = (FROM_START, "; from the start: paired difference")
+    return run_table(
+        figures, record.best, title=title, width=width, metric=record.test_metric, caption=TEST_CAPTION, change=change
+    )
 
 
 def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | None:
@@ -222,7 +250,7 @@ def watched(
             "run_seconds_left": of_run,
         }
 
-    name = START if phase == START else f"{Stage.of(iteration)}: {phase}"
+    name = phase if phase in (START, TEST) else f"{Stage.of(iteration)}: {phase}"
     shown: PhaseProgress | PhaseLog
     if console.is_interactive:
         shown = PhaseProgress(console, name, table_so_far(run, iteration, console.width, console.height), renew)

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from ..data.kept_columns import kept_columns
 from ..errors import DivergedError, RunDirectoryError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
-from ..evaluation.scoring import Score, layers_of, score_of
-from ..evaluation.summary import HeldOutRow, changes, summarise, unscored, values_of
+from ..evaluation.scoring import Score, Scorer, columns_of, layers_of, score_of
+from ..evaluation.summary import ByPrompt, HeldOutRow, changes, summarise, unscored, values_of
 from ..files import Checksum, write_json, write_text
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
@@ -69,14 +70,21 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
             figures, work_seconds = {"held_out": float(len(rows))}, since(started)
             if PartialState().is_main_process:
                 write_json(run.directory.metrics(stage), figures)
-    files = _files(run, stage, written)
+    files = files_of(run, stage, "held-out", written)
     run.record(
         Step.EVALUATE, stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures, files=files
     )
 
 
-def _files(run: Run, stage: str, written: Mapping[Path, Checksum]) -> dict[str, Any]:
-    """Return the checksums of the files that evaluation wrote, by their names in the run directory."""
+def files_of(run: Run, stage: str, results: str, written: Mapping[Path, Checksum]) -> dict[str, Any]:
+    """Return the checksums of the files that a measurement wrote, by their names in the run directory.
+
+    Args:
+        run: the run.
+        stage: stage of the model that was measured.
+        results: folder of its answers, inside the stage's folder.
+        written: checksums of all files that were written, by path.
+    """
     folder = run.directory.stage(stage).resolve()
     found = {
         path.relative_to(folder).as_posix(): checksum
@@ -84,29 +92,95 @@ def _files(run: Run, stage: str, written: Mapping[Path, Checksum]) -> dict[str, 
         if path.is_relative_to(folder)
     }
     for name in ("sampled", "greedy"):
-        lists = GenerationStore(run.directory.held_out(stage) / name).lists()
-        found |= {f"held-out/{name}/{file}": checksum for file, checksum in lists.items()}
+        lists = GenerationStore(run.directory.stage(stage) / results / name).lists()
+        found |= {f"{results}/{name}/{file}": checksum for file, checksum in lists.items()}
     return recorded(stage, {name: checksum for name, checksum in found.items() if "/shard-" not in name})
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model's measurements on a set of prompts.
+
+    Attributes:
+        rows: measurements by prompt, in the order of the prompts.
+        answers: the model's answers, in the same order.
+        figures: finite figures by name.
+        values: finite values by figure and prompt.
+        unscored: for the journal, numbers of prompts without a finite score.
+        work_seconds: seconds of work.
+    """
+
+    rows: list[HeldOutRow]
+    answers: list[AnsweredPrompt]
+    figures: dict[str, float]
+    values: ByPrompt
+    unscored: dict[str, Any]
+    work_seconds: float
 
 
 def _figures_of_stage(
     run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, compared_with: str | None
 ) -> tuple[dict[str, Any], float]:
-    """Measure a model and write the results to the stage's folder.
+    """Measure a model on the held-out prompts and write the results to the stage's folder.
 
     Returns:
         The values for the journal (figures, and numbers of prompts without a finite score), and the seconds of work.
     """
-    folder = run.directory.held_out(stage)
+    other = compared_with or opponent_stage
+    found = measure_on(
+        run,
+        load,
+        rows,
+        stage,
+        run.directory.held_out(stage),
+        "held-out",
+        run.scorer,
+        opponents=None if opponent_stage is None else run.directory.held_out(opponent_stage),
+        before=None if other is None else read_named_numbers(run.directory.values(other)),
+    )
+    if PartialState().is_main_process:
+        write_json(run.directory.values(stage), found.values)
+        write_samples(run.directory.samples(stage), rows, found)
+        write_json(run.directory.histograms(stage), histograms(found.rows))
+        write_json(run.directory.metrics(stage), found.figures)
+    layers = layers_of(run.scorer)
+    isolation = {} if layers is None else {ISOLATION: layers}
+    return found.figures | found.unscored | isolation, found.work_seconds
+
+
+def measure_on(
+    run: Run,
+    load: Load,
+    rows: Dataset,
+    stage: str,
+    folder: Path,
+    kind: str,
+    scorer: Scorer | None,
+    opponents: Path | None = None,
+    before: ByPrompt | None = None,
+) -> Measurement:
+    """Let a model answer prompts, and measure it on them.
+
+    Args:
+        run: the run.
+        load: function that loads the model.
+        rows: prepared rows.
+        stage: stage of the model.
+        folder: folder for its answers and log-probabilities.
+        kind: what the prompts are called in messages: held-out, test, retention.
+        scorer: scorer of the answers, or None.
+        opponents: the same folder of its opponent; None: it is not compared with an opponent.
+        before: values by prompt of the model whose differences are among the figures; None: no differences.
+    """
     # Every model answers with the seeds and settings of iteration 0, so that differences come from the models.
-    description = f"{stage}: held-out prompts"
+    description = f"{stage}: {kind} prompts"
     work_seconds = answer_into(run, load, rows, folder / "sampled", 0, description, num_generations=1)
     if run.play.evaluate_greedy:
         asked = folder / "greedy", 0, f"{description}, greedy"
         work_seconds += answer_into(run, load, rows, *asked, what="greedy answers", temperature=0.0, num_generations=1)
     run.progress.begin()
     measuring_started = time.monotonic()
-    measured = _measure(run, load, rows, folder, opponent_stage)
+    measured = _measure(run, load, rows, folder, scorer, opponents)
     work_seconds += time.monotonic() - measuring_started
     run.progress.begin()
     losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
@@ -118,29 +192,23 @@ def _figures_of_stage(
         name: {key: value for key, value in by_key.items() if math.isfinite(value)}
         for name, by_key in values_of(by_prompt).items()
     }
-    if (other_stage := compared_with or opponent_stage) is not None:
-        figures |= changes(values, read_named_numbers(run.directory.values(other_stage)))
+    if before is not None:
+        figures |= changes(values, before)
     answers = _answers(run, rows, folder)
     figures |= measure(answers, {normalised(text) for text in run.rows()["real"]})
     figures = {name: value for name, value in figures.items() if math.isfinite(value)}  # JSON has no other numbers
-    if PartialState().is_main_process:
-        write_json(run.directory.values(stage), values)
-        _write_samples(run, rows, stage, answers, measured)
-        write_json(run.directory.histograms(stage), histograms(measured))
-        write_json(run.directory.metrics(stage), figures)
-    layers = layers_of(run.scorer)
-    isolation = {} if layers is None else {ISOLATION: layers}
-    return figures | _left_out(stage, unscored(by_prompt), len(rows)) | isolation, work_seconds
+    left_out = _left_out(stage, kind, unscored(by_prompt), len(rows))
+    return Measurement(measured, answers, figures, values, left_out, work_seconds)
 
 
-def _left_out(stage: str, unscored: Mapping[str, Sequence[str]], total: int) -> dict[str, Any]:
+def _left_out(stage: str, kind: str, unscored: Mapping[str, Sequence[str]], total: int) -> dict[str, Any]:
     """Warn about scores that are not finite, and return their counts for the journal."""
     for name, keys in unscored.items():
         more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
         if PartialState().is_main_process:
             logger.warning(
-                "%s: `%s` is NaN or infinite for %d of %d held-out prompts, which are excluded from its mean: %s%s.",
-                *(stage, name, len(keys), total, ", ".join(keys[:NAMED_KEYS]), more),
+                "%s: `%s` is NaN or infinite for %d of %d %s prompts, which are excluded from its mean: %s%s.",
+                *(stage, name, len(keys), total, kind, ", ".join(keys[:NAMED_KEYS]), more),
             )
     return {UNSCORED: {name: len(keys) for name, keys in unscored.items()}} if unscored else {}
 
@@ -156,8 +224,10 @@ def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
     ]
 
 
-def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
-    """Measure all held-out rows, and return them in order. Processes share the work, and each gets all results."""
+def _measure(
+    run: Run, load: Load, rows: Dataset, folder: Path, scorer: Scorer | None, opponents: Path | None
+) -> list[HeldOutRow]:
+    """Measure all rows, and return them in order. Processes share the work, and each gets all results."""
     # Long, since a row's figures come from the same forward passes.
     state = PartialState()
     tokenizer = run.tokenizer()
@@ -180,12 +250,11 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
             on_progress=lambda more: report(done + more),
         )
 
-    run.progress.begin("responses measured", 0, (2 if opponent_stage is None else 3) * len(rows))
+    run.progress.begin("responses measured", 0, (2 if opponents is None else 3) * len(rows))
     real = logps([row["real_ids"] for row in mine], 0)
     own = logps([sampled[name] for name in names], len(mine))
     replies: list[list[int]] = []
-    if opponent_stage is not None:
-        opponents = run.directory.held_out(opponent_stage)
+    if opponents is not None:
         before = _recorded_logps(opponents / LOGPS, [key for key, _, _ in names])
         of_opponent = Generations.load({0: GenerationStore(opponents / "sampled")})
         replies = [of_opponent[name] for name in names]
@@ -193,12 +262,12 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
 
     def score(row: dict, ids: list[int]) -> Score | None:
-        if run.scorer is None:
+        if scorer is None:
             return None
         text = str(tokenizer.decode(ids, skip_special_tokens=True))
-        return score_of(run.scorer, row["prompt"], row["real"], text, _scored_columns(run, row))
+        return score_of(scorer, row["prompt"], row["real"], text, _scored_columns(run, scorer, row))
 
-    if run.scorer is not None:
+    if scorer is not None:
         run.progress.begin("answers scored", 0, len(rows))
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):
@@ -222,7 +291,7 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
             score=score(row, sampled[name]),
             greedy_score=None if greedy is None else score(row, greedy[name]),
         )
-        if run.scorer is not None:
+        if scorer is not None:
             report(index + 1)
     everything = {key: row for part in gather_object([measured]) for key, row in part.items()}
     if state.is_main_process:
@@ -232,13 +301,13 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     return [everything[key] for key in rows["key"]]
 
 
-def _scored_columns(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a held-out row that the scorer takes."""
-    columns, kept = run.scorer_columns, kept_columns(row)
+def _scored_columns(run: Run, scorer: Scorer, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a prepared row that a scorer takes."""
+    columns, kept = columns_of(scorer), kept_columns(row)
     missing = sorted(columns.required - kept.keys())
     if missing:
         raise RunDirectoryError(
-            f"The scorer needs `{missing[0]}` of each held-out row, but the rows of {run.directory.path} were prepared for "
+            f"The scorer needs `{missing[0]}` of each row, but the rows of {run.directory.path} were prepared for "
             "another scorer and don't have it. Start a new run, or use the scorer that the run began with."
         )
     return {name: kept[name] for name in columns.among(kept)}
@@ -261,13 +330,12 @@ def _as_json(score: Score | None) -> Any:
     return score if score is None or math.isfinite(score) else None
 
 
-def _write_samples(
-    run: Run, rows: Dataset, stage: str, answers: list[AnsweredPrompt], measured: list[HeldOutRow]
-) -> None:
+def write_samples(path: Path, rows: Dataset, found: Measurement) -> None:
+    """Write the prompts with their real and generated responses, one JSON object per line."""
     lines = [
         {name: row[name] for name in ("key", "prompt", "real")}
-        | {"generated": answer.generated, "finish_reason": found.finish_reason, "score": _as_json(found.score)}
-        for row, answer, found in zip(rows, answers, measured, strict=True)
+        | {"generated": answer.generated, "finish_reason": one.finish_reason, "score": _as_json(one.score)}
+        for row, answer, one in zip(rows, found.answers, found.rows, strict=True)
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_text(run.directory.samples(stage), text)
+    write_text(path, text)

@@ -17,6 +17,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ..config.loop import SelfPlayConfig
+from ..config.sft import SFT_FIRST
 from ..counts import counted
 from ..evaluation.degeneration import findings
 from ..evaluation.selection import Measured, Metric, best_of
@@ -27,7 +28,7 @@ from ..run.directory import RunDirectory
 from ..run.journal import Decisions, Step
 from ..run.objects import best_stage
 from ..run.run import Run
-from ..run.stage import START, Stage, up_to
+from ..run.stage import BASE, START, Stage, up_to
 
 WIDEST = 0.1
 """Largest distance from the win rate to either end of its interval for which a rate of one half counts as a plateau rather
@@ -248,6 +249,21 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     if reasons:
         decision, reason = "stopped", f"Stopped after iteration {iteration}: {'; '.join(reasons)}."
     return Verdict(decision, best, opponent, lr_scale, reason, tuple(warnings))
+
+
+def finalists(record: RunRecord, play: SelfPlayConfig) -> list[Stage]:
+    """Return the models that are measured on the test set at the end of a run: the base if the run did SFT first, the
+    start, the best iteration, and the best of each baseline arm. This is the one list of them.
+
+    Args:
+        record: record of the run.
+        play: settings of its loop, which say what is best.
+    """
+    metric = metric_of(play)
+    models = {stage.name: stage for stage in record.self_play}
+    groups = [models, *({stage.name: stage for stage in stages} for stages in record.arms.values())]
+    first = [BASE, START] if play.start == SFT_FIRST else [START]
+    return list(dict.fromkeys([*first, *(best_of(group, metric) for group in groups if group)]))
 
 
 def plateau(figures: Mapping[str, float]) -> str | None:

@@ -11,10 +11,11 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
@@ -41,18 +42,19 @@ from ..report.record import read_record
 from ..run.adapter_bases import follow
 from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
-from ..run.journal import MADE, Step
+from ..run.journal import MADE, RETENTION, TEST, Step
 from ..run.objects import best_stage
 from ..run.run import LAUNCHED, Run, given_stage, permission_of
 from ..run.settings import freeze, python_settings, renew
 from ..run.stage import Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
-from .console import Figures, all_figures, intention, phase_line, show, watched
+from .console import Figures, all_figures, intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, deliver_best, judge, settle, settle_generations
 from .given import keep_given
 from .mend import mend
-from .phases import Launch, in_this_process, training_plugin
+from .phases import Launch, in_this_process
+from .plugin import training_plugin
 from .prepare import check_human_responses, check_scorer_columns, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import check_same_start, is_same_start, point_adapters_at_start
@@ -63,6 +65,9 @@ logger = logging.getLogger(__name__)
 SMOKE_ROWS = 8
 """Number of rows in a smoke run."""
 
+RETENTION_SEED = 0
+"""Seed for drawing the rows of the retention set: the same for every run, so that figures of several runs are comparable."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -71,9 +76,11 @@ class RunResult:
     Attributes:
         best_stage: `start`, or the iteration with the best figure.
         best_model: folder or Hub name of the best model.
-        figures: held-out figures by stage: the start, the iterations, and the baseline arms.
+        figures: held-out figures by stage (the start, the iterations, and the baseline arms), and with the prefix
+            `retention/` those on the retention set.
         directory: the run directory.
         stopped: why the run ended before its last iteration, or None.
+        test_figures: figures on the test set, by stage; empty without one.
     """
 
     best_stage: str
@@ -81,6 +88,7 @@ class RunResult:
     figures: Figures
     directory: Path
     stopped: str | None = None
+    test_figures: Figures = field(default_factory=dict)
 
 
 class SelfPlay:
@@ -108,6 +116,9 @@ class SelfPlay:
         recipe: file of the recipe, if the run comes from one. It may be in the run directory, and is not changed.
         trust_run: with `trust_remote_code`, whether to run the code of models in the run directory even if the directory
             was copied from elsewhere.
+        test_dataset: responses in the same form that the final models are measured on once, at the end; None: no test set.
+        retain_dataset: responses of other tasks, in the same form, on which every model is compared with the start; None:
+            no retention set.
 
     Raises:
         DataError: if the data can't be used.
@@ -132,6 +143,8 @@ class SelfPlay:
         sources: Mapping[str, Any] | None = None,
         recipe: str | os.PathLike[str] | None = None,
         trust_run: bool = False,
+        test_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
+        retain_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         # Long, since it takes everything a run can be given and validates it before anything is stored.
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
@@ -147,6 +160,14 @@ class SelfPlay:
         check_human_responses(rows)
         self.train_dataset = _first_rows(rows, SMOKE_ROWS) if play.smoke else rows
         self.eval_dataset = _first_rows(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
+        self.measured = {
+            name: _few_rows(as_dataset(dataset, argument), name, play)
+            for name, dataset, argument in (
+                (TEST, test_dataset, "test_dataset"),
+                (RETENTION, retain_dataset, "retain_dataset"),
+            )
+            if dataset is not None
+        }
         self.launch = launch
         self.directory = RunDirectory(play.run_dir or output_folder(args))
         named = model_path(os.path.expanduser(whole)) if isinstance(whole, str) else None
@@ -269,12 +290,34 @@ class SelfPlay:
             if verdict.stopped is not None:
                 stopped = None if ends else verdict.stopped
                 break
+        if TEST in self.measured:
+            if cards is not None:
+                cards.result()  # the cards are written again, with the figures on the test set
+            self._test(iteration)
+            pushing.finished(iteration)
         delivered = best_stage(self.directory)
         if delivered is None:
             raise RunDirectoryError(
                 f"{self.directory.best} was removed while the run was playing. Run the same command to write it again."
             )
-        return RunResult(delivered, run.model_of(delivered), all_figures(run, iteration), self.directory.path, stopped)
+        return RunResult(
+            delivered,
+            run.model_of(delivered),
+            all_figures(run, iteration),
+            self.directory.path,
+            stopped,
+            {stage.name: dict(stage.test.figures) for stage in read_record(self.directory).tested},
+        )
+
+    def _test(self, iteration: int) -> None:
+        """Measure the final models on the test set, and show the figures wherever a run's results are shown."""
+        if self._play(TEST, iteration) and PartialState().is_main_process:
+            show(self.state, iteration, str(best_stage(self.directory)), None)
+            table = table_of_tests(read_record(self.directory), self._console.width)
+            if table is not None:
+                self._console.print(table)
+            self._write_cards()
+        PartialState().wait_for_everyone()
 
     def _write_cards(self) -> None:
         """Rewrite the models' cards: training wrote them before the figures were known."""
@@ -287,10 +330,13 @@ class SelfPlay:
         """Run one phase of one iteration in this process, under any launcher; skip it if it has finished.
 
         Args:
-            phase: `start`, `generate`, `train`, `evaluate` or `baseline`.
-            iteration: number of the iteration (0-based). The phases before this one must have finished.
+            phase: `start`, `generate`, `train`, `evaluate`, `baseline` or `test`.
+            iteration: number of the iteration (0-based). The phases before this one must have finished. `test` always
+                follows the last iteration that was played.
         """
         self._check_playable()
+        if phase == TEST and LAUNCHED not in os.environ:
+            iteration = max(self.directory.iterations(), default=0)
         if PartialState().is_main_process:
             self._claim_directory()
         self._set_up()
@@ -303,7 +349,7 @@ class SelfPlay:
                     watched(self.state, self._console, phase, iteration, self._phases, elsewhere=False)
                 )
             in_this_process(self.state, phase, iteration)
-        if by_hand and phase in ("evaluate", "baseline") and len(self.state.journal.entries()) > before:
+        if by_hand and phase in ("evaluate", "baseline", TEST) and len(self.state.journal.entries()) > before:
             # Phases that are launched separately also produce a run's outputs, as far as the run has got.
             best = deliver_best(self.state, iteration)["stage"]
             track(self.state, iteration)
@@ -361,7 +407,7 @@ class SelfPlay:
             if LAUNCHED not in os.environ:
                 mend(self.state)
         PartialState().wait_for_everyone()
-        prepare_data(self.state, self.train_dataset, self.eval_dataset)
+        prepare_data(self.state, self.train_dataset, self.eval_dataset, self.measured)
         if PartialState().is_main_process:
             point_adapters_at_start(self.state)
             self._say_of_warmup()
@@ -417,6 +463,16 @@ def _sft_adapter(play: SelfPlayConfig, peft_config: Any, sft_peft_config: Any) -
     if play.sft_use_peft and found is None:
         raise RecipeError("`sft_use_peft` is true, but there is no adapter's configuration. Pass `sft_peft_config`.")
     return found
+
+
+def _few_rows(dataset: Dataset, name: str, play: SelfPlayConfig) -> Dataset:
+    """Return the rows of the test or the retention set that are measured."""
+    if play.smoke:
+        dataset = _first_rows(dataset, SMOKE_ROWS)
+    if name != RETENTION or len(dataset) <= play.retain_max:
+        return dataset
+    drawn = np.random.default_rng(RETENTION_SEED).permutation(len(dataset))[: play.retain_max]
+    return dataset.select(np.sort(drawn))
 
 
 def _first_rows(dataset: Dataset, count: int) -> Dataset:

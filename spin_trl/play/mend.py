@@ -17,7 +17,7 @@ from ..files import remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
 from ..run.checked import CHANGED, GONE
 from ..run.integrity import Damage, damage
-from ..run.journal import CHECKSUMS, DATA, MADE, Entry, Step, is_of, newest
+from ..run.journal import CHECKSUMS, MADE, MEASURED_SETS, Entry, Step, is_of, newest
 from ..run.objects import best_stage
 from ..run.run import Run
 from ..run.stage import START, Stage
@@ -105,8 +105,10 @@ def _stores(run: Run, step: Step, stage: str) -> list[Path]:
     """Return the folders of the generation stores that a step fills."""
     if step is Step.GENERATE:
         return [run.directory.generations(stage)]
-    if step is Step.EVALUATE:
-        return [folder for name in ("sampled", "greedy") if (folder := run.directory.held_out(stage) / name).is_dir()]
+    if step is Step.EVALUATE or step in MEASURED_SETS:
+        is_held_out = step is Step.EVALUATE
+        results = run.directory.held_out(stage) if is_held_out else run.directory.measured_on(stage, step)
+        return [folder for name in ("sampled", "greedy") if (folder := results / name).is_dir()]
     return []
 
 
@@ -141,7 +143,7 @@ def _why_not_again(run: Run, step: Step, stage: str, lost: Container[tuple[Step,
         step, stage: the step.
         lost: all steps that will be run again.
     """
-    needed = {Step.EVALUATE: Stage(stage)} if stage != DATA else {}
+    needed = {} if step is Step.PREPARE else dict.fromkeys((Step.EVALUATE, *MEASURED_SETS), Stage(stage))
     if step in (Step.GENERATE, Step.TRAIN) and stage != START:
         one = Stage(stage)
         needed[step] = run.decisions.opponent(one.iteration) if one == Stage.of(one.iteration) else one.before
@@ -154,6 +156,8 @@ def _why_not_again(run: Run, step: Step, stage: str, lost: Container[tuple[Step,
 
 
 def _to_remove(run: Run, step: Step, stage: str, found: Sequence[Damage]) -> list[Path]:
+    if step is Step.PREPARE and stage in MEASURED_SETS:
+        return [run.directory.measured_rows(stage)]
     if step is Step.PREPARE:
         tokenizer = [run.directory.tokenizer()] if any(_is_in(run.directory.tokenizer(), one) for one in found) else []
         return [run.directory.train_rows, run.directory.held_out_rows, *tokenizer]

@@ -51,7 +51,9 @@ def reopen(source: str, overrides: Sequence[str] = (), *, trust_run: bool = Fals
     code = named_code(recipe.settings())
     needed = {name: what for name, what in code.items() if name in CODE_OF_MODELS}
     check_trust(directory.ownership, needed, is_trusted=trust_run)
-    recipe.play.scorer = None  # its code may not be available here
+    recipe.play.scorer = recipe.play.retain_scorer = recipe.play.retain_tasks = (
+        None  # their code may not be available here
+    )
     recipe.load_as_set()
     objects = recipe.python
     run = Run(

@@ -27,13 +27,16 @@ from ..errors import LaunchError, RecipeError, RunDirectoryError, full_disk, nea
 from ..evaluation.figures import is_figure, is_score
 from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK, RunDirectory
-from ..run.journal import Step
+from ..run.journal import TEST, Step
 from ..run.run import LAUNCHED, Run
-from ..run.stage import BASE, START, Stage, arm_in_words, arm_name
+from ..run.stage import BASE, SELF_PLAY, START, Stage, arm_in_words, arm_name
 from .evaluate import evaluate
+from .final_test import measure_finalists
 from .gate import settle, settle_generations
 from .generate import generate_iteration
 from .parent import SECONDS_TO_END, held_pipe
+from .plugin import training_plugin
+from .retention import measure_retention, measures_retention
 from .supervise import make_start, play_baseline
 from .train import train
 
@@ -49,10 +52,12 @@ def start_phase(run: Run, iteration: int = 0) -> None:
     is_whole = training_plugin() is None
     if run.sft_first and is_whole:
         evaluate(run, BASE, None)
+        measure_retention(run, BASE)
     if run.makes_start:
         make_start(run)
     if is_whole:
         evaluate(run, START, None)
+        measure_retention(run, START)
 
 
 def evaluate_iteration(run: Run, iteration: int) -> None:
@@ -60,6 +65,7 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
     stage = Stage.of(iteration)
     is_done = run.done(Step.EVALUATE, stage) is not None
     evaluate(run, stage, run.decisions.opponent(iteration))
+    measure_retention(run, stage)
     if not is_done or not run.decisions.after(iteration):  # an interrupt may have come between the two
         settle(run, iteration)
 
@@ -72,6 +78,12 @@ def baseline_phase(run: Run, iteration: int) -> None:
         if training_plugin() is None:
             stage = Stage.of(iteration, arm_name(label_smoothing))
             evaluate(run, stage, None, compared_with=Stage.of(iteration))
+            measure_retention(run, stage)
+
+
+def final_test_phase(run: Run, iteration: int) -> None:
+    """Measure the final models on the test set, once the run has ended."""
+    measure_finalists(run)
 
 
 PHASES: Mapping[str, Callable[[Run, int], None]] = {
@@ -80,17 +92,11 @@ PHASES: Mapping[str, Callable[[Run, int], None]] = {
     "train": train,
     "evaluate": evaluate_iteration,
     "baseline": baseline_phase,
+    TEST: final_test_phase,
 }
 
 TRAINS = ("train", "baseline")
 """Phases that always run under a training plugin (FSDP, DeepSpeed). The others load a full replica in each process."""
-
-_PLUGINS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-
-
-def training_plugin() -> str | None:
-    """Return the plugin (FSDP or DeepSpeed) of the launcher that started this process, which shards the model, or None."""
-    return next((name for key, name in _PLUGINS.items() if os.environ.get(key, "").lower() == "true"), None)
 
 
 def trains(run: Run, phase: str) -> bool:
@@ -123,9 +129,10 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         # Processes launched by a loop that was killed may still be exiting when the next loop relaunches the phase.
         wait = 2.0 * SECONDS_TO_END if LAUNCHED in os.environ else 0.0
         with run.directory.locked(PHASE_LOCK, wait) if state.is_main_process else contextlib.nullcontext():
-            if state.is_main_process and (phase != "start" or run.makes_start or len(run.rows(held_out=True))):
+            is_of_stage = phase != TEST and (phase != "start" or run.makes_start or _measures_start(run))
+            if state.is_main_process and is_of_stage:
                 run.directory.own(_folder_of(phase, iteration))
-                if phase == "start" and run.sft_first and len(run.rows(held_out=True)):
+                if phase == "start" and run.sft_first and _measures_start(run):
                     run.directory.own(BASE)
             PHASES[phase](run, iteration)
             state.wait_for_everyone()
@@ -135,6 +142,10 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
             raise
         number = errno.EFBIG if os.strerror(errno.EFBIG) in str(found) else errno.ENOSPC
         raise OSError(number, f"{os.strerror(number)}: {found}", str(run.directory.path)) from error
+
+
+def _measures_start(run: Run) -> bool:
+    return len(run.rows(held_out=True)) > 0 or measures_retention(run)
 
 
 def _folder_of(phase: str, iteration: int) -> str:
@@ -155,7 +166,16 @@ def _check_order(run: Run, phase: str, iteration: int) -> None:
         "train": [(Step.GENERATE, stage)],
         "evaluate": [(Step.TRAIN, stage), *([(Step.EVALUATE, run.decisions.opponent(iteration))] if measures else [])],
         "baseline": [(Step.TRAIN, stage), *([(Step.EVALUATE, stage)] if measures else [])],
+        TEST: [
+            (Step.EVALUATE if measures else Step.TRAIN, Stage.of(iteration, arm)) for arm in (SELF_PLAY, *run.arms)
+        ],
     }
+    has_ended = iteration + 1 == run.play.num_iterations or run.decisions.after(iteration).get("decision") == "stopped"
+    if phase == TEST and not has_ended:
+        raise RunDirectoryError(
+            f"The test phase measures the final models, but the run in {run.directory.path} has only played iteration "
+            f"{iteration} of {run.play.num_iterations}. `spin-trl run` runs all phases in order."
+        )
     for earlier, where in needed[phase]:
         if run.done(earlier, where) is None:
             raise RunDirectoryError(

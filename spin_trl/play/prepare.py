@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from accelerate import PartialState
@@ -16,43 +19,60 @@ from ..counts import counted
 from ..data.arrow import save_rows
 from ..data.bad_rows import BadRows
 from ..data.columns import is_sft
-from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
+from ..data.held_out import (
+    DROP_HELD_OUT,
+    DROP_TRAIN,
+    GROUP,
+    REFUSE_OVERLAP,
+    refuse_shared,
+    separate,
+    split_held_out,
+    without_groups,
+)
 from ..data.kept_columns import with_kept_columns
 from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..data.unused import not_sft
 from ..errors import DataError, RecipeError, noted, refuse_unplayable
+from ..evaluation.scoring import ScorerColumns, columns_of
 from ..files import DEFINITION, checksums_in, definition_of
 from ..models.lineage import Origin, dataset_origin, model_origin
 from ..models.vocabulary import check_tokens, load_embeddings_size
 from ..run.integrity import recorded
-from ..run.journal import DATA, Step, is_of
+from ..run.journal import DATA, TEST, Entry, Step, is_of
 from ..run.run import LAUNCHED, Run
 from ..run.settings import frozen_settings
 from ..run.stage import START
 from ..training.unplayable import of_lengths
+from .prepare_measured import NAMED_BY, overlap_in_words, prepare_measured
 from .rehearse import config_of
 from .supervise import make_tokenizer
 
 logger = logging.getLogger(__name__)
 
+LEFT_OUT_FOR_TEST = "left_out_for_test"
+"""Key in the journal's entry on the data: the number of rows left out because their prompts are in the test set."""
+
 PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 
-def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
+def prepare_data(
+    run: Run, train: Dataset, held_out: Dataset | None, measured: Mapping[str, Dataset] = MappingProxyType({})
+) -> None:
     """Tokenise the data and hold some out, once; after that, only check that it is still the same data.
 
     Args:
         run: the run.
         train: human responses.
         held_out: human responses to evaluate on; None: a fraction of the prompts is held out.
+        measured: the test set and the retention set, by their names ([`TEST`], [`RETENTION`]), if there are any.
 
     Raises:
         DataError: if a row can't be used, or the data has changed since the run was started.
         RecipeError: if a setting needs held-out prompts and there are none.
     """
-    state = PartialState()
-    known = next((entry for entry in reversed(run.journal.entries()) if is_of(entry, Step.PREPARE)), None)
+    state, groups = PartialState(), frozenset[str]()
+    known = next((entry for entry in reversed(run.journal.entries()) if is_of(entry, Step.PREPARE, DATA)), None)
     if state.is_main_process and known is not None and LAUNCHED not in os.environ:
         # For a launched phase, the process that launched it has already compared the data.
         definition = definition_of(known["dataset"])
@@ -70,7 +90,9 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
             _check_template(run, known.get("template"))
         if run.done(Step.PREPARE, DATA) is None:  # the first time, or after the rows were lost
             keys = row_keys(train)
-            _prepare(run, train, held_out, keys, _digests(keys, held_out))
+            digests, apart = _digests(keys, held_out), _to_keep_apart(run, measured.get(TEST), known)
+            groups = _prepare(run, train, held_out, keys, digests, apart)
+        prepare_measured(run, measured, partial(_checked, run), lambda: groups or _groups_of(run, train, held_out))
     state.wait_for_everyone()
     by_gap = [objective.asks_for_gap(settings) for objective, settings in run.args.objectives]
     if any(by_gap) and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
@@ -113,24 +135,81 @@ def _other_name(run: Run, which: str) -> str:
     return f"; {name}: {before!r} then, {now!r} now" if before != now else ""
 
 
+def _prepared(
+    run: Run, dataset: Dataset, name: str, keys: RowKeys | None = None, scored: ScorerColumns | None = None
+) -> Prepared:
+    """Tokenise a dataset; `name` names it in messages, and `scored` are the columns of its scorer, by default the run's."""
+    return prepare_and_count(
+        dataset,
+        run.template(),
+        keys=keys,
+        name=name,
+        bad_rows=BadRows(run.args.bad_rows, run.args.bad_rows_max),
+        **encoding(run, scored),
+    )
+
+
+def _checked(run: Run, dataset: Dataset, name: str) -> Prepared:
+    """Tokenise the test set or the retention set, and raise if the model can't be measured on its rows."""
+    if not is_sft(dataset):
+        raise DataError(f"`{NAMED_BY[name]}`: {not_sft(dataset)}")
+    scorer = run.scorer if name == TEST else run.retain_scorer
+    scored = ScorerColumns() if scorer is None else columns_of(scorer)
+    _refuse_missing(scored, dataset, f"{name} row")
+    found = _prepared(run, dataset, name, scored=scored)
+    refuse_unplayable(against_rows(run, (found.rows,)), DataError)
+    rows = with_kept_columns(found.rows, dataset, scored.among(dataset.column_names))
+    return dataclasses.replace(found, rows=rows)
+
+
+def _to_keep_apart(run: Run, test: Dataset | None, known: Entry | None) -> Dataset | None:
+    """Return the test set if its prompts are left out of the training data, or None.
+
+    A test set that was added after the run had begun has no influence on the training data, even if the rows were lost and
+    are prepared again.
+
+    Raises:
+        DataError: if the training data had been kept apart from another test set when its rows were lost.
+    """
+    if known is None:
+        return None if test is None or run.play.held_out_overlap == DROP_HELD_OUT else test
+    if not known.get(LEFT_OUT_FOR_TEST):
+        return None
+    digest = known.get("test_dataset")
+    if test is None or row_keys(test, definition_of(digest)).digest != digest:
+        raise DataError(
+            f"The training rows of {run.directory.path} were lost, and can only be prepared again with the test data that "
+            f"they were kept apart from (`test_name`; its digest is {digest}). Restore it, or start a new run."
+        )
+    return test
+
+
 def _prepare(
-    run: Run, train: Dataset, held_out: Dataset | None, keys: RowKeys, digests: dict[str, str | None]
-) -> None:
+    run: Run,
+    train: Dataset,
+    held_out: Dataset | None,
+    keys: RowKeys,
+    digests: dict[str, str | None],
+    test: Dataset | None,
+) -> frozenset[str]:
+    """Tokenise, divide and store the data. Return the groups of all prompts.
+
+    Args:
+        run: the run.
+        train, held_out: data of the run.
+        keys: keys of the training data.
+        digests: digests of the data, for the journal.
+        test: test set whose prompts are left out of the data, or None.
+    """
     # Long, since the journal entry records the results of all the steps before it.
     template = run.template()
-
-    def prepared(dataset: Dataset, name: str, known_keys: RowKeys | None = None) -> Prepared:
-        return prepare_and_count(
-            dataset,
-            template,
-            keys=known_keys,
-            name=name,
-            bad_rows=BadRows(run.args.bad_rows, run.args.bad_rows_max),
-            **encoding(run),
-        )
-
-    found = prepared(train, "train", keys)
-    others = [] if held_out is None else [prepared(held_out, "held-out")]
+    found = _prepared(run, train, "train", keys)
+    others = [] if held_out is None else [_prepared(run, held_out, "held-out")]
+    apart: dict[str, Any] = {}
+    if test is not None:
+        (found, *others), left_out = _kept_apart(run, _checked(run, test, TEST).rows, [found, *others])
+        apart = {"test_dataset": row_keys(test).digest, LEFT_OUT_FOR_TEST: left_out}
+    groups = frozenset(group for one in (found, *others) for group in one.rows[GROUP][:])
     rows, held_out_rows, news = divide(run.play, found.rows, others[0].rows if others else None)
     refuse_unplayable(against_rows(run, (rows, held_out_rows)), DataError)
     for remark in news:
@@ -152,6 +231,7 @@ def _prepare(
         Step.PREPARE,
         DATA,
         **digests,
+        **apart,
         template=template.digest(),
         train_rows=len(rows),
         held_out_rows=len(held_out_rows),
@@ -164,6 +244,40 @@ def _prepare(
         origins=_origins_of(run, train, held_out),
         files=files,
     )
+    return groups
+
+
+def _groups_of(run: Run, train: Dataset, held_out: Dataset | None) -> frozenset[str]:
+    """Return the groups of all prompts that may have been trained on or held out, by tokenising the data again."""
+    datasets = [(train, "train"), *([] if held_out is None else [(held_out, "held-out")])]
+    return frozenset(group for dataset, name in datasets for group in _prepared(run, dataset, name).rows[GROUP][:])
+
+
+def _kept_apart(run: Run, test: Dataset, others: Sequence[Prepared]) -> tuple[list[Prepared], int]:
+    """Leave the test prompts out of the training data and of separate held-out data.
+
+    Returns:
+        The data without them, and the number of rows left out.
+
+    Raises:
+        DataError: if the data shares prompts and the settings refuse that, or nothing is left.
+    """
+    groups, count, kept = set(test[GROUP][:]), 0, []
+    for one, name in zip(others, ("training", "held-out"), strict=False):
+        if run.play.held_out_overlap == REFUSE_OVERLAP:
+            refuse_shared(test, set(one.rows[GROUP][:]), "test", name)
+        rows, left_out = without_groups(one.rows, groups)
+        if not len(rows):
+            raise DataError(
+                f"All prompts of the {name} data are in the test data, too ({counted(left_out, 'row')}), so nothing is "
+                "left of it. Name another `test_name`, or set `held_out_overlap: drop_held_out`."
+            )
+        news = [overlap_in_words(left_out, name, "test")] if left_out else []
+        for remark in news:
+            logger.warning("%s", remark)
+        kept.append(dataclasses.replace(one, rows=rows, remarks=[*one.remarks, *news]))
+        count += left_out
+    return kept, count
 
 
 def check_human_responses(dataset: Dataset) -> None:
@@ -185,21 +299,30 @@ def check_scorer_columns(run: Run, train: Dataset, held_out: Dataset | None) -> 
     Raises:
         DataError: if a column is missing; the message names it.
     """
-    scored = train if held_out is None else held_out
-    missing = sorted(run.scorer_columns.required - set(scored.column_names))
-    if missing and (held_out is not None or run.play.held_out_fraction):
+    if held_out is not None or run.play.held_out_fraction:
+        _refuse_missing(run.scorer_columns, train if held_out is None else held_out, "held-out row")
+
+
+def _refuse_missing(scored: ScorerColumns, dataset: Dataset, row: str) -> None:
+    missing = sorted(scored.required - set(dataset.column_names))
+    if missing:
         columns = ", ".join(f"`{name}`" for name in missing)
         raise DataError(
-            f"The scorer needs {columns} of each held-out row, but the columns are {scored.column_names}. If a column has "
+            f"The scorer needs {columns} of each {row}, but the columns are {dataset.column_names}. If a column has "
             f"another name, set `column_mapping`, like {{name: {missing[0]}}}."
         )
 
 
-def encoding(run: Run) -> dict[str, Any]:
-    """Return the arguments of [`encode_rows`] that depend on a run's settings."""
+def encoding(run: Run, scored: ScorerColumns | None = None) -> dict[str, Any]:
+    """Return the arguments of [`encode_rows`] that depend on a run's settings, and on the columns of a scorer.
+
+    Args:
+        run: the run.
+        scored: columns of the scorer; None: those of the run's own.
+    """
     args = run.args
     return {
-        "also_used": run.scorer_columns.named,
+        "also_used": (run.scorer_columns if scored is None else scored).named,
         "max_length": args.max_length if args.truncation_mode == "keep_start" else None,
         "turn": args.train_on_turn,
         "num_proc": args.dataset_num_proc,

@@ -21,7 +21,7 @@ from ..run.run import Run, device_name
 from ..run.settings import frozen_settings
 from ..run.stage import Stage
 from .generate import at_hand
-from .phases import training_plugin
+from .plugin import training_plugin
 
 logger = logging.getLogger(__name__)
 

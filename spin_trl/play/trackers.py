@@ -17,7 +17,7 @@ from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from ..files import short_digest
-from ..report.record import read_figures
+from ..report.record import read_shown_figures
 from ..run.journal import Step
 from ..run.run import Run
 from ..run.stage import START, Stage
@@ -96,7 +96,7 @@ def _tracked_values(run: Run, stages: dict[str, Stage]) -> dict[str, float]:
     return {
         f"{prefix}/{name}": value
         for prefix, stage in stages.items()
-        for name, value in read_figures(run.directory, stage).items()
+        for name, value in read_shown_figures(run.directory, stage).items()
         if math.isfinite(value)
     }
 

@@ -18,12 +18,12 @@ from ..config import credentials
 from ..config.yaml_files import read_text
 from ..config.yaml_text import parse_yaml
 from ..errors import RunDirectoryError
-from ..evaluation.figures import figure_of, is_score
+from ..evaluation.figures import RETAINED, figure_of, is_score
 from ..evaluation.intervals import Difference
 from ..evaluation.selection import Measured
 from ..evaluation.summary import difference
 from ..run.directory import RunDirectory
-from ..run.journal import DATA, Decisions, Entry, Journal, Step, newest
+from ..run.journal import DATA, RETENTION, TEST, Decisions, Entry, Journal, Step, newest
 from ..run.objects import PLAYED_AGAIN, best_stage, read_named_numbers, read_numbers, read_object
 from ..run.stage import BASE, BEFORE_SFT, SELF_PLAY, START, Stage
 from .formats import NumberFormat
@@ -41,10 +41,14 @@ class StageRecord(Measured):
         figures: figures from `metrics.json`; empty if the model was not measured.
         values: figures per prompt, for those that have them.
         histogram: histogram of the log-ratios (`edges`, `real`, `generated`); may be empty.
+        test: measurements on the test set; without figures if it was not measured on it. Nothing is decided by them.
+        retention: the same on the retention set, with its changes from the start.
     """
 
     name: Stage
     histogram: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    test: Measured = field(default_factory=Measured)
+    retention: Measured = field(default_factory=Measured)
 
     @property
     def arm(self) -> str:
@@ -63,8 +67,13 @@ class StageRecord(Measured):
 
     def interval(self, figure: str) -> tuple[float, float] | None:
         """Return the 95 % interval of a figure, or None."""
-        low, high = self.value(f"{figure}_low"), self.value(f"{figure}_high")
-        return None if low is None or high is None else (low, high)
+        return interval_of(self, figure)
+
+
+def interval_of(measured: Measured, figure: str) -> tuple[float, float] | None:
+    """Return the 95 % interval of a figure, or None."""
+    low, high = measured.value(f"{figure}_low"), measured.value(f"{figure}_high")
+    return None if low is None or high is None else (low, high)
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,31 @@ class RunRecord:
         return self.prepared.get("held_out_rows")
 
     @cached_property
+    def tested(self) -> list[StageRecord]:
+        """The stages that were measured on the test set."""
+        return [stage for stage in self.stages if stage.test.figures]
+
+    @cached_property
+    def test_metric(self) -> str:
+        """The figure that models are compared by on the test set: the run's metric, or `nll` if that needs an opponent."""
+        is_measured = any(stage.test.value(self.metric) is not None for stage in self.tested)
+        return self.metric if is_measured else "nll"
+
+    @cached_property
+    def retained(self) -> list[StageRecord]:
+        """The stages that were measured on the retention set."""
+        return [stage for stage in self.stages if stage.retention.figures]
+
+    def prepared_set(self, name: str) -> Entry:
+        """Return the journal's entry on the data of the test or the retention set; empty if there is none."""
+        return newest(self.journal, Step.PREPARE, name)
+
+    @cached_property
+    def num_tested(self) -> int:
+        """Number of prompts in the test set; 0 without one."""
+        return int(self.prepared_set(TEST).get("rows") or 0)
+
+    @cached_property
     def prepared(self) -> Entry:
         """The journal's entry on the data; empty if there is none."""
         return newest(self.journal, Step.PREPARE, DATA)
@@ -196,28 +230,30 @@ class RunRecord:
 
     def form(self, figure: str) -> NumberFormat:
         """Return the number format of a figure. Scores are shown in percent if all of them lie between 0 and 1."""
-        known = figure_of(figure)
-        if not is_score(figure):
+        known, name = figure_of(figure), figure.removeprefix(RETAINED)
+        if not is_score(name):
             return NumberFormat(known.percent, 1 if known.percent else known.digits)
-        found = [value for stage in self.stages if (value := stage.value(figure)) is not None]
-        low, high = self._reach.get(figure, (0.0, 0.0))
+        everything = self._measured(is_retention=name != figure)
+        found = [value for one in everything if (value := one.value(name)) is not None]
+        low, high = self._reach[name != figure].get(name, (0.0, 0.0))
         if low >= 0 and high <= 1 and all(0 <= value <= 1 for value in found):
             return NumberFormat(percent=True, digits=1)
         largest = max(map(abs, found), default=0.0)
         return NumberFormat(digits=3 if largest < 10 else 2 if largest < 100 else 1)
 
-    @cached_property
-    def _reach(self) -> dict[str, tuple[float, float]]:
-        """The smallest and the largest value of any prompt, by figure."""
-        found: dict[str, tuple[float, float]] = {}
-        for stage in self.stages:
-            for figure, values in stage.values.items():
-                low, high = found.get(figure, (math.inf, -math.inf))
-                found[figure] = min([low, *values.values()]), max([high, *values.values()])
-        return found
+    def _measured(self, *, is_retention: bool) -> list[Measured]:
+        """Return all measurements on the retention set, or on the held-out prompts and the test set."""
+        if is_retention:
+            return [stage.retention for stage in self.stages]
+        return [one for stage in self.stages for one in (stage, stage.test)]
 
-    def difference(self, one: StageRecord, other: StageRecord, figure: str) -> Difference | None:
-        """Return by how much a figure of one stage exceeds another's on the same prompts; None if there is no interval."""
+    @cached_property
+    def _reach(self) -> dict[bool, dict[str, tuple[float, float]]]:
+        """The smallest and the largest value of any prompt, by figure: of the retention set (True), and of the others."""
+        return {is_retention: _reach_of(self._measured(is_retention=is_retention)) for is_retention in (True, False)}
+
+    def difference(self, one: Measured, other: Measured, figure: str) -> Difference | None:
+        """Return by how much a figure of one model exceeds another's on the same prompts; None if there is no interval."""
         found = difference(figure, one.values, other.values)
         # A single prompt has a difference but no interval.
         return None if found is None or math.isnan(found.low) or math.isnan(found.high) else found
@@ -229,6 +265,16 @@ class RunRecord:
         return (found.value > 0) == self.greater_is_better
 
 
+def _reach_of(measured: Sequence[Measured]) -> dict[str, tuple[float, float]]:
+    """Return the smallest and the largest value of any prompt, by figure."""
+    found: dict[str, tuple[float, float]] = {}
+    for one in measured:
+        for figure, values in one.values.items():
+            low, high = found.get(figure, (math.inf, -math.inf))
+            found[figure] = min([low, *values.values()]), max([high, *values.values()])
+    return found
+
+
 def read_record(directory: RunDirectory) -> RunRecord:
     """Read the figures, decisions and settings of a run.
 
@@ -238,7 +284,8 @@ def read_record(directory: RunDirectory) -> RunRecord:
     """
     settings = _settings(directory)
     journal = [entry for entry in Journal(directory.journal).entries() if isinstance(entry, dict)]
-    made = {entry.get("stage") for entry in journal if entry.get("phase") in (Step.TRAIN, Step.EVALUATE)}
+    measured = (Step.TRAIN, Step.EVALUATE, Step.RETENTION, Step.TEST)
+    made = {entry.get("stage") for entry in journal if entry.get("phase") in measured}
     metric = str(settings.get("metric_for_best_iteration") or REPORTED_DEFAULTS["metric_for_best_iteration"])
     greater = settings.get("greater_is_better_iteration")
     return RunRecord(
@@ -277,7 +324,30 @@ def read_stage(directory: RunDirectory, stage: Stage) -> StageRecord:
         read_named_numbers(directory.values(stage)),
         name=stage,
         histogram=_histogram(directory.histograms(stage)),
+        test=read_measured(directory, stage, TEST),
+        retention=read_measured(directory, stage, RETENTION),
     )
+
+
+def read_shown_figures(directory: RunDirectory, stage: Stage) -> dict[str, float]:
+    """Read the figures of a stage that tables and trackers show: the held-out figures, and those on the retention set, whose
+    names begin with `retention/`.
+
+    Raises:
+        RunDirectoryError: if a file does not contain figures; the message names it.
+    """
+    kept = read_numbers(directory.measured_on(stage, RETENTION) / "metrics.json")
+    return read_figures(directory, stage) | {f"{RETAINED}{name}": value for name, value in kept.items()}
+
+
+def read_measured(directory: RunDirectory, stage: Stage, name: str) -> Measured:
+    """Read a stage's figures on the test or the retention set; they are empty if it was not measured on it.
+
+    Raises:
+        RunDirectoryError: if a file contains something else; the message names it.
+    """
+    folder = directory.measured_on(stage, name)
+    return Measured(read_numbers(folder / "metrics.json"), read_named_numbers(folder / "values.json"))
 
 
 def _histogram(path: Path) -> dict[str, list[float]]:

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..counts import counted
-from ..evaluation.figures import ANSWERS, FIGURES, GAME, SCORES, figure_of, is_figure, is_score
+from ..evaluation.figures import ANSWERS, FIGURES, GAME, RETAINED, SCORES, figure_of, is_figure, is_score
+from ..evaluation.intervals import Difference, of_independent
 from ..evaluation.isolation.probe import in_words
-from ..run.journal import ISOLATION, Entry, Step, is_of
+from ..evaluation.selection import Measured
+from ..run.journal import ISOLATION, MADE, Entry, Step, is_of
 from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
-from .record import RunRecord, StageRecord
+from .record import RunRecord, StageRecord, interval_of
 from .verdict import the_stage
 
 LONGEST_FACT = 200
 """Maximum number of characters shown of a fact about the run, such as a scorer's pattern."""
 
 COSTED_STEPS = (Step.GENERATE, Step.TRAIN, Step.EVALUATE)
+"""Steps that every table of costs has a column for. The others of [`MADE`] have one if the run took them."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +96,86 @@ def figures(record: RunRecord) -> dict[str, Table]:
     return found
 
 
+def final_test(record: RunRecord) -> Table | None:
+    """Return a table of the final models' figures on the test set, with the difference from the start; None if there are
+    none."""
+    tested, metric = record.tested, record.test_metric
+    if not tested:
+        return None
+    known = dict.fromkeys(name for stage in tested for name in stage.test.figures)
+    names = [name for name in known if is_score(name) and is_figure(name, known)]
+    names += [name for name, one in FIGURES.items() if one.table in (SCORES, ANSWERS) and name in known]
+    headings = {name: figure_of(name).heading or figure_of(name).words for name in names}
+    start, form = record.start, record.form(metric)
+    rows = []
+    for stage, opens in _in_groups(record):
+        if stage not in tested:
+            continue
+        cells = [_measured_cell(stage.test, name, record.form(name)) for name in names]
+        found = None if start is None or stage is start else record.difference(stage.test, start.test, metric)
+        cells.insert(names.index(metric) + 1 if metric in names else 0, _interval_cell(found, form))
+        rows.append(Row(_label(stage), cells, stage is record.best_stage, opens))
+    columns = list(headings.values())
+    columns.insert(names.index(metric) + 1 if metric in names else 0, "from the start")
+    return Table(["model", *columns], rows)
+
+
+def retention(record: RunRecord) -> Table | None:
+    """Return a table of the figures on the retention set with differences from base and start; None if there are none."""
+    kept = record.retained
+    known = dict.fromkeys(name for stage in kept for name in stage.retention.figures)
+    names = [name for name in known if is_figure(name, known) and name != "prompts"]
+    if not names:
+        return None
+    references = {
+        f"from {the_stage(one)}": one for one in (record.base, record.start) if one is not None and one in kept
+    }
+    rows = []
+    for stage, opens in _in_groups(record):
+        if stage not in kept:
+            continue
+        cells = []
+        for name in names:
+            form = record.form(f"{RETAINED}{name}")
+            cells.append(_measured_cell(stage.retention, name, form))
+            cells += [
+                Cell() if stage is other else _retention_cell(record, stage, other, name, form)
+                for other in references.values()
+            ]
+        rows.append(Row(_label(stage), cells, stage is record.best_stage, opens))
+    headings = [text for name in names for text in (figure_of(name).heading or figure_of(name).words, *references)]
+    return Table(["model", *headings], rows)
+
+
+def _retention_cell(
+    record: RunRecord, stage: StageRecord, other: StageRecord, figure: str, form: NumberFormat
+) -> Cell:
+    """Return the difference of a figure on the retention set, with its interval if one is known."""
+    found = record.difference(stage.retention, other.retention, figure)
+    ours, theirs = stage.retention.value(figure), other.retention.value(figure)
+    if found is not None or ours is None or theirs is None:
+        return _interval_cell(found, form)
+    # A task of lm-evaluation-harness, which is not known question by question.
+    errors = [one.retention.value(f"{figure}_se") for one in (stage, other)]
+    if any(error is None for error in errors):
+        return Cell(form.difference(ours - theirs))
+    low, high = of_independent(ours - theirs, *(error for error in errors if error is not None))
+    return Cell(form.difference(ours - theirs), form.interval(low, high, "+"))
+
+
 def costs(record: RunRecord) -> Table:
     """Return the cost of every stage and the total. Repeated work is counted each time."""
-    headings = ["stage", *COSTED_STEPS, "total", "tokens generated", "gradient steps", "pairs"]
-    rows = []
     # Benchmarks requested afterwards are not part of the run's cost.
-    everything = [entry for entry in record.journal if entry["phase"] in COSTED_STEPS and "seconds" in entry]
+    everything = [entry for entry in record.journal if entry["phase"] in MADE and "seconds" in entry]
+    found = {entry["phase"] for entry in everything}
+    steps = [*COSTED_STEPS, *(step for step in (Step.RETENTION, Step.TEST) if step in found)]
+    headings = ["stage", *steps, "total", "tokens generated", "gradient steps", "pairs"]
+    rows = []
     for stage, opens in _in_groups(record):
         entries = [entry for entry in everything if entry["stage"] == stage.name]
-        rows.append(Row(_label(stage), _cost(entries), opens_group=opens))
+        rows.append(Row(_label(stage), _cost(entries, steps), opens_group=opens))
     if everything:
-        rows.append(Row("total", _cost(everything, with_pairs=False), opens_group=True))
+        rows.append(Row("total", _cost(everything, steps, with_pairs=False), opens_group=True))
     return Table(headings, rows)
 
 
@@ -139,16 +211,19 @@ def _compared_with(record: RunRecord, stage: StageRecord) -> StageRecord | None:
     return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)
 
 
-def _measured_cell(stage: StageRecord, figure: str, form: NumberFormat) -> Cell:
-    value, interval = stage.value(figure), stage.interval(figure)
+def _measured_cell(measured: Measured, figure: str, form: NumberFormat) -> Cell:
+    value, interval = measured.value(figure), interval_of(measured, figure)
     return Cell(form.value(value), form.interval(*interval) if value is not None and interval is not None else "")
 
 
 def _difference_cell(record: RunRecord, stage: StageRecord, other: StageRecord | None, words: str = "") -> Cell:
     found = None if other is None else record.difference(stage, other, record.metric)
+    return _interval_cell(found, record.form(record.metric), words)
+
+
+def _interval_cell(found: Difference | None, form: NumberFormat, words: str = "") -> Cell:
     if found is None:
         return Cell()
-    form = record.form(record.metric)
     interval = form.interval(found.low, found.high, "+")
     return Cell(form.difference(found.value), f"{interval}\n{words}" if words else interval)
 
@@ -161,13 +236,13 @@ def _decision(record: RunRecord, stage: StageRecord) -> Cell:
     return Cell(str(entry.get("decision", MISSING)), f"learning rate × {scale:g}" if scale != 1 else "")
 
 
-def _cost(entries: Sequence[Entry], *, with_pairs: bool = True) -> list[Cell]:
+def _cost(entries: Sequence[Entry], steps: Sequence[Step], *, with_pairs: bool = True) -> list[Cell]:
     def total(name: str, step: Step | None = None) -> float | None:
         of_step = [entry for entry in entries if step is None or is_of(entry, step)]
         found = [entry[name] for entry in of_step if isinstance(entry.get(name), int | float)]
         return sum(found) if found else None
 
-    seconds = [total("seconds", step) for step in (*COSTED_STEPS, None)]
+    seconds = [total("seconds", step) for step in (*steps, None)]
     return [
         *(Cell() if one is None else Cell(duration(one)) for one in seconds),
         *(Cell() if one is None else Cell(f"{one:,.0f}") for one in (total("tokens"), total("steps"))),
@@ -198,6 +273,7 @@ def facts(record: RunRecord) -> dict[str, str]:
         "Scorer": _joined_list(settings.get("scorer") or "", ", "),
         "Generated code": _isolation(record),
         "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
+        "Test set": counted(record.num_tested, "prompt") if record.num_tested else "",
     }
     # The full texts are in the settings.
     short = {name: f"{text[:LONGEST_FACT]}…" for name, text in found.items() if len(text) > LONGEST_FACT}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from ..evaluation.figures import FIGURES, Figure, figure_of, is_figure, is_score
+from ..evaluation.figures import FIGURES, RETAINED, Figure, figure_of, is_figure, is_score
 from ..evaluation.selection import ModelName
 from . import terminal
 
@@ -43,6 +43,10 @@ def written_figure(figures: Mapping[str, float], figure: Figure) -> str:
 
 
 CAPTION = "± one standard error over the held-out prompts; * best by the run's metric"
+TEST_CAPTION = "± one standard error over the test prompts; * best by the run's metric on the held-out prompts"
+FROM_START = "from start [95 %]"
+"""Heading of the column that compares a model with the start."""
+
 CHANGE_CAPTION = "; change: an iteration minus its opponent, a baseline minus self-play at the same point"
 
 
@@ -54,6 +58,7 @@ def run_table(
     columns: Sequence[Figure] = COLUMNS,
     caption: str = CAPTION,
     metric: str | None = None,
+    change: tuple[str, str] = (CHANGE, CHANGE_CAPTION),
 ) -> Table:
     """Return the table of a run.
 
@@ -65,6 +70,7 @@ def run_table(
         columns: figures that may be shown, in addition to named scores.
         caption: caption below the table.
         metric: figure whose change is also shown: an iteration's from its opponent, a baseline's from self-play.
+        change: heading of the column of changes, and what it adds to the caption.
 
     Returns:
         A rich table.
@@ -74,8 +80,14 @@ def run_table(
     shown = [*map(figure_of, named), *(column for column in columns if column.name in measured)]
     changed = next((column for column in shown if column.name == metric), None)
     if changed is not None and f"{metric}_change" in measured:
-        shown.insert(shown.index(changed) + 1, difference_of(changed.name, f"{metric}_change", CHANGE))
-        caption += CHANGE_CAPTION
+        shown.insert(shown.index(changed) + 1, difference_of(changed.name, f"{metric}_change", change[0]))
+        caption += change[1]
+    for name in [name for name in measured if name.startswith(RETAINED) and is_figure(name, measured)]:
+        if name not in (column.name for column in shown) and f"{RETAINED}prompts" != name:
+            shown.append(figure_of(name))
+        kept = next((column for column in shown if column.name == name), None)
+        if kept is not None and f"{name}_change" in measured:
+            shown.insert(shown.index(kept) + 1, replace(difference_of(name, f"{name}_change", FROM_START), rank=2))
     measuring = terminal.console(width=10_000)
     while True:
         table = _rich_table(figures, shown, best, title, caption)

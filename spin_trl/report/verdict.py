@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..counts import counted
-from ..evaluation.figures import figure_of
+from ..evaluation.figures import RETAINED, figure_of
 from ..evaluation.intervals import Difference
 from ..run.journal import Entry, Step, diverged, lowered, newest
 from ..run.stage import SELF_PLAY, START, Stage, arm_in_words
 from .formats import capitalised
-from .record import RunRecord, StageRecord
+from .record import RunRecord, StageRecord, interval_of
 
 
 def verdict(record: RunRecord) -> str:
@@ -40,6 +40,10 @@ def _sentence(record: RunRecord) -> str:
 def remarks(record: RunRecord) -> list[str]:
     """Return remarks on a run: why it ended early or went back, and whether a better figure than the best was rejected."""
     found = []
+    if (sentence := _on_test_set(record)) is not None:
+        found.append(sentence)
+    if (sentence := _on_retention_set(record)) is not None:
+        found.append(sentence)
     if record.best_stage is not None and not record.stopped and not record.is_finished:
         found.append(f"The run is not finished: {_iterations_played(record)}.")
     elif record.stopped and len(record.iterations) < record.planned:
@@ -64,6 +68,59 @@ def remarks(record: RunRecord) -> list[str]:
             f"requires, so it did not replace {the_stage(best)}."
         )
     return found
+
+
+def on_choice(record: RunRecord) -> str:
+    """Say whether the figures of the best model are also those that it was chosen by."""
+    prompts = counted(record.held_out, "held-out prompt") if record.held_out else "held-out prompts"
+    said = (
+        f"The best model is chosen on the same {prompts} that it is measured on, so its figures on them are slightly"
+    )
+    if record.tested:
+        return f"{said} optimistic; those on the test set are not."
+    return f"{said} optimistic: the run has no test set (`test_name`)."
+
+
+def _on_test_set(record: RunRecord) -> str | None:
+    """Return the best model's figure on the test set, compared with the start; None if it was not measured."""
+    best, start, metric = record.best_stage, record.start, record.test_metric
+    value = None if best is None else best.test.value(metric)
+    if best is None or value is None:
+        return None
+    form, words = record.form(metric), figure_of(metric).words
+
+    def with_interval(stage: StageRecord) -> str:
+        interval, text = interval_of(stage.test, metric), form.value(stage.test.value(metric))
+        return text if interval is None else f"{text} ({form.interval(*interval)})"
+
+    said = f"On the test set ({counted(record.num_tested, 'prompt')}, used for no decision), {the_stage(best)} has "
+    said += f"{words} {with_interval(best)}"
+    if start is None or best is start or start.test.value(metric) is None:
+        return f"{said}."
+    against = None
+    if metric == record.metric:
+        against = _against(record, record.difference(best.test, start.test, metric), "the start")
+    return f"{said}, {against}." if against is not None else f"{said}; the start has {with_interval(start)}."
+
+
+def _on_retention_set(record: RunRecord) -> str | None:
+    """Return how the best model's likelihood of the retention set's responses differs from the start's, or None."""
+    best, start = record.best_stage, record.start
+    if best is None or start is None or best is start:
+        return None
+    found = record.difference(best.retention, start.retention, "nll")
+    if found is None:
+        return None
+    name = f"{RETAINED}nll"
+    form, value = record.form(name).at_least(found.value), best.retention.value("nll")
+    said = f"On the retention set ({counted(found.prompts, 'response')} of other tasks), {the_stage(best)} has "
+    said += f"{figure_of('nll').words} {form.value(value)}"
+    if found.low <= 0 <= found.high:
+        interval = form.interval(found.low, found.high, "+")
+        return f"{said}, not significantly different from the start ({form.difference(found.value)}, {interval})."
+    direction, than = ("above", "less") if found.value > 0 else ("below", "more")
+    size = f"{form.size(found.value)} {direction} the start ({form.size_interval(found)})"
+    return f"{said}, {size}: these responses have become {than} likely."
 
 
 def faults_in_words(journal: Sequence[Entry], stage: str) -> list[str]:

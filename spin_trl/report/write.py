@@ -20,7 +20,7 @@ from ..evaluation.degeneration import findings
 from ..evaluation.figures import SCORE
 from ..files import home_expanded, parse_json, write_text
 from ..run.directory import RunDirectory
-from ..run.journal import OF_THE_HUB
+from ..run.journal import MEASURED_SETS, OF_THE_HUB
 from ..run.objects import read_object
 from ..run.stage import SELF_PLAY, Stage
 from .charts import all_charts
@@ -28,9 +28,9 @@ from .formats import duration
 from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
-from .tables import costs, devices, facts, figures, standings
+from .tables import costs, devices, facts, figures, final_test, retention, standings
 from .text import cut
-from .verdict import remarks, verdict
+from .verdict import on_choice, remarks, verdict
 
 REPORT = "report.html"
 
@@ -102,6 +102,9 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str
         "warnings": _warnings(record),
         "facts": facts(record),
         "standings": standings(record),
+        "on_choice": on_choice(record),
+        "final_test": final_test(record),
+        "retention": retention(record),
         "figures": figures(record),
         "costs": costs(record),
         "groups": all_charts(record),
@@ -191,7 +194,8 @@ def _warnings(record: RunRecord) -> list[str]:
     stages = [stage for stage in (record.best_stage, *record.iterations[-1:]) if stage is not None]
     measured = {stage.label: {n: v for n, v in stage.figures.items() if not math.isnan(v)} for stage in stages}
     answers = [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
-    return [*remarks_on_data(record.prepared), *answers]
+    sets = [str(remark) for name in MEASURED_SETS for remark in record.prepared_set(name).get("remarks") or []]
+    return [*remarks_on_data(record.prepared), *sets, *answers]
 
 
 def remarks_on_data(prepared: Mapping[str, Any]) -> list[str]:
@@ -222,6 +226,7 @@ def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
         "held-out data": prepared.get("held_out_dataset"),
         "template": prepared.get("template"),
     }
+    found |= {f"{name} data": record.prepared_set(name).get("dataset") for name in MEASURED_SETS}
     for stage in record.stages:
         manifest = read_object(directory.held_out(stage.name) / "sampled" / _MANIFEST)
         if not manifest and stage.arm == SELF_PLAY:

@@ -42,10 +42,11 @@ _MODEL = (
 
 _KEPT_PATHS = re.compile(
     rf"(?:{'|'.join(map(re.escape, FILES))}"
-    r"|data/(?:train|held-out)/(?:(?!cache-)[^/]+\.arrow|dataset_info\.json|state\.json)"
+    r"|data/(?:train|held-out|test|retention)/(?:(?!cache-)[^/]+\.arrow|dataset_info\.json|state\.json)"
     rf"|{_STAGE}/(?:metrics\.json|histograms\.json|samples\.jsonl)"
     rf"|{_STAGE}/generations/{_STORE}"
     rf"|{_STAGE}/held-out/(?:logps\.json|values\.json|(?:sampled|greedy)/{_STORE})"
+    rf"|{_STAGE}/(?:test|retention)/(?:metrics\.json|samples\.jsonl|logps\.json|values\.json|(?:sampled|greedy)/{_STORE})"
     rf"|{_STAGE}/model/{_MODEL}"
     rf"|start/tokenizer/{_MODEL}"
     rf"|(?:base|start)/base/{_MODEL}"
@@ -59,7 +60,7 @@ _CHECKPOINT = re.compile(rf"(?P<folder>{_STAGE}/train/checkpoint-\d+)/(?P<file>.
 
 _ALSO_WRITTEN = re.compile(
     rf"(?:{'|'.join(map(re.escape, TRANSIENT))}"
-    r"|data/(?:train|held-out)/cache-[^/]+\.arrow(?:\.checksum)?"
+    r"|data/(?:train|held-out|test|retention)/cache-[^/]+\.arrow(?:\.checksum)?"
     rf"|{_STAGE}/model/training_args\.bin"
     rf"|{_STAGE}/train/(?:README\.md|(?:runs|logs|pairs|checkpoint-\d+)/.+)"
     r"|trackers/.+"

@@ -146,6 +146,14 @@ class RunDirectory:
         """The folder of the start's log-probabilities of training responses, for `opponent_mix`."""
         return self.stage(START) / "logps"
 
+    def measured_rows(self, name: str) -> Path:
+        """Return the folder of the prepared rows of the test or the retention set ([`TEST`], [`RETENTION`])."""
+        return self.stage(f"data/{name}")
+
+    def measured_on(self, stage: str, name: str) -> Path:
+        """Return the folder of a stage's results on the test or the retention set ([`TEST`], [`RETENTION`])."""
+        return self.stage(stage) / name
+
     def benchmarks(self, stage: str) -> Path:
         """Return the folder of lm-evaluation-harness's results for a stage's model, one file per benchmark."""
         return self.stage(stage) / "lm-eval"

@@ -17,6 +17,10 @@ from .stage import Stage
 Entry = Mapping[str, Any]
 """A line of the journal: `phase`, a [`Step`]; `stage`, usually a [`Stage`]; `time`; and the step's own values."""
 
+TEST, RETENTION = MEASURED_SETS = "test", "retention"
+"""Sets of prompts that models are only measured on: the test set, and the retention set. The names of their prepared rows'
+folders, of the folders of their results in a stage, and of the entries on their data."""
+
 DATA, HUB = "data", "hub"
 """Stage names of entries that do not concern a model: those on the run's data, and those on information from the Hub."""
 
@@ -34,6 +38,10 @@ class Step(StrEnum):
     """An iteration's opponent answered the training prompts."""
     EVALUATE = "evaluate"
     """A stage's model was measured on the held-out prompts."""
+    RETENTION = "retention"
+    """A stage's model was measured on the retention set."""
+    TEST = "test"
+    """A stage's model was measured on the test set, at the end of the run."""
     LOWER = "lower"
     """Training diverged and went back to a step (`back_to`) with a lower learning rate (`on_nan: lower`)."""
     DIVERGED = "diverged"
@@ -52,8 +60,8 @@ class Step(StrEnum):
     """The files of a stage's step (`lost`) are missing or damaged, so the step is played again."""
 
 
-MADE = frozenset({Step.GENERATE, Step.TRAIN, Step.EVALUATE})
-"""Steps that produce the input of the next step and account for the run's time. The others are decisions and reports."""
+MADE = frozenset({Step.GENERATE, Step.TRAIN, Step.EVALUATE, Step.RETENTION, Step.TEST})
+"""Steps that produce a run's results and account for its time. The others are decisions and reports."""
 
 OF_THE_HUB = frozenset({Step.PUSH, Step.LICENSES})
 

@@ -175,8 +175,9 @@ def _durations(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, floa
         if entry["phase"] not in MADE:
             continue
         stage = Stage(entry["stage"])
-        if stage.is_base or (stage.is_start and entry["phase"] != Step.EVALUATE):
+        if stage.is_base or (stage.is_start and entry["phase"] not in (Step.EVALUATE, Step.RETENTION)):
             continue
-        of_phase = durations.setdefault(entry["phase"] if stage.arm == SELF_PLAY else "baseline", {})
+        phase = Step.EVALUATE if entry["phase"] == Step.RETENTION else entry["phase"]
+        of_phase = durations.setdefault(phase if stage.arm == SELF_PLAY else "baseline", {})
         of_phase[stage.iteration] = of_phase.get(stage.iteration, 0.0) + entry["seconds"]
     return durations

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from ..data.columns import PREPARED_COLUMNS
 from ..data.shares import rows_of_share
 from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, RunDirectoryError, nearest, noted
+from ..evaluation.benchmarks import harness_version
 from ..evaluation.scoring import Permission, Scorer, ScorerColumns, columns_of, scorer_of
 from ..files import definition_of
 from ..models.eos import load_eos_ids
@@ -88,6 +90,12 @@ class Run:
         names = self.play.scorer
         if self.scorer is None and names is not None:
             self.scorer = noted(self.refused, lambda: scorer_of(names, permission_of(self.play)))
+        for_retention = self.play.retain_scorer or []
+        self.retain_scorer = (
+            noted(self.refused, lambda: scorer_of(for_retention, permission_of(self.play))) if for_retention else None
+        )
+        if self.play.retain_tasks:
+            noted(self.refused, harness_version)
         noted(self.refused, lambda: check_losses(self.args.losses))
         self.refused += [*self._against_objective(), *against_sft(self.args, self.play)]
         if self.sft_first and self.model is None:
@@ -193,11 +201,22 @@ class Run:
         Raises:
             DataError: if they have not been prepared or can't be read.
         """
-        folder = self.directory.held_out_rows if held_out else self.directory.train_rows
+        return self._rows_in(self.directory.held_out_rows if held_out else self.directory.train_rows)
+
+    def measured_rows(self, name: str) -> Dataset:
+        """Load the prepared rows of the test or the retention set ([`TEST`], [`RETENTION`]); no rows if there is none.
+
+        Raises:
+            DataError: if they can't be read.
+        """
+        is_there = self.done(Step.PREPARE, name) is not None
+        return self._rows_in(self.directory.measured_rows(name)) if is_there else _no_rows()
+
+    def _rows_in(self, folder: Path) -> Dataset:
         if not folder.is_dir():
             raise DataError(f"{folder} is missing: the run's data has not been prepared. `spin-trl run` prepares it.")
         if not any(folder.glob("*.arrow")):  # `datasets` writes no file for zero rows, and then can't read the folder
-            return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
+            return _no_rows()
         return load_saved_rows(folder)
 
     def sft_rows(self) -> Dataset:
@@ -232,6 +251,10 @@ def given_stage(play: SelfPlayConfig) -> Stage:
 def permission_of(play: SelfPlayConfig) -> Permission:
     """Return what the settings of a loop allow to scorers."""
     return Permission(play.allow_generated_code, play.allow_unisolated_code)
+
+
+def _no_rows() -> Dataset:
+    return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
 
 
 def stages_with_model(run: Run) -> list[Stage]:

@@ -23,7 +23,9 @@ from .ownership import RECIPE
 from .run import Run
 
 OF_THE_DATA = frozenset(
-    one.name for one in dataclasses.fields(DataConfig) if one.name.startswith(("dataset_", "held_out_"))
+    one.name
+    for one in dataclasses.fields(DataConfig)
+    if one.name.startswith(("dataset_", "held_out_", "test_", "retain_"))
 )
 """Settings for the source of the data. Whether the data is the same is determined by its digest."""
 

@@ -45,19 +45,20 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
         settings: settings of a recipe, by name.
     """
     found = {}
-    for name in ("dataset_name", "held_out_name"):
+    for name in ("dataset_name", "held_out_name", "test_name", "retain_name"):
         source = settings.get(name)
         if isinstance(source, str) and ":" in source and source not in _OURS and not is_local(source):
             found[name] = source
-    scorers = settings.get("scorer") or []
-    names = [str(one) for one in ([scorers] if isinstance(scorers, str) else scorers)]
-    functions = [one for one in names if ":" in one and not one.startswith("regex:") and one not in _OURS]
-    if functions:
-        found["scorer"] = ", ".join(functions)
-    if settings.get("allow_generated_code") and any(map(runs_generated_code, names)):
-        found["allow_generated_code"] = "the code that the model writes"
-        if settings.get("allow_unisolated_code"):
-            found["allow_unisolated_code"] = "that code without isolation from this machine"
+    for name in ("scorer", "retain_scorer"):
+        scorers = settings.get(name) or []
+        names = [str(one) for one in ([scorers] if isinstance(scorers, str) else scorers)]
+        functions = [one for one in names if ":" in one and not one.startswith("regex:") and one not in _OURS]
+        if functions:
+            found[name] = ", ".join(functions)
+        if settings.get("allow_generated_code") and any(map(runs_generated_code, names)):
+            found["allow_generated_code"] = "the code that the model writes"
+            if settings.get("allow_unisolated_code"):
+                found["allow_unisolated_code"] = "that code without isolation from this machine"
     if settings.get("trust_remote_code"):
         found["trust_remote_code"] = "the model's own code"
     # A name with a slash is a repository of compiled kernels.

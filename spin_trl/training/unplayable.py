@@ -307,16 +307,17 @@ def _scheduler(args: SPINConfig) -> Iterator[str]:
 
 def _unknown_metric(play: SelfPlayConfig) -> Iterator[str]:
     """Yield a reason if no iteration will have the figure that `metric_for_best_iteration` names."""
-    from ..evaluation.figures import FIGURES, SCORE, SCORE_GREEDY, is_score
+    from ..evaluation.figures import FIGURES, RETAINED, SCORE, SCORE_GREEDY, is_score
     from ..evaluation.scoring import figures_of
 
     name = play.metric_for_best_iteration
     scores = figures_of(play.scorer) if play.scorer else None
     of_scores = [figure.replace(SCORE, kind, 1) for kind in (SCORE, SCORE_GREEDY) for figure in scores or [SCORE]]
-    if not name.startswith(SCORE) and name not in FIGURES:
+    known = [figure for figure in FIGURES if not figure.startswith(RETAINED)]
+    if not name.startswith(SCORE) and name not in known:
         yield (
-            f"`metric_for_best_iteration` is {name!r}, which is not a held-out figure{nearest(name, FIGURES)} Known are "
-            f"{', '.join(FIGURES)}; and score/NAME for a scorer that returns named numbers."
+            f"`metric_for_best_iteration` is {name!r}, which is not a held-out figure{nearest(name, known)} Known are "
+            f"{', '.join(known)}; and score/NAME for a scorer that returns named numbers."
         )
     elif name.startswith(SCORE) and not (is_score(name) and (scores is None or name in of_scores)):
         what = f"the scorer returns {', '.join(of_scores)}" if scores else "no such figure is measured"

@@ -3,6 +3,9 @@
 import shlex
 from pathlib import Path
 
+from datasets import Dataset
+
+import tiny
 from messages import names
 from refusals import refusal
 from spin_trl.cli import main
@@ -59,3 +62,20 @@ def test_a_phase_out_of_order_names_the_one_that_comes_first(recipe, capsys):
     assert names(message, "train phase", 0, "generate phase", "iteration-0")
     message = refusal(capsys, "generate", recipe(), "--iteration", "1")
     assert names(message, "generate phase", 1, "train phase", "iteration-0")
+
+
+def test_a_test_set_and_a_retention_set_are_named_in_a_recipe(recipe, capsys, tmp_path):
+    """Also of a run that has finished, with eight rows of each in a smoke run; the phase by hand. Files that are missing or
+    have other columns are refused."""
+    more = str(tiny.write_jsonl(tmp_path / "more.jsonl", tiny.sft(40).select(range(20, 40))))
+    path = recipe(num_iterations=1)
+    assert main(["run", path, "--smoke"]) == 0
+    assert not names(capsys.readouterr().out, "test:")
+    assert main(["run", path, "--smoke", "--test_name", more, "--retain_name", more]) == 0
+    output = capsys.readouterr().out
+    assert names(output, "start: test:", "iteration-0: retention:", "8 prompts")
+    message = refusal(capsys, "test", recipe(num_iterations=1, test_name=more), "--run_dir", "none")
+    assert names(message, "test phase", "iteration-0")
+    assert names(refusal(capsys, "run", path, "--test_name", "gone.jsonl"), "gone.jsonl")
+    other = tiny.write_jsonl(tmp_path / "other.jsonl", Dataset.from_list([{"text": "a"}]))
+    assert names(refusal(capsys, "run", path, "--test_name", str(other)), "`test_name`", "`text`")

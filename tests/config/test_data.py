@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,21 @@ def test_rows_that_are_drawn_are_those_of_the_seed(rows: str) -> None:
     assert len(set(eight)) == 8
     assert eight != sorted(eight)
     assert other != eight
+
+
+@pytest.mark.parametrize("kind", ["held_out", "test", "retain"])
+def test_a_further_dataset_is_loaded_like_the_first(kind: str, rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name and split, with the configuration and commit of the training data if it is the same dataset."""
+    assert getattr(DataConfig("other.jsonl"), kind)() is None
+    found = getattr(DataConfig("other.jsonl", **{f"{kind}_name": rows}), kind)()
+    assert numbers(found) == list(range(12))
+    seen: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(data, "load_rows", lambda *arguments, **_: seen.append(arguments))
+    for name, config in (("a/b", "main"), ("c/d", None)):
+        settings = {f"{kind}_name": name, f"{kind}_split": "dev"}
+        with contextlib.suppress(AttributeError):
+            getattr(DataConfig("a/b", dataset_config="main", dataset_revision="1", **settings), kind)()
+        assert seen.pop() == (name, config, "dev", None, "1" if config else None)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.evaluation.degeneration import SIGNS, AnsweredPrompt, measure
 from spin_trl.evaluation.diagnostics import game_figures
-from spin_trl.evaluation.figures import FIGURES, figure_of, is_figure, is_score
+from spin_trl.evaluation.figures import FIGURES, RETAINED, figure_of, is_figure, is_score
 from spin_trl.evaluation.summary import HeldOutRow, summarise
 
 ROW = HeldOutRow(
@@ -30,7 +30,7 @@ def test_every_figure_that_is_measured_is_in_the_table() -> None:
     measured = summarise([ROW, ROW]) | game_figures([ROW, ROW], {"sigmoid": 1.0}, {"beta": 0.1})
     measured |= measure([AnsweredPrompt([1, 2, 3], [1, 2, 4], "abc", "abd")], ["abd"])
     names = {name for name in measured if is_figure(name, measured) and not name.startswith(OF_THE_LOSS)}
-    assert names - {"held_out"} == set(FIGURES)
+    assert names - {"held_out"} == {name for name in FIGURES if not name.startswith(RETAINED)}
     assert {sign.figure for sign in SIGNS.values()} <= set(FIGURES)
 
 
@@ -50,12 +50,14 @@ def test_lengths_and_what_the_opponent_would_say_only_describe() -> None:
         ("score_greedy/final_answer", "greedy final answer", "greedy final answer %"),
         ("nll", "NLL per token", "NLL/token"),
         ("somebody/elses", "somebody/elses", "somebody/elses"),
+        ("retention/score/final_answer", "final answer on the retention set", "ret. final answer %"),
+        ("retention/hellaswag/acc", "hellaswag/acc on the retention set", "ret. hellaswag/acc"),
     ],
 )
 def test_a_named_score_and_an_unknown_figure_have_words_too(name: str, words: str, column: str) -> None:
     found = figure_of(name)
     assert (found.name, found.words, found.column) == (name, words, column)
-    assert found.percent is is_score(name)
+    assert found.percent is is_score(name.removeprefix(RETAINED))
 
 
 def test_what_says_how_sure_a_figure_is_is_no_figure() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from messages import refused
-from spin_trl.evaluation.intervals import Difference, mean_and_error, of_difference, of_mean
+from spin_trl.evaluation.intervals import Difference, mean_and_error, of_difference, of_independent, of_mean
 
 SAMPLES = 1000
 NOMINAL = (0.93, 0.97)
@@ -156,3 +156,8 @@ def test_a_comparison_is_the_same_each_time() -> None:
     draw = random.Random(2)
     ours, theirs = ([draw.random() for _ in range(30)] for _ in range(2))
     assert of_difference(ours, theirs) == of_difference(ours, theirs)
+
+
+def test_a_difference_of_independent_means_by_hand() -> None:
+    """Errors of 3 and 4 points make one of 5, and 1.959964 of them on either side."""
+    assert of_independent(0.1, 0.03, 0.04) == pytest.approx((0.1 - 0.0979982, 0.1 + 0.0979982))

@@ -6,7 +6,15 @@ import statistics
 
 import pytest
 
-from spin_trl.evaluation.summary import HeldOutRow, changes, summarise, unscored, values_of
+from spin_trl.evaluation.summary import (
+    HeldOutRow,
+    changes,
+    likelihoods,
+    summarise,
+    token_counts,
+    unscored,
+    values_of,
+)
 
 
 def row(**values):
@@ -153,3 +161,13 @@ def test_scores_that_are_no_numbers_are_left_out_of_means_and_named():
     assert figures["score/y"] == 3.0
     assert unscored(rows) == {"score/x": ["b", "d"], "score/y": ["c"]}
     assert values_of(rows)["score/x"] == {"a": 1.0, "c": 0.0}
+
+
+def test_likelihoods_are_values_without_answers():
+    """Their change is weighted by tokens: 1 nat more for the one of 2 tokens, none for the one of 8, is 0.1 per token."""
+    tokens = {"a": 2, "b": 8}
+    now, before = likelihoods({"a": -3.0, "b": -8.0}, tokens), likelihoods({"a": -2.0, "b": -8.0}, tokens)
+    assert now == {"nll": {"a": 3.0, "b": 8.0}, "real_tokens": {"a": 2.0, "b": 8.0}}
+    assert token_counts(now) == {"a": 2.0, "b": 8.0}
+    assert changes(now, before)["nll_change"] == pytest.approx(0.1)
+    assert changes(now, {}) == {}

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard, ModelCardData
 import made_up
 from hub.server import LocalHub, problems_of_card
 from messages import names
+from spin_trl.evaluation.selection import Measured
 from spin_trl.hub.facts import AS_OBJECT, Names, RunFacts
 from spin_trl.hub.model_card import ModelFacts, model_card
 from spin_trl.models.lineage import Origin
@@ -117,7 +118,7 @@ tokenizer = AutoTokenizer\.from_pretrained\("someone/small"\)
 \| iteration 1 \| 60\.0 %.+ continued \|
 \| plain SFT, iteration 0 \| 50\.0 %.+from iteration 0</small>.+
 
-Smaller figures are 95 % confidence intervals\. .+ the same 100 prompts .+
+Smaller figures are 95 % confidence intervals\. .+ the same 100 held-out prompts .+
 
 ### Scores and likelihood
 
@@ -243,6 +244,25 @@ def test_it_is_valid_for_the_hub_and_its_results_come_back(hub: LocalHub) -> Non
     assert results["score"].dataset_type == "org/data"
     assert results["score"].dataset_revision == SHA
     assert str(ModelCard(sent)) == sent
+
+
+def test_the_results_of_a_model_with_a_test_set_are_those_on_it() -> None:
+    """The figures that the model was chosen by are in the table, but not in the metadata."""
+    known = facts()
+    test = Measured({"nll": 1.5, "nll_low": 1.25, "nll_high": 1.75, "prompts": 30.0})
+    stages = [replace(one, test=test) if one.name == "iteration-0" else one for one in known.run.record.stages]
+    prepared = {"phase": "prepare", "stage": "test", "time": 1.0, "dataset": "ab", "rows": 30,
+                "origin": Origin("org/test", on_hub=True, commit=SHA).as_dict()}  # fmt: skip
+    record = replace(known.run.record, stages=stages, journal=[*known.run.record.journal, prepared])
+    stage = record.stage("iteration-0")
+    assert stage is not None
+    card = model_card(replace(known, run=replace(known.run, record=record), stage=stage))
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_type) == ("nll", 1.5, "org/test")
+    assert names(result.dataset_name, 30)
+    assert names(str(card), "org/test", "1.500")
+    assert not names(str(card), "`test_name`")
+    assert names(str(model_card(known)), "`test_name`")
 
 
 def test_a_branchs_card_names_its_branch() -> None:

@@ -81,6 +81,17 @@ def test_a_measured_rate_takes_the_place_of_what_is_assumed(tmp_path):
     assert work[1].seconds["generate"] == pytest.approx(627 * 100 / 500)
 
 
+def test_the_final_models_answer_the_test_set_once(tmp_path):
+    """The start, the best iteration and an arm's best: 1,000 prompts, since the data is not available, with 100 generated
+    tokens each, at 500 per second, and scoring."""
+    wishes = Wishes(prompt_tokens=50, response_tokens=100, generation_tokens=500.0)
+    _, work = works(tmp_path, wishes=wishes, max_new_tokens=100, test_name="org/test", baseline="sft")
+    _, others = works(tmp_path, wishes=wishes, max_new_tokens=100, baseline="sft")
+    assert [one.stage for one in work] == [*(one.stage for one in others), "test"]
+    answering = 3 * 1000 * 100 / 500
+    assert answering < work[-1].seconds["test"] < 1.1 * answering
+
+
 @pytest.mark.slow
 def test_iris_looks_ahead_where_gradients_are_accumulated(tmp_path):
     """One more forward pass in addition to forward, recomputation and backward: a quarter of the step."""

@@ -131,6 +131,20 @@ def test_tokens_are_counted_on_the_recipes_own_data(tmp_path: Path, llama_folder
     assert names(found.described, "15 rows")
 
 
+def test_the_test_set_and_the_retention_set_are_counted(tmp_path: Path, llama_folder: Path) -> None:
+    """At most `retain_max` rows of retention; eight of each in a smoke run; the limits, if the data is not available."""
+    data = str(tiny.write_jsonl(tmp_path / "more.jsonl", tiny.sft(20)))
+    recipe = str(runs.recipe(tmp_path, llama_folder, test_name=data, retain_name=data, retain_max=12))
+    for more, expected in (
+        ([], (20, 12)),
+        (["--smoke", "true"], (8, 8)),
+        (["--dataset_name", "nobody/nothing"], (1000, 12)),
+        (["--test_name", ""], (0, 12)),
+    ):
+        found = read_lengths(planned_recipe(recipe, more))
+        assert (found.num_tested, found.num_retained) == expected
+
+
 def test_what_is_not_at_hand_is_assumed_and_said(tmp_path: Path, llama_folder: Path) -> None:
     recipe = str(runs.recipe(tmp_path, llama_folder, dataset_name="nobody/nothing", max_length=64))
     found = read_lengths(planned_recipe(recipe, []), num_rows=100)

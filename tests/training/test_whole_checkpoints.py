@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_supervised import rows
+from datasets import Dataset
 
 import tiny
 from spin_trl.config.sft import supervised_config
@@ -12,6 +12,13 @@ from spin_trl.run.checkpoint import is_intact
 from spin_trl.training.supervised import train_supervised
 from spin_trl.training.whole_checkpoints import newest_checkpoint
 from trainers import settings
+
+
+def rows() -> Dataset:
+    ids = [([5, 6, 7], [8, 9]), ([12], [13, 14]), ([15, 16], [17])]
+    return Dataset.from_list(
+        [{"key": f"k{n}", "prompt_ids": prompt, "real_ids": real} for n, (prompt, real) in enumerate(ids)]
+    )
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ PHASES_IN_WORDS = {
     "train": "train",
     "evaluate": "evaluate",
     "baseline": "baseline",
+    "test": "the test at the end of a run",
     "decide": "the decision after an iteration",
     "push": "pushing to the Hub",
     ALWAYS: "the whole run",

@@ -19,8 +19,10 @@ from ...config.recipe import Recipe
 from ...data.bad_rows import SKIP, BadRow, BadRows
 from ...data.columns import is_text, read_columns
 from ...data.prepare import EncodedResponse, EncodedRows, Prepared, encode_rows
+from ...data.template.pair_template import PairTemplate
 from ...errors import DataError, SpinError
 from ...run.directory import RunDirectory
+from ...run.journal import RETENTION, TEST
 from ...run.run import Run
 from ...training.scratch import build_tokenizer, texts_of
 from ...training.unplayable import of_positions
@@ -108,6 +110,7 @@ class Preview:
         counts: counts for the training data; None if no row can be used.
         train, held_out: how many of the counted rows are trained on, and held out.
         held_out_total: number of rows of separate held-out data, or None.
+        measured: numbers of rows of the test data and of the retention data, by the names of the settings.
         remarks: sentences about anything worth noting.
         refusals: reasons a run would refuse these rows.
     """
@@ -124,6 +127,7 @@ class Preview:
     train: int
     held_out: int
     held_out_total: int | None
+    measured: Mapping[str, int]
     remarks: list[str]
     refusals: list[str]
 
@@ -183,6 +187,7 @@ def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = Fal
             ]
         except DataError as error:
             refusals.append(str(error))
+    measured = _look_at_measured(recipe, run, template, refusals, remarks, every=every)
     return Preview(
         recipe=recipe,
         total=total,
@@ -196,9 +201,33 @@ def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = Fal
         train=train,
         held_out=out,
         held_out_total=held_out_total,
+        measured=measured,
         remarks=remarks,
         refusals=list(dict.fromkeys(refusals)),
     )
+
+
+def _look_at_measured(
+    recipe: Recipe, run: Run, template: PairTemplate, refusals: list[str], remarks: list[str], *, every: bool
+) -> dict[str, int]:
+    """Count the rows of the test data and of the retention data, and add what a run would refuse or report about them.
+
+    Prompts that they share with the training data are only found when a run prepares all rows.
+    """
+    counts = {}
+    for kind, stored in recipe.data.measured_as_stored(bad_as_rows=recipe.args.bad_rows == SKIP).items():
+        numbers = _numbers_of_counted(len(stored), range(0), every=every)
+        rows = recipe.data.as_set(_chosen(stored, numbers))
+        name = {"test": TEST, "retain": RETENTION}[kind]
+        try:
+            encoded = encode_rows(rows, template, name=name, numbers=numbers, **encoding(run.args))
+            found = _counts_of(encoded, run, refusals)
+        except DataError as error:
+            refusals.append(str(error))
+            continue
+        remarks += [] if found is None else found.prepared.remarks
+        counts[f"{kind}_name"] = len(stored)
+    return counts
 
 
 def _numbers_of_counted(total: int, wanted: range, *, every: bool) -> list[int]:

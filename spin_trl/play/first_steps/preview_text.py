@@ -171,6 +171,12 @@ def _summary(found: Preview) -> list[str]:
         lines.append(f"Truncated by `max_length`: {counts.cut:,} of {counted(kept, 'response')} ({share:.1%}).")
     if found.train or found.held_out:
         lines.append(_division(found))
+    words = {"test_name": "Tested on at the end", "retain_name": "Retention"}
+    most = {"test_name": None, "retain_name": found.recipe.play.retain_max}
+    for name, count in found.measured.items():
+        limit = most[name]
+        used = "" if limit is None or count <= limit else f", {limit:,} of which are measured (`retain_max`)"
+        lines.append(f"{words[name]}: {counted(count, 'row')}{used}.")
     lines += found.remarks
     return [visible(line) for line in lines]
 

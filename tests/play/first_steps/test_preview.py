@@ -13,6 +13,7 @@ from messages import names, refused
 from spin_trl.errors import DataError
 from spin_trl.play.first_steps import preview as module
 from spin_trl.play.first_steps.preview import Preview, preview
+from spin_trl.play.first_steps.preview_text import _summary
 from spin_trl.run.recipe import read_recipe
 
 Look = Callable[..., Preview]
@@ -104,6 +105,18 @@ def test_a_column_of_the_scorer_is_not_reported_as_unused(look: Look) -> None:
     for settings, unused in (({}, ["`level`", "`source`"]), ({"scorer": "preview_scorer:by_level"}, ["`source`"])):
         remarks = " ".join(look(rows, settings).remarks)
         assert [name for name in ("`level`", "`source`") if name in remarks] == unused
+
+
+def test_the_test_set_and_the_retention_set_are_looked_at(look: Look) -> None:
+    """Their rows are counted, and what a run would refuse in them is refused."""
+    Path("more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:5]), encoding="utf-8")
+    settings = {"test_name": "more.jsonl", "retain_name": "more.jsonl", "retain_max": 3}
+    found = look(ROWS, settings)
+    assert found.measured == {"test_name": 5, "retain_name": 5}
+    assert not found.refusals
+    assert any(names(line, 5, 3, "`retain_max`") for line in _summary(found))
+    Path("more.jsonl").write_text(json.dumps({**ROWS[0], "completion": ""}) + "\n", encoding="utf-8")
+    assert [names(one, "test", 0) for one in look(ROWS, {"test_name": "more.jsonl"}).refusals] == [True]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,9 @@ def page_of(text: str) -> dict[str, object]:
         "facts": facts(run),
         "standings": standings(run),
         "figures": figures(run),
+        "on_choice": text,
+        "final_test": standings(run),
+        "retention": standings(run),
         "costs": costs(run),
         "groups": all_charts(run),
         "shown": Shown(text, text, 1, shown),
@@ -156,6 +159,7 @@ def test_a_page_of_a_run_without_anything_is_a_page():
     run = record()
     empty = page_of("harmless") | {
         "verdict": verdict(run), "standings": standings(run), "figures": {}, "groups": [], "shown": None, "remarks": [],
+        "on_choice": "", "final_test": None, "retention": None,
         "warnings": [], "facts": {}, "costs": costs(run), "versions": {}, "digests": {}, "period": "", "devices": "",
     }  # fmt: skip
     found = Reader(render(empty))
