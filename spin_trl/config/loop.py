@@ -94,7 +94,7 @@ class SelfPlayConfig:
             when the 95 % interval of its win rate contains one half. With too few prompts to tell, the run continues.
         baseline: Supervised baseline to compare with: `sft` also trains the start on the real responses alone, for the
             same number of gradient steps, and evaluates it at the same points.
-        baseline_learning_rate: Learning rate of the baseline. By default, that of the first iteration.
+        baseline_learning_rate: Learning rate of the baseline. By default, that of the first iteration, or of `start: sft`.
         baseline_label_smoothing: Label smoothing of the baseline; each value is a separate arm.
         accelerate_config: Configuration of accelerate: a shipped one by name (`ddp`, `zero3`, ...), or a file. Every
             phase is then launched with it, in separate processes.
@@ -286,7 +286,7 @@ class SelfPlayConfig:
         choices=["sft"],
     )
     baseline_learning_rate: Annotated[float | None, Bounds(0)] = setting(
-        None, "Learning rate of the baseline. By default, that of the first iteration."
+        None, "Learning rate of the baseline. By default, that of the first iteration, or of `start: sft`."
     )
     baseline_label_smoothing: Annotated[list[float], Bounds(0, 1)] = field(
         default_factory=lambda: [0.0],

@@ -95,6 +95,12 @@ def _load_weights(path: str, kwargs: Mapping[str, Any]) -> PreTrainedModel:
             f"The files of the model {path!r} lack {counted(len(missing), 'weight')} that config.json requires, such as "
             f"{missing[0]}; random numbers would take their place. Download them again, or correct config.json."
         )
+    if (dropout := _impossible_dropout(model)) is not None:
+        name, value = dropout
+        raise DataError(
+            f"The config.json of the model {path!r} sets `{name}` to {value!r}; expected a probability below 1. Download it "
+            "again, or correct it."
+        )
     if (name := _whole_weight(model)) is not None:
         raise DataError(
             f"The config.json of the model {path!r} says that bitsandbytes has quantised its weights "
@@ -102,6 +108,18 @@ def _load_weights(path: str, kwargs: Mapping[str, Any]) -> PreTrainedModel:
             "`load_in_4bit: true` in the recipe quantises the weights when they are loaded."
         )
     return model
+
+
+def _impossible_dropout(model: PreTrainedModel) -> tuple[str, object] | None:
+    """Return a dropout of a model's configuration that is not a probability, or None.
+
+    Dropout in layers of its own is checked when they are built, that of attention only when the first batch is trained on.
+    """
+    for name, value in model.config.get_text_config().to_dict().items():
+        is_dropout = "dropout" in name or name.endswith(("_drop", "_pdrop"))
+        if is_dropout and isinstance(value, int | float) and not 0 <= value < 1:
+            return name, value
+    return None
 
 
 def _whole_weight(model: PreTrainedModel) -> str | None:

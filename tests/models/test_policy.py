@@ -278,6 +278,14 @@ def test_weights_of_another_shape_are_named_with_both_shapes(damaged: Path) -> N
         load_policy(damaged, settings())
 
 
+@pytest.mark.parametrize("value", [-1, 1.5])
+def test_a_dropout_that_is_no_probability_is_refused(damaged: Path, value: float) -> None:
+    """Attention would refuse it in the first training step."""
+    say(damaged, "config.json", attention_dropout=value)
+    with refused(DataError, "`attention_dropout`", value):
+        load_policy(damaged, settings())
+
+
 def test_an_adapters_weights_that_its_file_lacks_are_not_made_up(llama_folder: Path, tmp_path: Path) -> None:
     adapted(llama_folder).save_pretrained(tmp_path / "adapter")
     file = tmp_path / "adapter" / "adapter_model.safetensors"

@@ -70,6 +70,25 @@ def test_rows_that_are_too_long_are_cut_at_their_end(llama: Any) -> None:
     assert logged(llama, max_length=4) == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_tokens_are_those_of_self_play(llama: Any) -> None:
+    """Prompt and real response, end included, padded on the right; only the response is learned."""
+    trainer = train_supervised(llama, tiny.tokenizer(), rows(), supervised(max_steps=1), [])
+    (batch,) = trainer.get_train_dataloader()
+    found = {
+        tuple(ids.tolist()): labels.tolist() for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
+    }
+    pad, width = tiny.tokenizer().pad_token_id, 7
+    expected = {
+        (*prompt, *real, *[pad] * (width - len(prompt + real))): [
+            *[-100] * len(prompt),
+            *real,
+            *[-100] * (width - len(prompt + real)),
+        ]
+        for prompt, real in ROWS
+    }
+    assert found == expected
+
+
 def test_a_response_becomes_likelier(llama: Any) -> None:
     before = by_hand(llama, ROWS, 0.0)
     train_supervised(llama, tiny.tokenizer(), rows(), supervised(max_steps=20), [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ..traits import SFT_PREFIX
 from .known import KnownSetting, Range
 
 _FLOAT = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][+-]?[0-9]+$"
@@ -22,6 +23,7 @@ def schema_of(settings: Iterable[KnownSetting]) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {setting.name: _property(setting) for setting in settings},
+        "patternProperties": {f"^{SFT_PREFIX}": {"description": "A setting of TRL's SFTConfig, for `start: sft`."}},
     }
 
 
