@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
@@ -26,13 +25,12 @@ from ..config.fetched import model_path
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
 from ..config.paths import output_folder
-from ..config.sft import SFT_FIRST
 from ..config.start import StartConfig
 from ..config.unusual import long_warmup, unusual
 from ..counts import counted
 from ..data.columns import is_text
-from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
-from ..evaluation.scoring import Scorer, scorer_of
+from ..errors import DataError, RunDirectoryError, noted, refuse_unplayable
+from ..evaluation.scoring import Scorer
 from ..files import JOURNAL
 from ..hub.cards import write_cards
 from ..hub.push import Pushing
@@ -44,29 +42,24 @@ from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
 from ..run.journal import MADE, RETENTION, TEST, Step
 from ..run.objects import best_stage
-from ..run.run import LAUNCHED, Run, given_stage, permission_of
+from ..run.run import LAUNCHED, Run, given_stage
 from ..run.settings import freeze, python_settings, renew
 from ..run.stage import Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
-from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
+from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds
+from .arguments import SMOKE_ROWS, first_rows, measured_rows_of, scorer_from, sft_adapter
 from .console import Figures, all_figures, intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, deliver_best, judge, settle, settle_generations
 from .given import keep_given
 from .mend import mend
 from .phases import Launch, in_this_process
-from .plugin import training_plugin
+from .plugin import check_launcher, training_plugin
 from .prepare import check_human_responses, check_scorer_columns, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import check_same_start, is_same_start, point_adapters_at_start
 from .trackers import track
 
 logger = logging.getLogger(__name__)
-
-SMOKE_ROWS = 8
-"""Number of rows in a smoke run."""
-
-RETENTION_SEED = 0
-"""Seed for drawing the rows of the retention set: the same for every run, so that figures of several runs are comparable."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,6 @@ class SelfPlay:
         eval_dataset: held-out responses in the same form; None: a fraction of the prompts is held out.
         processing_class: the tokenizer; None: the model's own.
         peft_config: PEFT configuration, such as LoRA's; None for full fine-tuning.
-        sft_peft_config: PEFT configuration of SFT first (`start: sft`); None: `peft_config`, unless `sft_use_peft` is false.
         quantization_config: how the base model is quantised when it is loaded.
         start: how θ_0 is built if `model` is None.
         scorer: function of the prompt, the real and the generated text of a held-out prompt, whose further parameters are
@@ -119,6 +111,7 @@ class SelfPlay:
         test_dataset: responses in the same form that the final models are measured on once, at the end; None: no test set.
         retain_dataset: responses of other tasks, in the same form, on which every model is compared with the start; None:
             no retention set.
+        sft_peft_config: PEFT configuration of SFT first (`start: sft`); None: `peft_config`, unless `sft_use_peft` is false.
 
     Raises:
         DataError: if the data can't be used.
@@ -134,7 +127,6 @@ class SelfPlay:
         eval_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: Any = None,
-        sft_peft_config: Any = None,
         quantization_config: BitsAndBytesConfig | None = None,
         start: StartConfig | None = None,
         scorer: Scorer | str | Sequence[str] | None = None,
@@ -145,6 +137,7 @@ class SelfPlay:
         trust_run: bool = False,
         test_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
         retain_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
+        sft_peft_config: Any = None,
     ) -> None:
         # Long, since it takes everything a run can be given and validates it before anything is stored.
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
@@ -158,10 +151,10 @@ class SelfPlay:
         rows: Dataset = as_dataset(train_dataset, "train_dataset")
         held_out: Dataset | None = None if eval_dataset is None else as_dataset(eval_dataset, "eval_dataset")
         check_human_responses(rows)
-        self.train_dataset = _first_rows(rows, SMOKE_ROWS) if play.smoke else rows
-        self.eval_dataset = _first_rows(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
+        self.train_dataset = first_rows(rows, SMOKE_ROWS) if play.smoke else rows
+        self.eval_dataset = first_rows(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
         self.measured = {
-            name: _few_rows(as_dataset(dataset, argument), name, play)
+            name: measured_rows_of(as_dataset(dataset, argument), name, play)
             for name, dataset, argument in (
                 (TEST, test_dataset, "test_dataset"),
                 (RETENTION, retain_dataset, "retain_dataset"),
@@ -180,9 +173,9 @@ class SelfPlay:
             model=str(self.directory.model(given_stage(play))) if given is not None else named,
             start=start or StartConfig(),
             peft_config=peft_config,
-            sft_peft_config=_sft_adapter(play, peft_config, sft_peft_config),
+            sft_peft_config=sft_adapter(play, peft_config, sft_peft_config),
             quantization_config=quantization_config,
-            scorer=noted(refused, lambda: _scorer(scorer, play)),
+            scorer=noted(refused, lambda: scorer_from(scorer, play)),
             processing_class=processing_class,
             given=given,
             sources=sources or {},
@@ -218,7 +211,7 @@ class SelfPlay:
             LaunchError: if this process was started by a launcher that gets in the way, or a launched phase failed.
             HubError: if the run may have a backup on the Hub (`hub_backup`), and the Hub can't be reached.
         """
-        _check_launcher(self)
+        check_launcher(self.state.play.accelerate_config, launches=self.launch is not in_this_process)
         self._check_playable()
         run, main = self.state, PartialState().is_main_process
         pushing = Pushing(run, self._console, active=main)
@@ -441,55 +434,3 @@ class SelfPlay:
             # An earlier attempt left no results, and what it did leave may belong to other settings.
             self.directory.clear(keep=TRANSIENT)
         self.directory.own(JOURNAL)
-
-
-def _scorer(scorer: Any, play: SelfPlayConfig) -> Scorer | None:
-    """Return the scorer that was passed, either as a function or by the names used in recipes."""
-    names = [scorer] if isinstance(scorer, str) else scorer
-    if not isinstance(names, Sequence):
-        check_kinds(scorer=scorer)
-        return scorer
-    unnamed = next((one for one in names if not isinstance(one, str)), None)
-    if unnamed is not None or not names:
-        raise RecipeError(f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function.")
-    return scorer_of(names, permission_of(play))
-
-
-def _sft_adapter(play: SelfPlayConfig, peft_config: Any, sft_peft_config: Any) -> Any:
-    """Return the PEFT configuration of SFT first: its own or that of self-play; None for full fine-tuning."""
-    if play.start != SFT_FIRST or play.sft_use_peft is False:
-        return None
-    found = sft_peft_config or peft_config
-    if play.sft_use_peft and found is None:
-        raise RecipeError("`sft_use_peft` is true, but there is no adapter's configuration. Pass `sft_peft_config`.")
-    return found
-
-
-def _few_rows(dataset: Dataset, name: str, play: SelfPlayConfig) -> Dataset:
-    """Return the rows of the test or the retention set that are measured."""
-    if play.smoke:
-        dataset = _first_rows(dataset, SMOKE_ROWS)
-    if name != RETENTION or len(dataset) <= play.retain_max:
-        return dataset
-    drawn = np.random.default_rng(RETENTION_SEED).permutation(len(dataset))[: play.retain_max]
-    return dataset.select(np.sort(drawn))
-
-
-def _first_rows(dataset: Dataset, count: int) -> Dataset:
-    return dataset.select(range(min(count, len(dataset))))
-
-
-def _check_launcher(session: SelfPlay) -> None:
-    config = session.state.play.accelerate_config
-    if config and session.launch is not in_this_process and os.environ.get("WORLD_SIZE", "1") not in ("0", "1"):
-        raise LaunchError(
-            f"This run launches every phase itself (`accelerate_config: {config}`), but was itself started by a launcher, "
-            "so every process would launch all phases. Start it without a launcher (`spin-trl run ...`), or unset the "
-            "setting (`--accelerate_config ''`) to run the phases in these processes."
-        )
-    if (plugin := training_plugin()) is not None:
-        raise LaunchError(
-            f"A whole run can't be played under {plugin}: generation needs full replicas of the model. Start it without a "
-            "launcher (`spin-trl run ... --accelerate_config CONFIG`): each phase is then launched with the right "
-            "configuration."
-        )
