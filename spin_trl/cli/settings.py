@@ -15,6 +15,7 @@ from ..config.reference.in_words import default_in_words, facts_of, first_senten
 from ..config.reference.known import KnownSetting
 from ..config.reference.listed import every_setting, looked_up, version_of
 from ..config.reference.schema import schema_of
+from ..config.traits import SFT_PREFIX
 from .commands import add_command
 
 _WHAT_IS_LISTED = """\
@@ -59,13 +60,18 @@ def add(commands: Any) -> None:
 def show_settings(options: argparse.Namespace, overrides: list[str]) -> None:
     """Show settings."""
     settings = installed_settings()
-    found = looked_up(options.words, settings) if options.words else settings
+    words, of_sft = _of_sft(options.words, settings)
+    found = looked_up(words, settings) if words else settings
+    if of_sft and not options.json:
+        print(
+            _filled(f"{of_sft} sets SFTConfig's setting of that name for `start: sft`. In an iteration, it means:", 0)
+        )
     if options.json:
         print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
-    elif not options.words:
+    elif not words:
         print(_listed_by_group(found, in_full=False))
         print("\n" + _filled(f"{len(found)} settings. `spin-trl settings NAME` shows all details of one.", 0))
-    elif len(found) == 1 or _names_it(found[0], options.words):
+    elif len(found) == 1 or _names_it(found[0], words):
         print(_in_full(found[0], settings))
         if found[1:]:
             print("\n" + _filled(f"See also: {', '.join(setting.name for setting in found[1:])}", 0))
@@ -108,6 +114,16 @@ def _say_it_takes_long() -> None:
 
     print(f"Reading the settings of TRL {version_of('trl')} (only the first time).", file=sys.stderr)
     quieten()
+
+
+def _of_sft(words: Sequence[str], settings: Sequence[KnownSetting]) -> tuple[list[str], str]:
+    """Return the words to look up, and the name that was asked for if it is SFTConfig's (`sft_X`), without its prefix."""
+    names = {setting.name for setting in settings}
+    asked = words[0].lstrip("-").replace("-", "_").lower() if len(words) == 1 else ""
+    plain = asked.removeprefix(SFT_PREFIX)
+    if asked == plain or asked in names or plain not in names:
+        return list(words), ""
+    return [plain], asked
 
 
 def _names_it(setting: KnownSetting, words: Sequence[str]) -> bool:

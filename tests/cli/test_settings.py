@@ -131,3 +131,9 @@ def test_a_reader_that_has_gone_is_no_traceback(arguments: str) -> None:
     finally:
         os.close(writer)
     assert "Traceback" not in done.stderr
+
+
+def test_a_setting_of_sft_is_explained_by_its_namesake(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "settings", "sft_learning_rate")
+    assert names(text, "sft_learning_rate", "`start: sft`", "0.01")
+    assert printed(capsys, "settings", "sft_share").startswith("sft_share")
