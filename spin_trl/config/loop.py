@@ -14,7 +14,8 @@ from ..evaluation.degeneration import SIGNS
 from ..evaluation.figures import SCORE_GREEDY, figure_of, is_score
 from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
-from .sft import GIVEN, SEEN_OR_NOT, SFT_FIRST, check_sft_args
+from .sft import SEEN_OR_NOT, check_sft_args
+from .traits import GIVEN, SFT_FIRST
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ by iteration: one number, or a list with one number per iteration."""

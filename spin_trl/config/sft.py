@@ -21,9 +21,6 @@ from .traits import OF_PREFERENCES, SET_BY_SFT, SFT_PREFIX
 if TYPE_CHECKING:
     from .iteration import SPINConfig
 
-GIVEN, SFT_FIRST = "given", "sft"
-"""Values of `start`: θ_0 is the given model, or is trained from it with SFT."""
-
 SEEN_OR_NOT = ("all", "seen", "unseen")
 """Values of `self_play_prompts`: the prompts that self-play uses, by whether SFT has trained on them."""
 

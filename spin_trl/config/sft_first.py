@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from transformers import IntervalStrategy
 from transformers.trainer_utils import SaveStrategy
 
-from .sft import NLL, SEEN_OR_NOT, SFT_FIRST, SupervisedConfig, as_supervised, check_sft_args
-from .traits import OF_SFT_PACE, SFT_PREFIX
+from .sft import NLL, SEEN_OR_NOT, SupervisedConfig, as_supervised, check_sft_args
+from .traits import OF_SFT_PACE, SFT_FIRST, SFT_PREFIX
 
 if TYPE_CHECKING:
     from .iteration import SPINConfig

@@ -41,5 +41,8 @@ OF_LAUNCHERS = frozenset(_NAMES["of_launchers"])
 USUAL_SETTINGS = frozenset(_NAMES["usual"])
 """Settings of TRL that nearly every run changes and whose values are checked elsewhere: they need no rehearsal."""
 
+GIVEN, SFT_FIRST = "given", "sft"
+"""Values of `start`: θ_0 is the given model, or is trained from it with SFT."""
+
 SFT_PREFIX = "sft_"
 """Prefix of the settings of TRL's SFTConfig in a recipe."""

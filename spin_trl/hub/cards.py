@@ -11,7 +11,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from ..data.arrow import load_saved_rows
 from ..errors import RunDirectoryError
-from ..files import write_atomically
+from ..files import ADAPTER_CONFIG, write_atomically
 from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
 from ..report.html.samples import evenly
 from ..report.record import RunRecord, StageRecord, read_record
@@ -59,7 +59,8 @@ def pushed_names(record: RunRecord) -> Names:
 def run_facts(directory: RunDirectory, record: RunRecord, names: Names) -> RunFacts:
     """Gather the facts shared by all cards of a run."""
     own_start = has_model(directory, StageRecord(name=START))
-    return RunFacts(record, names, own_start, digests(directory, record))
+    is_adapter = (directory.model(START) / ADAPTER_CONFIG).is_file()
+    return RunFacts(record, names, own_start, own_start and is_adapter, digests(directory, record))
 
 
 def card_of(directory: RunDirectory, run: RunFacts, stage: StageRecord, revision: str | None = None) -> ModelCard:
@@ -169,8 +170,8 @@ def _where(run: RunFacts, stage: StageRecord) -> str | None:
     """Return the repository and revision of a stage's model, or None if it is not on the Hub."""
     if run.names.model and stage.name in run.names.branches:
         return f"{run.names.model}@{run.names.branches[stage.name]}"
-    if stage.name.is_start and run.start is not None and run.start.on_hub:
-        return at_commit(run.start)
+    if stage.name.is_start and not run.sft_first and run.given is not None and run.given.on_hub:
+        return at_commit(run.given)
     return None
 
 

@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import CardData
 from jinja2 import Environment
 
-from ..config.traits import OF_ONE_MACHINE
+from ..config.traits import OF_ONE_MACHINE, SFT_FIRST
 from ..counts import counted
 from ..data.reading.local import is_local
 from ..errors import visible
@@ -69,17 +69,30 @@ class RunFacts:
         record: record of the run.
         names: names on the Hub.
         has_own_start: whether the start's model is in the run directory.
+        own_start_is_adapter: whether that model is an adapter.
         digests: hashes of the data, the template and the models, by name.
     """
 
     record: RunRecord
     names: Names = field(default_factory=Names)
     has_own_start: bool = False
+    own_start_is_adapter: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def sft_first(self) -> bool:
+        """Whether the run trained its start from the given model with SFT."""
+        return self.record.settings.get("start") == SFT_FIRST
+
+    @property
+    def adapts_own_start(self) -> bool:
+        """Whether the run's own start is the base of its adapters: it was built here, or trained as a whole with SFT."""
+        trained_here = not self.own_start_is_adapter if self.sft_first else self.given is None
+        return self.has_own_start and trained_here
+
     @cached_property
-    def start(self) -> Origin | None:
-        """The origin of θ_0, or None if it was created in the run directory."""
+    def given(self) -> Origin | None:
+        """The origin of the given model, θ_0 or the base, or None if it was created in the run directory."""
         found = self._origin("model")
         if found is not None or "origins" in self.record.prepared:
             return found
@@ -87,10 +100,10 @@ class RunFacts:
 
     @cached_property
     def origin(self) -> Origin | None:
-        """The origin of θ_0; for one passed as an object, as the object states it; None if built from scratch."""
+        """The origin of the given model; for an object, as the object states it; None if θ_0 was built from scratch."""
         given = newest(self.record.journal, Step.GIVEN)
-        if self.start is not None or not given:
-            return self.start
+        if self.given is not None or not given:
+            return self.given
         found = origin_from(given.get("origin"))
         return Origin(AS_OBJECT, base=found.root if found is not None else None)
 
@@ -160,9 +173,9 @@ class RunFacts:
         """Return the settings to play the run again, without paths of this machine."""
         settings = self.record.settings.items()
         kept = {name: _without_path(value) for name, value in settings if name not in OF_ONE_MACHINE}
-        if self.start is not None:
-            kept.setdefault("model_name_or_path", self.start.name)
-        for name, origin in (("model_revision", self.start), ("dataset_revision", self._origin("data"))):
+        if self.given is not None:
+            kept.setdefault("model_name_or_path", self.given.name)
+        for name, origin in (("model_revision", self.given), ("dataset_revision", self._origin("data"))):
             if origin is not None and origin.on_hub and origin.commit:
                 kept.setdefault(name, origin.commit)
         return kept
@@ -187,7 +200,7 @@ class RunFacts:
             return MISSING
         if stage.name in self.names.branches:
             return markdown.code(self.names.branches[stage.name])
-        if stage.name.is_start and self.origin is not None and self.origin.on_hub:
+        if stage.name.is_start and not self.sft_first and self.origin is not None and self.origin.on_hub:
             return markdown.code(at_commit(self.origin, 8))
         return MISSING
 

@@ -122,16 +122,20 @@ def _origin_sentence(facts: ModelFacts) -> str:
         come = f", which is derived from {linked(Origin(origin.base, on_hub=True))}" if origin.base else ""
         name = f"the local model {markdown.code(origin.name)}"
         begin = f"{'a model that was passed as a Python object' if origin.name == AS_OBJECT else name}{come}"
+    first = "base" if facts.run.sft_first else "start"
     if stage.name.is_start:
-        return f"This is the start of the run: {begin}."
+        trained = f"{'an adapter' if facts.is_adapter else 'a model'} fine-tuned with SFT from {begin}"
+        return f"This is the start of the run: {trained if facts.run.sft_first else begin}."
     chain: list[str] = []
     before: StageRecord | None = stage
     while before is not None and not before.name.is_start:
         chain.insert(0, before.label)
         before = facts.run.record.opponent(before)
-    played = f" ({' → '.join(['start', *chain])})" if len(chain) > 1 else ""
+    chain = ["start", *chain] if facts.run.sft_first else chain
+    played = f" ({' → '.join([first, *chain])})" if len(chain) > 1 else ""
     what = "An adapter" if facts.is_adapter else "A model"
     how = "self-play" if stage.arm == SELF_PLAY else "supervised training"
+    how = f"SFT and {how}" if facts.run.sft_first else how
     return f"{what} fine-tuned by {how} from {begin}{played}."
 
 
@@ -158,7 +162,7 @@ def _usage(facts: ModelFacts) -> dict[str, str | None]:
     """Return the names and revisions used in the card's code example."""
     origin, repository = facts.run.origin, facts.run.names.model
     base, base_revision = PLACEHOLDER.replace("this/folder", "the/base"), None
-    if facts.run.start is None and facts.run.has_own_start and repository:
+    if facts.run.adapts_own_start and repository:
         base, base_revision = repository, START_BRANCH
     elif origin is not None and origin.name != AS_OBJECT:
         base = origin.name if origin.on_hub else f"path/to/{origin.name}"

@@ -127,7 +127,7 @@ class Publisher:
         """Look up the licences of the base model and the data on the Hub, once. Return whether any was found."""
         if self._asked or newest(record.journal, Step.LICENSES) or record.settings.get("hub_license"):
             return False
-        model, data = RunFacts(record).start, RunFacts(record).data
+        model, data = RunFacts(record).given, RunFacts(record).data
         found = {
             "model": self._hub.license_of(model.root, "model") if model is not None and model.root else None,
             "data": self._hub.license_of(data.name, "dataset") if data is not None and data.on_hub else None,
@@ -197,9 +197,10 @@ class Publisher:
 
 def _base(run: RunFacts) -> tuple[str, str | None] | None:
     """Return the repository and branch to name as an adapter's base if its configuration names a folder."""
-    if START in run.names.branches and run.names.model:
+    is_own = run.adapts_own_start or not run.sft_first
+    if is_own and START in run.names.branches and run.names.model:
         return run.names.model, run.names.branches[START]
-    return (run.start.name, None) if run.start is not None else None
+    return (run.given.name, None) if run.given is not None else None
 
 
 def _is_push(entry: Entry, repository: str | None, kind: str) -> bool:

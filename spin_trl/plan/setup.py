@@ -16,7 +16,8 @@ from trl import get_quantization_config
 
 from ..config.loop import iteration_settings
 from ..config.recipe import Recipe
-from ..config.sft import SFT_FIRST, check_sft_args
+from ..config.sft import check_sft_args
+from ..config.traits import SFT_FIRST
 from ..counts import counted
 from ..errors import PlanError, message_of
 from ..models.adapters import base_of, is_adapter, load_adapter_config, peft_config_of

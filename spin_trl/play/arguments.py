@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..config.loop import SelfPlayConfig
-from ..config.sft import SFT_FIRST
+from ..config.traits import SFT_FIRST
 from ..errors import RecipeError
 from ..evaluation.scoring import Scorer, scorer_of
 from ..run.journal import RETENTION

@@ -17,7 +17,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ..config.loop import SelfPlayConfig
-from ..config.sft import SFT_FIRST
+from ..config.traits import SFT_FIRST
 from ..counts import counted
 from ..evaluation.degeneration import findings
 from ..evaluation.selection import Measured, Metric, best_of

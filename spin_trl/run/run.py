@@ -19,9 +19,9 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
-from ..config.sft import SFT_FIRST
 from ..config.sft_first import against_sft
 from ..config.start import StartConfig
+from ..config.traits import SFT_FIRST
 from ..data.arrow import load_saved_rows
 from ..data.columns import PREPARED_COLUMNS
 from ..data.shares import rows_of_share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,11 @@ def facts(
         (None, {}, None),
     ],
 )
-def test_the_start_is_what_the_journal_says_or_else_the_setting(
+def test_the_given_model_is_what_the_journal_says_or_else_the_setting(
     origins: dict[str, Any] | None, settings: dict[str, Any], expected: Origin | None
 ) -> None:
     """Without the path, which is specific to one machine."""
-    assert facts(origins=origins, **settings).start == expected
+    assert facts(origins=origins, **settings).given == expected
 
 
 def test_a_start_that_was_given_as_an_object_has_its_root() -> None:
@@ -136,3 +137,30 @@ def test_origins_are_linked_where_there_is_something_to_link_to() -> None:
     assert [at_commit(Origin("a/b", True, SHA), 4), at_commit(Origin("a/b", True, SHA)), at_commit(Origin("a/b"))] == [
         "a/b@0123", f"a/b@{SHA}", "a/b"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "has_own", "is_adapter", "expected"),
+    [
+        ({}, False, False, False),  # the start is the given model
+        ({"start": "sft"}, True, False, True),  # all weights were trained with SFT
+        ({"start": "sft"}, True, True, False),  # the SFT adapter's base is the given model
+    ],
+)
+def test_the_base_of_adapters_after_sft(
+    first: dict[str, Any], has_own: bool, is_adapter: bool, expected: bool
+) -> None:
+    found = dataclasses.replace(
+        facts(origins={"model": ON_HUB}, **first), has_own_start=has_own, own_start_is_adapter=is_adapter
+    )
+    assert found.adapts_own_start == expected
+    built = dataclasses.replace(facts(origins={}), has_own_start=True)
+    assert built.adapts_own_start
+
+
+def test_a_start_after_sft_is_not_the_given_model() -> None:
+    """It has a revision only where the run pushed it; without SFT, the given model's commit."""
+    plain, after = facts(origins={"model": ON_HUB}), facts(origins={"model": ON_HUB}, start="sft")
+    start = plain.record.start
+    assert plain._revision(start) == f"`org/base@{SHA[:8]}`"
+    assert after._revision(start) == "–"

@@ -394,3 +394,11 @@ def test_the_recipe_is_yaml_again() -> None:
         "loss_type": "sigmoid",
         **revisions,
     }
+
+
+def test_sft_first_is_part_of_a_models_origin() -> None:
+    """The start is no longer the given model, and the chain begins at the base."""
+    card = str(model_card(facts(settings={"start": "sft"}, stage_name="iteration-1")))
+    assert all(word in card for word in ("SFT", "org/base", "base → start → iteration 0 → iteration 1"))
+    start = str(model_card(facts(settings={"start": "sft"}, stage_name="start", has_own_start=True)))
+    assert "SFT" in start.partition("## ")[0]
