@@ -49,7 +49,7 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
         if overrides and not takes_settings:
             of_command.refuse_unknown(overrides)
         note_run_directory(getattr(options, "run", None) or getattr(options, "recipe", None))
-        if takes_settings:
+        if takes_settings and hasattr(options, "recipe"):  # those of an existing run are checked with it
             known = settings.installed_settings()
             refuse_early(find_recipe(options.recipe), overrides, known, of_command.own_options())
         options.function(options, overrides)

@@ -25,7 +25,7 @@ from ..files import give_back, read_json, write_json
 from ..generation.store import STORE_MANIFEST
 from ..report.record import RunRecord, StageRecord, read_record
 from ..run.directory import RunDirectory
-from ..run.journal import Decisions, Step
+from ..run.journal import UNTRAINED, Decisions, Step
 from ..run.objects import best_stage
 from ..run.run import Run
 from ..run.stage import BASE, START, Stage, up_to
@@ -122,7 +122,7 @@ def settle_generations(run: Run, iteration: int) -> str | None:
         return None
     reason = nothing_to_learn(run.done(Step.GENERATE, stage) or {}, run.play.identical_stop, iteration)
     known, decisions = run.decisions.after(iteration), run.decisions
-    decision = "continued" if reason is None else "stopped"
+    decision = "continued" if reason is None else UNTRAINED
     is_new = known.get("reason") != reason or (bool(known) and known["decision"] != decision)
     state.wait_for_everyone()  # all must have read the journal before one writes
     if is_new and state.is_main_process:

@@ -153,13 +153,18 @@ def _checked(run: Run, dataset: Dataset, name: str) -> Prepared:
     """Tokenise the test set or the retention set, and raise if the model can't be measured on its rows."""
     if not is_sft(dataset):
         raise DataError(f"`{NAMED_BY[name]}`: {not_sft(dataset)}")
-    scorer = run.scorer if name == TEST else run.retain_scorer
-    scored = ScorerColumns() if scorer is None else columns_of(scorer)
+    scored = scored_columns_of(run, name)
     _refuse_missing(scored, dataset, f"{name} row")
     found = _prepared(run, dataset, name, scored=scored)
     refuse_unplayable(against_rows(run, (found.rows,)), DataError)
     rows = with_kept_columns(found.rows, dataset, scored.among(dataset.column_names))
     return dataclasses.replace(found, rows=rows)
+
+
+def scored_columns_of(run: Run, name: str) -> ScorerColumns:
+    """Return the columns of the test set or the retention set that its scorer takes."""
+    scorer = run.scorer if name == TEST else run.retain_scorer
+    return ScorerColumns() if scorer is None else columns_of(scorer)
 
 
 def _to_keep_apart(run: Run, test: Dataset | None, known: Entry | None) -> Dataset | None:

@@ -23,7 +23,7 @@ from ..evaluation.intervals import Difference
 from ..evaluation.selection import Measured
 from ..evaluation.summary import difference
 from ..run.directory import RunDirectory
-from ..run.journal import DATA, RETENTION, TEST, Decisions, Entry, Journal, Step, newest
+from ..run.journal import DATA, RETENTION, TEST, UNTRAINED, Decisions, Entry, Journal, Step, newest
 from ..run.objects import PLAYED_AGAIN, best_stage, read_named_numbers, read_numbers, read_object
 from ..run.stage import BASE, BEFORE_SFT, SELF_PLAY, START, Stage
 from .formats import NumberFormat
@@ -203,14 +203,14 @@ class RunRecord:
     @cached_property
     def stopped(self) -> Entry:
         """The gate's entry that stopped the run early; empty if it was not stopped."""
-        newest = self.untrained or (self.decision(self.iterations[-1]) if self.iterations else {})
-        return newest if newest.get("decision") == "stopped" else {}
+        newest = self.decision(self.iterations[-1]) if self.iterations else {}
+        return self.untrained or (newest if newest.get("decision") == "stopped" else {})
 
     @cached_property
     def untrained(self) -> Entry:
         """The gate's entry that stopped the run before an iteration was trained; empty if there is none."""
         newest = self.decisions.after(self.iterations[-1].iteration + 1 if self.iterations else 0)
-        return newest if newest.get("decision") == "stopped" else {}
+        return newest if newest.get("decision") == UNTRAINED else {}
 
     @cached_property
     def is_finished(self) -> bool:

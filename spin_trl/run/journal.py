@@ -96,6 +96,10 @@ _NEEDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Values of a step's entry, besides `phase` and `stage`, that have no default."""
 
 
+UNTRAINED = "not trained"
+"""The gate's decision on an iteration whose generations leave nothing to learn: the run ends before it is trained."""
+
+
 class Journal:
     """Append-only record of finished steps with their figures.
 

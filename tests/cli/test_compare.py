@@ -27,6 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             found.append("played")
 
     monkeypatch.setattr(compare, "Comparison", Comparison)
+    Path("my.yaml").write_text("num_iterations: 1\n", encoding="utf-8")
     return found
 
 

@@ -87,7 +87,7 @@ def test_every_combination_of_adapters(llama_folder: Path, of_sft: bool, of_play
     row = load_from_disk("run/data/train")[0]
     logps = [runs.logp(one, row["prompt_ids"], row["real_ids"]) for one in (base, of_start)]
     assert abs(logps[0] - logps[1]) > 1e-2
-    named = json.loads((played / "adapter_config.json").read_text()) if of_play else {}
+    named = json.loads((played / "adapter_config.json").read_text(encoding="utf-8")) if of_play else {}
     expected = str(llama_folder) if of_sft else str(start.resolve())
     assert named.get("base_model_name_or_path", expected) == expected
     assert entry("train", "baseline/sft/iteration-0")["steps"] == entry("train", "iteration-0")["steps"]
@@ -165,7 +165,7 @@ def test_nothing_is_trained_on_generations_that_equal_the_real_responses(
     assert result.stopped is not None
     assert all(part in result.stopped for part in ("12 of 12", "`identical_stop`", "`sft_share`"))
     assert ("train", "iteration-0") not in steps()
-    assert journal()[-1]["decision"] == "stopped"
+    assert journal()[-1]["decision"] == "not trained"
     record = read_record(RunDirectory("run"))
     assert record.is_finished
     assert record.stopped["reason"] == result.stopped

@@ -241,12 +241,12 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, traine
 
     run = build(llama_folder, num_iterations=1)
     run.run_phase("generate", 0)
-    original: Callable[..., Any] = train._save
+    original: Callable[..., Any] = train.save_trained
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(train, "save_trained", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run.run_phase("train", 0)
-    assert train._save is original
+    assert train.save_trained is original
     without_checksums()  # else they would be made again, as damaged
     for shard in Path("run/iteration-0/generations").glob("shard-*"):
         table = pq.read_table(shard)
@@ -283,7 +283,7 @@ def test_training_that_goes_on_does_not_run_its_opponent_again(
         lambda self, *args: (type(self) is SPINTrainer and passes.append(1)) or original(self, *args),
     )
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(train, "save_trained", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             play(llama_folder, way, num_iterations=1)
     assert passes
@@ -329,7 +329,7 @@ def test_another_number_of_processes_starts_the_training_anew(
     run = build(llama_folder, **settings)
     run.run_phase("generate", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(train, "save_trained", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run.run_phase("train", 0)
     for path in Path("run/iteration-0/train").glob("checkpoint-*/checkpoint.json"):

@@ -25,13 +25,14 @@ from spin_trl.training.non_finite import NonFiniteTrainer
 from spin_trl.training.objective_trainer import ObjectiveTrainer
 from spin_trl.training.pairs_trainer import PairsTrainer
 from spin_trl.training.trainer import SPINTrainer
+from spin_trl.training.whole_checkpoints import WholeCheckpointsTrainer
 from trl_parent import ATTRIBUTES, CALLED, OF_OTHERS, OVERRIDDEN, PRIVATE, TRICKS
 
 PACKAGE = Path(spin_trl.__file__).parent
 METHODS = OVERRIDDEN | CALLED
 LIBRARIES = {"accelerate", "datasets", "peft", "transformers", "trl"}
 
-OURS = (NonFiniteTrainer, ObjectiveTrainer, PairsTrainer, SPINTrainer, _Rehearsal)
+OURS = (NonFiniteTrainer, WholeCheckpointsTrainer, ObjectiveTrainer, PairsTrainer, SPINTrainer, _Rehearsal)
 """Classes under `DPOTrainer`."""
 
 

@@ -32,7 +32,7 @@ def args(llama: Any) -> Any:
 
 def test_a_checkpoint_has_a_manifest_and_no_pickled_arguments(args: Any) -> None:
     folder = newest_checkpoint(args)
-    assert folder == Path("out/checkpoint-2").resolve()
+    assert folder == Path("out/checkpoint-2")
     assert is_intact(folder)
     assert not list(Path("out").rglob("training_args.bin"))
 
@@ -43,4 +43,4 @@ def test_a_damaged_checkpoint_is_passed_over(args: Any) -> None:
     content[-1] ^= 1
     path.write_bytes(content)
     assert not is_intact(path.parent)
-    assert newest_checkpoint(args) == Path("out/checkpoint-1").resolve()
+    assert newest_checkpoint(args) == Path("out/checkpoint-1")

@@ -26,7 +26,7 @@ from ...run.journal import RETENTION, TEST
 from ...run.run import Run
 from ...training.scratch import build_tokenizer, texts_of
 from ...training.unplayable import of_positions
-from ..prepare import against_rows, check_human_responses, divide, encoding
+from ..prepare import against_rows, check_human_responses, divide, encoding, scored_columns_of
 from ..rehearse import config_of, model_name
 
 COUNTED = 5000
@@ -220,7 +220,9 @@ def _look_at_measured(
         rows = recipe.data.as_set(_chosen(stored, numbers))
         name = {"test": TEST, "retain": RETENTION}[kind]
         try:
-            encoded = encode_rows(rows, template, name=name, numbers=numbers, **encoding(run.args))
+            encoded = encode_rows(
+                rows, template, name=name, numbers=numbers, **encoding(run, scored_columns_of(run, name))
+            )
             found = _counts_of(encoded, run, refusals)
         except DataError as error:
             refusals.append(str(error))

@@ -44,7 +44,7 @@ def test_markers_of_templates_in_a_prompt_are_counted_and_named(prompt: str) -> 
     """They may be meant: nothing is refused."""
     found = prepare_and_count(rows("Which?", prompt, prompt), PairTemplate(tiny.tokenizer()))
     assert found.notes["templated before"] == (2, 1)
-    assert names(found.remarks[0], 2, "train", "row 1", "prompts", "`as_conversations`")
+    assert names(found.remarks[0], 2, "train", "row 1", "prompt", "`as_conversations`")
 
 
 def test_usual_text_is_not_named() -> None:

@@ -30,7 +30,7 @@ def found_of(*shown: ShownResponse, max_length: int | None = 96, **changes: Any)
         args=SimpleNamespace(max_length=max_length),
         model=SimpleNamespace(model_name_or_path="org/model"),
         data=SimpleNamespace(dataset_name="train[/b].jsonl"),
-        play=SimpleNamespace(held_out_fraction=0.02, held_out_max=1000),
+        play=SimpleNamespace(held_out_fraction=0.02, held_out_max=1000, retain_max=200),
     )
     known = Preview(
         recipe=recipe,
@@ -45,6 +45,7 @@ def found_of(*shown: ShownResponse, max_length: int | None = 96, **changes: Any)
         train=9,
         held_out=1,
         held_out_total=None,
+        measured={},
         remarks=[],
         refusals=[],
     )
