@@ -66,7 +66,9 @@ def check_sft_args(values: Any) -> dict[str, Any]:
         if name in SET_BY_SFT:
             raise RecipeError(f"`{named}` can't be set: the run sets SFTConfig's `{name}` itself.")
         if name not in known:
-            raise RecipeError(f"Unknown setting {named!r}{nearest(named, [f'{SFT_PREFIX}{one}' for one in known])}")
+            raise RecipeError(
+                f"Unknown setting {named!r} of SFT (`sft_args`){nearest(named, [f'{SFT_PREFIX}{one}' for one in known])}"
+            )
         checked[name] = typed(named, value, known[name])
         allowed = {**POSSIBLE, **OF_RECIPES}.get(name)
         if allowed is not None and checked[name] is not None:
