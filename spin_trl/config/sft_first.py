@@ -6,13 +6,16 @@ own: those that `sft_X` sets, or else `SFTConfig`'s defaults.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Any
 
 from transformers import IntervalStrategy
 from transformers.trainer_utils import SaveStrategy
+from trl import SFTConfig
 
-from .sft import NLL, SEEN_OR_NOT, SupervisedConfig, as_supervised, check_sft_args
+from .checks import as_mapping
+from .sft import NLL, SEEN_OR_NOT, SupervisedConfig, as_supervised
+from .steps import gradient_steps
 from .traits import OF_SFT_PACE, SFT_FIRST, SFT_PREFIX
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ def sft_first_config(args: SPINConfig, play: SelfPlayConfig, *, measures: bool) 
         measures: whether there are held-out rows, by whose NLL the best point is chosen. It is measured after every epoch,
             or every `sft_eval_steps` steps.
     """
-    values = check_sft_args(play.sft_args)
+    values = sft_values(play)
     config = as_supervised(args, values, OF_SFT_PACE)
     by_steps = values.get("eval_steps") is not None
     config.save_strategy = SaveStrategy.STEPS if by_steps else SaveStrategy.EPOCH
@@ -47,7 +50,7 @@ def sft_first_config(args: SPINConfig, play: SelfPlayConfig, *, measures: bool) 
 
 def against_sft(args: SPINConfig, play: SelfPlayConfig) -> list[str]:
     """Return the conflicts between SFT first and the other settings."""
-    values = check_sft_args(play.sft_args)
+    values = sft_values(play)
     if play.start != SFT_FIRST:
         others = {"sft_share": 1.0, "sft_use_peft": None, "sft_patience": None, "self_play_prompts": SEEN_OR_NOT[0]}
         named = [f"{SFT_PREFIX}{name}" for name in values]
@@ -72,9 +75,14 @@ def against_sft(args: SPINConfig, play: SelfPlayConfig) -> list[str]:
     return found
 
 
+def sft_values(play: SelfPlayConfig) -> dict[str, Any]:
+    """Return the settings of SFTConfig that `sft_X` sets, by name without the prefix. They were checked with the loop's."""
+    return as_mapping("sft_args", play.sft_args) or {}
+
+
 def sft_epochs(play: SelfPlayConfig) -> float:
     """Return the number of epochs of SFT first, if `sft_max_steps` does not set the number of steps."""
-    return float(check_sft_args(play.sft_args).get("num_train_epochs", 3.0))
+    return float(sft_values(play).get("num_train_epochs", SFTConfig.num_train_epochs))
 
 
 def sft_steps(args: SPINConfig, play: SelfPlayConfig, rows: int, processes: int) -> int:
@@ -86,12 +94,11 @@ def sft_steps(args: SPINConfig, play: SelfPlayConfig, rows: int, processes: int)
         rows: number of rows that SFT trains on.
         processes: number of processes that train together.
     """
-    values = check_sft_args(play.sft_args)
-    if values.get("max_steps", -1) > 0:
-        return int(values["max_steps"])
-    size, accumulated = (
-        values.get(name, getattr(args, name))
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
-    )
-    an_epoch = max(math.ceil(math.ceil(rows / (size * processes)) / accumulated), 1)
-    return math.ceil(sft_epochs(play) * an_epoch)
+    paced = copy.copy(args)
+    for name, value in {
+        "max_steps": SFTConfig.max_steps,
+        "num_train_epochs": sft_epochs(play),
+        **sft_values(play),
+    }.items():
+        setattr(paced, name, value)
+    return gradient_steps(paced, rows, processes)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from ..config.sft import check_sft_args
-from ..config.sft_first import sft_epochs, sft_steps
+from ..config.sft_first import sft_epochs, sft_steps, sft_values
 from ..config.steps import gradient_steps
 from .devices import Speed
 from .memory import MemoryPlan, kept_by, state_bytes
@@ -144,7 +143,7 @@ class Hours:
         seen = max(round(play.sft_share * lengths.num_rows), 1)
         steps = sft_steps(setup.args, play, seen, processes)
         rows = steps * of_sft.args.per_device_train_batch_size * of_sft.args.gradient_accumulation_steps * processes
-        every = check_sft_args(play.sft_args).get("eval_steps") or steps / max(sft_epochs(play), 1)
+        every = sft_values(play).get("eval_steps") or steps / max(sft_epochs(play), 1)
         row = lengths.prompt + lengths.real
         measured = PADDING * math.floor(steps / max(every, 1)) * lengths.num_held_out
         trained = self._supervised(rows, speed) * self._passes(of_sft.peft is not None) / self.passes

@@ -16,7 +16,7 @@ from trl import get_quantization_config
 
 from ..config.loop import iteration_settings
 from ..config.recipe import Recipe
-from ..config.sft import check_sft_args
+from ..config.sft_first import sft_values
 from ..config.traits import SFT_FIRST
 from ..counts import counted
 from ..errors import PlanError, message_of
@@ -199,7 +199,7 @@ class Setup:
         setup.peft, setup.keeps_adapter = self.sft_peft, False
         setup.args = copy.copy(self.args)
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "optim"):
-            setattr(setup.args, name, check_sft_args(self.play.sft_args).get(name, getattr(self.args, name)))
+            setattr(setup.args, name, sft_values(self.play).get(name, getattr(self.args, name)))
         setup.optim = str(getattr(setup.args.optim, "value", setup.args.optim))
         return setup
 
