@@ -27,6 +27,7 @@ from ..data.columns import is_text
 from ..files import whole_folder
 from ..models.adapters import Policy, is_adapter
 from ..models.policy import load_policy
+from ..run.compute import Compute
 from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
@@ -200,4 +201,15 @@ def _train_and_save(
         shutil.rmtree(output_folder(args), ignore_errors=True)
         check_made_again(run, stage, files)
     PartialState().wait_for_everyone()
-    return trainer, {"work_seconds": work_seconds, **faults(trainer.state.log_history), "files": files}
+    compute = Compute(trained=round(_tokens_an_epoch(lesson.rows) * float(trainer.state.epoch or 0)))
+    return trainer, {
+        "work_seconds": work_seconds,
+        **compute.as_entry(),
+        **faults(trainer.state.log_history),
+        "files": files,
+    }
+
+
+def _tokens_an_epoch(rows: Dataset) -> int:
+    """Return the number of tokens of all prompts and real responses."""
+    return sum(map(len, rows["prompt_ids"])) + sum(map(len, rows["real_ids"]))
