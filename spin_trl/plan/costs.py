@@ -271,6 +271,11 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
         if args.save_total_limit:
             count = min(count, args.save_total_limit + 1)  # the oldest is deleted once the newest is written
         found["checkpoints"] = count * checkpoint
+    if setup.sft_first:  # the newest, the best one so far, and the one that is being written
+        trainable = memory.of_sft.policy.trainable
+        size = whole if setup.sft_peft is None else sum(4 * parameter.numel() for parameter in trainable)
+        of_sft = size + state_bytes(setup.of_sft().optim, trainable)
+        found["checkpoints"] = max(found.get("checkpoints", 0), 3 * of_sft)
     rows = (lengths.num_rows + lengths.num_held_out) * (lengths.prompt + lengths.real)
     found["data and generations"] = round(
         BYTES_A_TOKEN * (2 * rows + COPIES * sum(one.sampled for one in work) + COPIES * rows * play.num_iterations)
