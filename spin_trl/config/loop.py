@@ -93,10 +93,11 @@ class SelfPlayConfig:
             `degeneration_warn`. By default, the run continues.
         stop_at_plateau: Stop when the policy no longer tells real from generated responses on held-out prompts, i.e.
             when the 95 % interval of its win rate contains one half. With too few prompts to tell, the run continues.
-        baseline: Supervised baseline to compare with: `sft` also trains the start on the real responses alone, for the
-            same number of gradient steps, and evaluates it at the same points.
+        baseline: Supervised baselines to compare with, one or several: `sft` also trains the start on the real responses
+            alone, for the same number of gradient steps, and evaluates it at the same points; `sft-dft` does so with
+            DFT's loss.
         baseline_learning_rate: Learning rate of the baseline. By default, that of the first iteration, or of `start: sft`.
-        baseline_label_smoothing: Label smoothing of the baseline; each value is a separate arm.
+        baseline_label_smoothing: Label smoothing of the baseline `sft`; each value is a separate arm.
         accelerate_config: Configuration of accelerate: a shipped one by name (`ddp`, `zero3`, ...), or a file. Every
             phase is then launched with it, in separate processes.
         push_generations: With `push_to_hub` or `spin-trl push`, also push the pairs of every iteration, as a dataset
@@ -280,18 +281,18 @@ class SelfPlayConfig:
         "Stop when the policy no longer tells real from generated responses on held-out prompts, i.e. when the "
         "95 % interval of its win rate contains one half. With too few prompts to tell, the run continues.",
     )
-    baseline: str | None = setting(
+    baseline: list[str] | None = setting(
         None,
-        "Supervised baseline to compare with: `sft` also trains the start on the real responses alone, for the "
-        "same number of gradient steps, and evaluates it at the same points.",
-        choices=["sft"],
+        "Supervised baselines to compare with, one or several: `sft` also trains the start on the real responses alone, "
+        "for the same number of gradient steps, and evaluates it at the same points; `sft-dft` does so with DFT's loss.",
+        choices=["sft", "sft-dft"],
     )
     baseline_learning_rate: Annotated[float | None, Bounds(0)] = setting(
         None, "Learning rate of the baseline. By default, that of the first iteration, or of `start: sft`."
     )
     baseline_label_smoothing: Annotated[list[float], Bounds(0, 1)] = field(
         default_factory=lambda: [0.0],
-        metadata={"help": "Label smoothing of the baseline; each value is a separate arm."},
+        metadata={"help": "Label smoothing of the baseline `sft`; each value is a separate arm."},
     )
     accelerate_config: str | None = setting(
         None,
@@ -321,7 +322,7 @@ class SelfPlayConfig:
     def __post_init__(self) -> None:
         if self.smoke:
             self.num_iterations = min(self.num_iterations, 2)
-        for name in ("scorer", "retain_scorer", "retain_tasks"):
+        for name in ("scorer", "retain_scorer", "retain_tasks", "baseline"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])
         check_fields(self)

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.sft_first import sft_epochs, sft_steps, sft_values
 from ..config.steps import gradient_steps
+from ..run.run import arms_of
 from .devices import Speed
 from .memory import MemoryPlan, kept_by, state_bytes
 from .model import PlannedModel
@@ -114,7 +115,7 @@ class Hours:
     def _final_test(self, speed: Speed) -> Work:
         """Return the work of measuring the start, the best iteration and each baseline's best on the test set."""
         play = self.setup.play
-        models = 2 + (len(play.baseline_label_smoothing) if play.baseline else 0)
+        models = 2 + len(arms_of(play))
         return Work("test", {"test": models * self._evaluate(0, speed, self.lengths.num_tested)})
 
     def _retention(self, speed: Speed) -> float:
@@ -179,8 +180,7 @@ class Hours:
         if evaluated:
             seconds["evaluate"] = evaluated
         if play.baseline:
-            arms = len(play.baseline_label_smoothing)
-            seconds["baseline"] = arms * (self._supervised(trained_pairs, speed) + evaluated)
+            seconds["baseline"] = len(arms_of(play)) * (self._supervised(trained_pairs, speed) + evaluated)
         return Work(f"iteration-{t}", seconds, responses * lengths.generated, trained_pairs * tokens, steps)
 
     def _scored_by_start(self, t: int, speed: Speed) -> float:
@@ -256,7 +256,7 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
     of_start = (whole if setup.sft_peft is None or setup.peft is None else adapter) + of_tokenizer
     # In addition to the newest models, the best one is kept, and the one being trained is there too.
     kept = play.num_iterations if play.keep_iterations is None else min(play.keep_iterations + 2, play.num_iterations)
-    arms = len(play.baseline_label_smoothing) * play.num_iterations if play.baseline else 0
+    arms = len(arms_of(play)) * play.num_iterations
     found = {"models": (kept + arms + setup.is_from_scratch) * model + setup.sft_first * of_start}
     if setup.sharding.is_sharded:  # in float32, with its optimiser
         checkpoint = whole + round(4 * (1 + kept_by(optim).states) * policy.num_trainable)
@@ -270,6 +270,11 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
         if args.save_total_limit:
             count = min(count, args.save_total_limit + 1)  # the oldest is deleted once the newest is written
         found["checkpoints"] = count * checkpoint
+    if setup.sft_first:  # the newest, the best one so far, and the one that is being written
+        trainable = memory.of_sft.policy.trainable
+        size = whole if setup.sft_peft is None else sum(4 * parameter.numel() for parameter in trainable)
+        of_sft = size + state_bytes(setup.of_sft().optim, trainable)
+        found["checkpoints"] = max(found.get("checkpoints", 0), 3 * of_sft)
     rows = (lengths.num_rows + lengths.num_held_out) * (lengths.prompt + lengths.real)
     found["data and generations"] = round(
         BYTES_A_TOKEN * (2 * rows + COPIES * sum(one.sampled for one in work) + COPIES * rows * play.num_iterations)

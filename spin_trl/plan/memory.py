@@ -158,6 +158,12 @@ class MemoryPlan:
         self.cache_bytes_per_token = prefill(self.replica, 1, 64).kept / 64
         self._answer = functools.cache(self._answer_to)
 
+    @functools.cached_property
+    def of_sft(self) -> MemoryPlan:
+        """The plan of SFT first: another one if it trains another adapter than self-play, or none."""
+        setup = self.setup.of_sft()
+        return self if setup.peft == self.setup.peft else MemoryPlan(setup, self.lengths)
+
     def phases(self, *, longest: bool = False, only: Collection[str] | None = None) -> list[Phase]:
         """Return all phases of the run, in the order in which they are played.
 
@@ -204,10 +210,8 @@ class MemoryPlan:
         """Return the parts of training the start: from scratch, or with SFT first, perhaps with another adapter."""
         if self.setup.is_from_scratch:
             return self._supervised(longest, self.setup.recipe.start.start_batch_size, 1)
-        setup = self.setup.of_sft()
-        args = setup.args
-        memory = self if setup.peft == self.setup.peft else MemoryPlan(setup, self.lengths)
-        return memory._supervised(longest, args.per_device_train_batch_size, args.gradient_accumulation_steps)
+        args = self.setup.of_sft().args
+        return self.of_sft._supervised(longest, args.per_device_train_batch_size, args.gradient_accumulation_steps)
 
     def _supervised(self, longest: bool, batch_size: int, accumulation: int) -> dict[str, int]:
         rows = self._micro_batch(batch_size, longest=longest)

@@ -19,7 +19,7 @@ from ..errors import RecipeError
 from ..files import JOURNAL, write_text
 from ..run.directory import RunDirectory
 from ..run.journal import DATA, RETENTION, TEST, Journal, Step
-from ..run.stage import START, Stage, arm_name
+from ..run.stage import BASE, DFT, SFT, START, Stage, arm_name
 from .parent import held_pipe
 
 SHARED = frozenset(
@@ -27,11 +27,10 @@ SHARED = frozenset(
         (Step.PREPARE, DATA),
         (Step.PREPARE, TEST),
         (Step.PREPARE, RETENTION),
+        (Step.GIVEN, BASE),
         (Step.GIVEN, START),
         (Step.TRAIN, START),
-        (Step.EVALUATE, START),
-        (Step.RETENTION, START),
-        (Step.TEST, START),
+        *((step, stage) for step in (Step.EVALUATE, Step.RETENTION, Step.TEST) for stage in (BASE, START)),
         (Step.GENERATE, Stage.of(0)),
     }
 )
@@ -43,14 +42,12 @@ class Arm:
     """One of the compared objectives.
 
     Attributes:
-        name: name as given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`.
+        name: name as given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`, `sft-dft`.
         losses: weights by `loss_type`; empty for a supervised arm.
-        label_smoothing: label smoothing of a supervised arm; None for a self-play arm.
     """
 
     name: str
     losses: Mapping[str, float] = field(default_factory=dict)
-    label_smoothing: float | None = None
 
     def stage(self, iteration: int) -> Stage:
         """Return the stage of this arm in an iteration, within the run that plays it."""
@@ -63,11 +60,10 @@ class Arm:
         Raises:
             RecipeError: if it is not the name of an arm.
         """
-        if name == "sft":
-            return cls(name, label_smoothing=0.0)
+        if name in (SFT, DFT):
+            return cls(name)
         if name.startswith("sft-smoothing-"):
-            label_smoothing = _weight_of_arm(name.removeprefix("sft-smoothing-"), name)
-            return cls(arm_name(label_smoothing), label_smoothing=label_smoothing)
+            return cls(arm_name(_weight_of_arm(name.removeprefix("sft-smoothing-"), name)))
         losses: dict[str, float] = {}
         for term in name.split("+"):
             weight, star, loss = term.rpartition("*")
@@ -139,7 +135,7 @@ def share_start(source: RunDirectory, target: RunDirectory) -> None:
     """
     if target.journal.exists():
         return
-    for name in ("data", START, f"{Stage.of(0)}/generations"):
+    for name in ("data", BASE, START, f"{Stage.of(0)}/generations"):
         if source.stage(name).is_dir():
             shutil.copytree(source.stage(name), target.own(name), copy_function=_hard_link, dirs_exist_ok=True)
     steps = [entry for entry in Journal(source.journal).entries() if (entry["phase"], entry["stage"]) in SHARED]

@@ -35,7 +35,7 @@ from ..run.marker import COMPARISON
 from ..run.ownership import Ownership
 from ..run.recipe import read_recipe
 from ..run.settings import freeze, renew
-from ..run.stage import START, Stage
+from ..run.stage import DFT, SFT, START, Stage, smoothing_of_arm
 from ..run.trust import check_trust_of_recipe
 from .arms import Arm, Launches, share_start
 from .gate import finalists
@@ -140,9 +140,10 @@ class Comparison:
         recipe.play.stop_at_plateau, recipe.play.degeneration_stop = False, {}
         recipe.play.on_regression, recipe.play.patience = "continue", None
         recipe.args.push_to_hub = False  # all arms would be pushed to the same repository
-        smoothing = [one.label_smoothing or 0.0 for one in self.supervised] if arm == self.arms[0] else []
-        recipe.play.baseline = "sft" if smoothing else None
-        recipe.play.baseline_label_smoothing = smoothing or [0.0]
+        supervised = [one.name for one in self.supervised] if arm == self.arms[0] else []
+        smoothings = [smoothing_of_arm(name) for name in supervised if name != DFT]
+        recipe.play.baseline = [*([SFT] if smoothings else []), *([DFT] if DFT in supervised else [])] or None
+        recipe.play.baseline_label_smoothing = smoothings or [0.0]
         if recipe.play.baseline_learning_rate is None and "learning_rate" in own:
             # The learning rate given for all arms, not the first arm's own.
             of_all = iteration_settings(self.base.play, 0)

@@ -21,6 +21,7 @@ from ..generation.engine import Sampling
 from ..generation.store import Generations, GenerationStore
 from ..models.adapters import Policy
 from ..models.policy import load_policy
+from ..run.compute import Compute
 from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.run import Run, free_memory, since
@@ -149,17 +150,25 @@ def scoring_by_start(run: Run) -> Iterator[StartLogps]:
         yield StartLogps(run.directory.start_logps, of_start["model"], str(run.args.mixed_precision), score)
 
 
-def _score_by_start(run: Run, iteration: int) -> dict[str, Any]:
-    """Score the responses that iteration t is trained on under θ_0, alone in memory. Return the files for the journal."""
+def _score_by_start(run: Run, iteration: int) -> tuple[dict[str, Any], int]:
+    """Score the responses that iteration t is trained on under θ_0, alone in memory.
+
+    Returns:
+        The files for the journal, and the number of tokens that were scored: those of sets that were not known yet.
+    """
     if PartialState().is_main_process:
         run.directory.own(START)
     generations = Generations.load(trained_on(run, iteration))
     sets = sets_of_responses(run.self_play_rows(), generations, run.iteration_args(iteration))
+    scored = 0
     with scoring_by_start(run) as logps:
         for name, responses in sets.items():
+            if not logps.path(name, responses).is_file():
+                scored += sum(len(prompt) + len(response) for prompt, response in responses)
             logps.of(name, responses)
         paths = [logps.path(name, responses) for name, responses in sets.items()]
-    return recorded(f"{START}/{run.directory.start_logps.name}", {path.name: Checksum.of(path) for path in paths})
+    files = recorded(f"{START}/{run.directory.start_logps.name}", {path.name: Checksum.of(path) for path in paths})
+    return files, scored
 
 
 def generate_iteration(run: Run, iteration: int) -> None:
@@ -179,15 +188,19 @@ def generate_iteration(run: Run, iteration: int) -> None:
         work_seconds = answer_into(run, load, rows, folder, iteration, description, opponent)
     store = GenerationStore(folder)
     files = recorded(f"{stage}/generations", store.lists())
+    sampled = sum(store.table()["length"].to_pylist())
+    compute = Compute(prefilled=sum(map(len, rows["prompt_ids"])), sampled=sampled)
     if mixes_start(run, iteration):
-        files |= _score_by_start(run, iteration)
+        of_start, scored = _score_by_start(run, iteration)
+        files, compute = files | of_start, compute + Compute(scored=scored)
     run.record(
         Step.GENERATE,
         stage,
         opponent=opponent,
         seconds=since(started),
         work_seconds=round(work_seconds, 3),
-        tokens=sum(store.table()["length"].to_pylist()),
+        tokens=sampled,
+        **compute.as_entry(),
         **_identical(rows, store, iteration),
         files=files,
     )

@@ -29,7 +29,7 @@ from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK, RunDirectory
 from ..run.journal import TEST, Step
 from ..run.run import LAUNCHED, Run
-from ..run.stage import BASE, SELF_PLAY, START, Stage, arm_in_words, arm_name
+from ..run.stage import BASE, SELF_PLAY, START, Stage, arm_in_words
 from .evaluate import evaluate
 from .final_test import measure_finalists
 from .gate import settle, settle_generations
@@ -51,10 +51,13 @@ def start_phase(run: Run, iteration: int = 0) -> None:
     """Train θ_0, if the run does, and evaluate it; with SFT first, also the base (under a plugin, only train)."""
     is_whole = training_plugin() is None
     if run.sft_first and is_whole:
+        run.progress.part = str(BASE)
         evaluate(run, BASE, None)
         measure_retention(run, BASE)
     if run.makes_start:
+        run.progress.part = "SFT"
         make_start(run)
+    run.progress.part = ""
     if is_whole:
         evaluate(run, START, None)
         measure_retention(run, START)
@@ -72,11 +75,11 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
 
 def baseline_phase(run: Run, iteration: int) -> None:
     """Train the baseline arms for as many steps as the iteration, and compare them with it (under a plugin, only train)."""
-    for label_smoothing in run.play.baseline_label_smoothing:
-        run.progress.part = arm_in_words(arm_name(label_smoothing))
-        play_baseline(run, label_smoothing, iteration)
+    for arm in run.arms:
+        run.progress.part = arm_in_words(arm)
+        play_baseline(run, arm, iteration)
         if training_plugin() is None:
-            stage = Stage.of(iteration, arm_name(label_smoothing))
+            stage = Stage.of(iteration, arm)
             evaluate(run, stage, None, compared_with=Stage.of(iteration))
             measure_retention(run, stage)
 

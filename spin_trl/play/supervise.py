@@ -27,11 +27,12 @@ from ..data.columns import is_text
 from ..files import whole_folder
 from ..models.adapters import Policy, is_adapter
 from ..models.policy import load_policy
+from ..run.compute import Compute
 from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
-from ..run.stage import START, Stage, arm_name
+from ..run.stage import DFT, START, Stage, smoothing_of_arm
 from ..training.scratch import build_tokenizer, start_config, texts_of
 from ..training.supervised import SupervisedTrainer, train_supervised
 from .lower import faults, lowered_before, lowering
@@ -134,14 +135,14 @@ def _course_of(trainer: SupervisedTrainer, rows: int) -> dict[str, Any]:
     }
 
 
-def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
+def play_baseline(run: Run, arm: str, iteration: int) -> None:
     """Train a baseline arm for as many steps as iteration `iteration` took, starting from the arm's previous model."""
-    stage = Stage.of(iteration, arm_name(label_smoothing))
+    stage = Stage.of(iteration, arm)
     if run.done(Step.TRAIN, stage):
         return
     started = time.monotonic()
     path = run.model_of(stage.before)
-    args = supervised_args(run, iteration, label_smoothing)
+    args = supervised_args(run, iteration, arm)
     lesson = _Lesson(lambda: _load_to_train(run, path, run.peft_config, args.seed), run.self_play_rows())
     trainer, done = _train_and_save(run, stage, args, lesson)
     run.record(Step.TRAIN, stage, seconds=since(started), steps=args.max_steps, **done)
@@ -149,9 +150,9 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     free_memory()
 
 
-def supervised_args(run: Run, iteration: int, label_smoothing: float) -> SupervisedConfig:
+def supervised_args(run: Run, iteration: int, arm: str) -> SupervisedConfig:
     """Return an iteration's settings for a supervised arm with the same number of steps."""
-    stage = Stage.of(iteration, arm_name(label_smoothing))
+    stage = Stage.of(iteration, arm)
     args = _placed(run, stage, supervised_config(run.iteration_args(iteration)))
     trained = run.done(Step.TRAIN, Stage.of(iteration))
     if trained is None:
@@ -159,7 +160,8 @@ def supervised_args(run: Run, iteration: int, label_smoothing: float) -> Supervi
     args.max_steps = trained["steps"]
     of_sft = sft_first_config(run.args, run.play, measures=False).learning_rate if run.sft_first else None
     args.learning_rate = run.play.baseline_learning_rate or of_sft or run.iteration_args(0).learning_rate
-    args.label_smoothing_factor = label_smoothing
+    args.label_smoothing_factor = smoothing_of_arm(arm)
+    args.loss_type = "dft" if arm == DFT else "nll"
     return args
 
 
@@ -200,4 +202,15 @@ def _train_and_save(
         shutil.rmtree(output_folder(args), ignore_errors=True)
         check_made_again(run, stage, files)
     PartialState().wait_for_everyone()
-    return trainer, {"work_seconds": work_seconds, **faults(trainer.state.log_history), "files": files}
+    compute = Compute(trained=round(_tokens_an_epoch(lesson.rows) * float(trainer.state.epoch or 0)))
+    return trainer, {
+        "work_seconds": work_seconds,
+        **compute.as_entry(),
+        **faults(trainer.state.log_history),
+        "files": files,
+    }
+
+
+def _tokens_an_epoch(rows: Dataset) -> int:
+    """Return the number of tokens of all prompts and real responses."""
+    return sum(map(len, rows["prompt_ids"])) + sum(map(len, rows["real_ids"]))

@@ -17,6 +17,7 @@ from ..generation.store import GenerationStore
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy
 from ..report.record import read_figures
+from ..run.compute import Compute
 from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
@@ -60,6 +61,7 @@ def train(run: Run, iteration: int) -> None:
         steps=trainer.state.global_step,
         pairs=dataclasses.asdict(trainer.pair_counts["train"]),
         objective=_objective_of(args),
+        **_compute_of(run, trainer, args, iteration).as_entry(),
         first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
         last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
         **faults(trainer.state.log_history, trainer.collapses()),
@@ -67,6 +69,17 @@ def train(run: Run, iteration: int) -> None:
     )
     del trainer
     free_memory()
+
+
+def _compute_of(run: Run, trainer: SPINTrainer, args: SPINConfig, iteration: int) -> Compute:
+    """Return the compute of an iteration's training, with the passes of its opponent."""
+    tokens = float(trainer.pair_counts["train"].tokens)
+    if iteration and args.needs_proto:  # every pair has a third response, the start's to the same prompt
+        protos = GenerationStore(run.directory.generations(Stage.of(0))).table()["length"].to_pylist()
+        tokens += len(trainer.train_dataset) * sum(protos) / len(protos)
+    trained = tokens * float(trainer.state.epoch or 0)
+    passes = 0.0 if trainer.is_reference_free else tokens if trainer.precompute_ref_logps else trained
+    return Compute(trained=round(trained), scored=round(passes))
 
 
 def _objective_of(args: SPINConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ page lays them out."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..counts import counted
@@ -12,6 +12,7 @@ from ..evaluation.figures import ANSWERS, FIGURES, GAME, RETAINED, SCORES, figur
 from ..evaluation.intervals import Difference, of_independent
 from ..evaluation.isolation.probe import in_words
 from ..evaluation.selection import Measured
+from ..run.compute import compute_of
 from ..run.journal import ISOLATION, MADE, Entry, Step, is_of
 from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
@@ -169,7 +170,7 @@ def costs(record: RunRecord) -> Table:
     everything = [entry for entry in record.journal if entry["phase"] in MADE and "seconds" in entry]
     found = {entry["phase"] for entry in everything}
     steps = [*COSTED_STEPS, *(step for step in (Step.RETENTION, Step.TEST) if step in found)]
-    headings = ["stage", *steps, "total", "tokens generated", "gradient steps", "pairs"]
+    headings = ["stage", *steps, "total", "tokens generated", "gradient steps", "pairs", "compute"]
     rows = []
     for stage, opens in _in_groups(record):
         entries = [entry for entry in everything if entry["stage"] == stage.name]
@@ -247,7 +248,17 @@ def _cost(entries: Sequence[Entry], steps: Sequence[Step], *, with_pairs: bool =
         *(Cell() if one is None else Cell(duration(one)) for one in seconds),
         *(Cell() if one is None else Cell(f"{one:,.0f}") for one in (total("tokens"), total("steps"))),
         _pairs(entries) if with_pairs else Cell(""),
+        _compute(entries),
     ]
+
+
+def _compute(entries: Sequence[Entry]) -> Cell:
+    """Return the compute in forward passes over a token, and what it consists of."""
+    found = compute_of(entries)
+    if found is None:
+        return Cell()
+    parts = [f"{count:,.0f} {name}" for name, count in asdict(found).items() if count]
+    return Cell(f"{found.total:,.0f}", ", ".join(parts))
 
 
 def _pairs(entries: Sequence[Entry]) -> Cell:

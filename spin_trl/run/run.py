@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from .directory import RunDirectory
 from .journal import DATA, Decisions, Entry, Journal, Step
 from .objects import best_stage
 from .progress import Progress
-from .stage import BASE, START, Stage, arm_name
+from .stage import BASE, SFT, START, Stage, arm_name
 
 BEST = "best"
 """Name by which users refer to the best stage so far."""
@@ -174,7 +174,7 @@ class Run:
     @property
     def arms(self) -> list[str]:
         """Names of the baseline arms."""
-        return [arm_name(value) for value in self.play.baseline_label_smoothing] if self.play.baseline else []
+        return arms_of(self.play)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the run's tokenizer, the same in every phase."""
@@ -246,6 +246,13 @@ class Run:
 def given_stage(play: SelfPlayConfig) -> Stage:
     """Return the stage of the given model in a run with these settings: as [`Run.given_stage`]."""
     return BASE if play.start == SFT_FIRST else START
+
+
+def arms_of(play: SelfPlayConfig) -> list[str]:
+    """Return the names of the baseline arms of a run with these settings: SFT's by its label smoothing, then DFT's."""
+    kinds: Sequence[str] = play.baseline or []
+    smoothed = [arm_name(value) for value in play.baseline_label_smoothing] if SFT in kinds else []
+    return [*smoothed, *(kind for kind in kinds if kind != SFT)]
 
 
 def permission_of(play: SelfPlayConfig) -> Permission:

@@ -7,8 +7,8 @@ import re
 SELF_PLAY = "self-play"
 """The arm of the run's own iterations."""
 
-SFT = "sft"
-"""The arm that is trained only on the real responses."""
+SFT, DFT = "sft", "sft-dft"
+"""The arms that are trained only on the real responses: with cross-entropy, and with DFT's loss (arXiv 2508.05629)."""
 
 BEFORE_SFT = "base"
 """The arm of the base alone: the given model, if the run trains its start from it with SFT (`start: sft`)."""
@@ -94,4 +94,9 @@ def arm_in_words(arm: str) -> str:
     """Return a baseline arm's name in words."""
     if arm.startswith(_SMOOTHED):
         return f"smoothed SFT ({arm.removeprefix(_SMOOTHED)})"
-    return "plain SFT" if arm == SFT else arm
+    return {SFT: "plain SFT", DFT: "SFT with DFT's loss"}.get(arm, arm)
+
+
+def smoothing_of_arm(arm: str) -> float:
+    """Return the label smoothing of a baseline arm."""
+    return float(arm.removeprefix(_SMOOTHED)) if arm.startswith(_SMOOTHED) else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class PairCounts:
         truncated: generated responses that were cut before EOS.
         identical: generated responses equal to the real one, token by token.
         dropped: pairs dropped by `empty_generations`, `truncated_generations` or `identical_generations`.
+        tokens: unique tokens of the pairs that were not dropped: prompts and responses, their common beginnings once.
     """
 
     total: int
@@ -41,6 +43,7 @@ class PairCounts:
     truncated: int
     identical: int
     dropped: int
+    tokens: int
 
 
 def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str = "") -> tuple[Dataset, PairCounts]:
@@ -63,7 +66,7 @@ def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str 
     for name in generations:
         by_key.setdefault(name[0], []).append(name)
     indices, iterations, samples = array("q"), array("q"), array("q")
-    counts = {"total": 0, "empty": 0, "truncated": 0, "identical": 0}
+    counts = {"total": 0, "empty": 0, "truncated": 0, "identical": 0, "tokens": 0}
     fingerprint = hashlib.sha256(f"{prefix}{generations.digest}".encode())
     columns = rows["key"], rows["prompt_ids"], rows["real_ids"]
     for index, (key, prompt_ids, real_ids) in enumerate(zip(*columns, strict=True)):
@@ -84,6 +87,7 @@ def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str 
             for kind, is_so in found.items():
                 counts[kind] += is_so
             if not any(is_so and getattr(args, f"{kind}_generations") == "drop" for kind, is_so in found.items()):
+                counts["tokens"] += len(prompt_ids) + _unique_tokens(real_ids, generated_ids)
                 indices.append(index)
                 iterations.append(name[1])
                 samples.append(name[2])
@@ -117,6 +121,13 @@ def on_disk(pairs: Dataset, folder: Path) -> Dataset:
     kept = load_saved_rows(place)
     kept._fingerprint = pairs._fingerprint
     return kept
+
+
+def _unique_tokens(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the number of tokens of two responses to a prompt, counting their common beginning once."""
+    pairs = enumerate(zip(one, other, strict=False))
+    shared = next((place for place, (token, others) in pairs if token != others), min(len(one), len(other)))
+    return len(one) + len(other) - shared
 
 
 def _report(counts: PairCounts) -> None:

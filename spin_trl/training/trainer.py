@@ -259,6 +259,11 @@ class SPINTrainer(PairsTrainer):
             test_dataset = self._with_opponent(self._rows(test_dataset, "test"), "test")
         return super().predict(test_dataset, *args, **kwargs)
 
+    @property
+    def is_reference_free(self) -> bool:
+        """Whether no loss uses the opponent's log-probabilities."""
+        return bool(self._terms.reference_free)
+
     def _next_opponent(self) -> None:
         """Make the current policy the opponent, because `train()` was called again."""
         self._adapter_is_new = False

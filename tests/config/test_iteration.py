@@ -144,7 +144,7 @@ def test_settings_are_dataclasses_that_trls_parser_reads(tmp_path: Path) -> None
     parser = TrlParser([SPINConfig, SelfPlayConfig, StartConfig])
     arguments = ["--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false", "--loss_type", "space", "--top_k", "5"]
     args, play, start = parser.parse_args_into_dataclasses([*arguments, "--num_iterations", "2", "--baseline", "sft"])
-    assert (args.loss_type, args.top_k, play.num_iterations, play.baseline) == (["space"], 5, 2, "sft")
+    assert (args.loss_type, args.top_k, play.num_iterations, play.baseline) == (["space"], 5, 2, ["sft"])
     assert start.start_tokenizer == "bpe"
     ours = {name for cls in (SelfPlayConfig, StartConfig) for name in cls.__dataclass_fields__}
     ours |= set(SPINConfig.__dataclass_fields__) - set(DPOConfig.__dataclass_fields__)

@@ -149,6 +149,10 @@ def test_sft_first_by_hand(tmp_path):
     once = works(tmp_path, start="sft", sft_share=0.5, sft_num_train_epochs=1)[1][0].seconds["train"]
     assert work[0].seconds["train"] == pytest.approx(2 * once, rel=0.05)
     assert found.disk(work)["models"] > without.disk(plain)["models"]
+    # Three checkpoints of float32 weights with two states of AdamW, even if iterations keep none.
+    kept, _ = works(tmp_path, start="sft", save_strategy="no")
+    weights = 4 * kept.memory.policy.num_parameters
+    assert kept.disk(work)["checkpoints"] == pytest.approx(3 * 3 * weights, rel=0.01)
 
 
 def test_the_start_scores_what_it_has_not_scored(tmp_path):

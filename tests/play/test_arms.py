@@ -15,6 +15,7 @@ from spin_trl.play import arms
 from spin_trl.play.arms import Arm, Launches, share_start
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import DATA, Journal, Step
+from spin_trl.run.stage import smoothing_of_arm
 
 
 class Started:
@@ -75,11 +76,13 @@ def test_nothing_is_started_after_a_stop(tmp_path: Path, monkeypatch: pytest.Mon
         ("0.5*sigmoid+0.1*sft", {"sigmoid": 0.5, "sft": 0.1}, None),
         ("sft", {}, 0.0),
         ("sft-smoothing-0.1", {}, 0.1),
+        ("sft-dft", {}, 0.0),
     ],
 )
 def test_an_arm_is_named_by_its_losses(name: str, losses: dict[str, float], smoothing: float | None) -> None:
     found = Arm.parse(name)
-    assert (found.name, dict(found.losses), found.label_smoothing) == (name, losses, smoothing)
+    assert (found.name, dict(found.losses)) == (name, losses)
+    assert (None if found.losses else smoothing_of_arm(found.name)) == smoothing
 
 
 def test_a_number_that_is_none_is_refused_with_the_arm() -> None:

@@ -140,7 +140,7 @@ def test_the_arms_settings_are_the_iterations(llama_folder: Path) -> None:
         llama_folder, baseline="sft", num_iterations=1, eval_strategy="no", save_strategy="steps", save_steps=1
     )
     run.run()
-    args = supervised_args(run.state, 0, 0.0)
+    args = supervised_args(run.state, 0, "sft")
     assert (args.per_device_train_batch_size, args.max_steps, args.save_strategy) == (4, 3, "no")
     assert args.push_to_hub is False
 
@@ -219,3 +219,15 @@ def test_an_interrupt_before_the_gate_does_not_move_it_behind_the_arm(llama_fold
     journal.write_bytes(b"".join(lines[:judged]))
     build(llama_folder, baseline="sft", num_iterations=1).run()
     assert steps() == played
+
+
+def test_an_arm_with_dfts_loss_takes_the_same_steps(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
+    """Next to plain SFT: the same rows and number of steps, from the same start, with another loss."""
+    run = build(llama_folder, baseline=["sft", "sft-dft"], num_iterations=1)
+    run.run()
+    assert run.state.arms == ["sft", "sft-dft"]
+    assert [given["args"].loss_type for given in supervised] == ["nll", "dft"]
+    assert supervised[0]["keys"] == supervised[1]["keys"]
+    assert entry("train", "baseline/sft-dft/iteration-0")["steps"] == entry("train", "iteration-0")["steps"]
+    models = [weights(f"run/baseline/{arm}/iteration-0/model") for arm in ("sft", "sft-dft")]
+    assert models[0] != models[1]

@@ -53,6 +53,13 @@ def test_the_start_is_the_base_after_sft(llama_folder: Path) -> None:
     assert not Path("run/base/model").exists()
     first = entry("train", "iteration-0")["first"]
     assert first["rewards/chosen"] == first["rewards/rejected"] == 0
+    rows, answers = load_from_disk("run/data/train"), runs.answers("run", "iteration-0")
+    prompts, reals = (sum(map(len, rows[column])) for column in ("prompt_ids", "real_ids"))
+    assert trained["compute"] == {"trained": 3 * (prompts + reals)}
+    assert entry("generate", "iteration-0")["compute"] == {
+        "prefilled": prompts,
+        "sampled": sum(map(len, answers.values())),
+    }
     (said,) = sft_in_words(read_record(RunDirectory("run")))
     assert all(part in said for part in ("12 rows", "step 9 of 9"))
     assert sft(llama_folder).run().figures == result.figures  # and it is only played once

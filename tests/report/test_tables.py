@@ -76,9 +76,11 @@ def test_the_cost_is_by_stage_and_phase_and_adds_up():
     journal = [
         {"phase": "prepare", "stage": "data"},
         {"phase": "evaluate", "stage": "start", "seconds": 10.0},
-        {"phase": "generate", "stage": "iteration-0", "seconds": 30.0, "tokens": 1500, "device": "H100", "processes": 8},
+        {"phase": "generate", "stage": "iteration-0", "seconds": 30.0, "tokens": 1500, "device": "H100", "processes": 8,
+         "compute": {"prefilled": 500, "sampled": 1500}},
         {
             "phase": "train", "stage": "iteration-0", "seconds": 95.0, "steps": 12, "device": "H100", "processes": 8,
+            "compute": {"trained": 6000, "scored": 3000},
             "pairs": {"total": 100, "empty": 3, "truncated": 0, "identical": 7, "dropped": 0},
         },
         {"phase": "evaluate", "stage": "iteration-0", "seconds": 10.0, "device": "CPU", "processes": 1},
@@ -95,10 +97,22 @@ def test_the_cost_is_by_stage_and_phase_and_adds_up():
         "1,500",
         "12",
         "100",
+        "23,000",
     ]
-    assert found["iteration 0"][-1] == ("100", "3 empty, 7 identical")
-    assert [text for text, _ in found["total"]] == ["30.0 s", "1 min 35 s", "20.0 s", "2 min 25 s", "1,500", "12", ""]
-    assert [text for text, _ in found["start"]] == ["–", "–", "10.0 s", "10.0 s", "–", "–", "–"]
+    assert found["iteration 0"][-2] == ("100", "3 empty, 7 identical")
+    # 3 x 6,000 + 3,000 + 500 + 1,500
+    assert found["iteration 0"][-1] == ("23,000", "6,000 trained, 3,000 scored, 500 prefilled, 1,500 sampled")
+    assert [text for text, _ in found["total"]] == [
+        "30.0 s",
+        "1 min 35 s",
+        "20.0 s",
+        "2 min 25 s",
+        "1,500",
+        "12",
+        "",
+        "23,000",
+    ]
+    assert [text for text, _ in found["start"]] == ["–", "–", "10.0 s", "10.0 s", "–", "–", "–", "–"]
     assert devices(run) == "H100 × 8, CPU"
     assert costs(record()).rows == []
     assert devices(record()) == ""

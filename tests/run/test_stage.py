@@ -7,12 +7,13 @@ import pickle
 import pytest
 
 from messages import refused
-from spin_trl.run.stage import START, Stage, arm_in_words, arm_name, up_to
+from spin_trl.run.stage import BASE, START, Stage, arm_in_words, arm_name, smoothing_of_arm, up_to
 
 
 @pytest.mark.parametrize(
     ("name", "arm", "iteration", "label"),
     [
+        ("base", "base", -2, "base"),
         ("start", "self-play", -1, "start"),
         ("iteration-0", "self-play", 0, "iteration 0"),
         ("iteration-12", "self-play", 12, "iteration 12"),
@@ -44,6 +45,13 @@ def test_every_arm_begins_at_the_start() -> None:
     assert up_to(-1) == [START]
 
 
+def test_the_base_comes_before_the_start_of_every_arm() -> None:
+    """It is the given model, if the run trains its start from it."""
+    assert Stage.of(-2) is START.before is BASE
+    assert BASE.is_base
+    assert not START.is_base
+
+
 def test_a_stage_is_written_and_copied_as_its_name() -> None:
     stage = Stage.of(2, "sft")
     assert json.dumps({stage: stage}) == '{"baseline/sft/iteration-2": "baseline/sft/iteration-2"}'
@@ -53,8 +61,10 @@ def test_a_stage_is_written_and_copied_as_its_name() -> None:
 
 def test_an_arm_is_named_after_its_smoothing() -> None:
     assert (arm_name(0.0), arm_name(0.05)) == ("sft", "sft-smoothing-0.05")
-    assert [arm_in_words(arm) for arm in ("sft", "sft-smoothing-0.05", "own")] == [
+    assert [arm_in_words(arm) for arm in ("sft", "sft-smoothing-0.05", "sft-dft", "own")] == [
         "plain SFT",
         "smoothed SFT (0.05)",
+        "SFT with DFT's loss",
         "own",
     ]
+    assert [smoothing_of_arm(arm) for arm in ("sft", "sft-smoothing-0.05", "sft-dft")] == [0, 0.05, 0]

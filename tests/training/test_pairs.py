@@ -66,20 +66,23 @@ def named(pairs: Dataset) -> list[tuple[str, int, int]]:
 
 
 def test_degenerate_answers_are_counted_and_kept(tmp_path: Path) -> None:
-    """By default every answer is a pair."""
+    """By default every answer is a pair. Unique tokens are 1 + 3 + 2, 1 + 3 + 1, 1 + 3 + 2, and 1 + 3 for the equal one."""
     pairs, counts = pair(rows(), generations(*FOUR), config(tmp_path))
-    assert counts == PairCounts(total=4, empty=1, truncated=1, identical=1, dropped=0)
-    assert dataclasses.asdict(counts) == {"total": 4, "empty": 1, "truncated": 1, "identical": 1, "dropped": 0}
+    assert counts == PairCounts(total=4, empty=1, truncated=1, identical=1, dropped=0, tokens=21)
+    found = {"total": 4, "empty": 1, "truncated": 1, "identical": 1, "dropped": 0, "tokens": 21}
+    assert dataclasses.asdict(counts) == found
     assert named(pairs) == [("a", 0, 0), ("b", 0, 0), ("c", 0, 0), ("d", 0, 0)]
     assert pairs["real_ids"][:] == rows()["real_ids"][:]
     assert pairs["prompt_ids"][:] == rows()["prompt_ids"][:]
 
 
-@pytest.mark.parametrize(("kind", "key"), [("empty", "b"), ("truncated", "c"), ("identical", "d")])
-def test_each_kind_can_be_dropped(kind: str, key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "key", "tokens"), [("empty", "b", 16), ("truncated", "c", 15), ("identical", "d", 17)]
+)
+def test_each_kind_can_be_dropped(kind: str, key: str, tokens: int, tmp_path: Path) -> None:
     """It is still counted."""
     pairs, counts = pair(rows(), generations(*FOUR), config(tmp_path, **{f"{kind}_generations": "drop"}))
-    assert counts == PairCounts(total=4, empty=1, truncated=1, identical=1, dropped=1)
+    assert counts == PairCounts(total=4, empty=1, truncated=1, identical=1, dropped=1, tokens=tokens)
     assert named(pairs) == [(name, 0, 0) for name in "abcd" if name != key]
 
 
@@ -88,7 +91,7 @@ def test_several_kinds_are_dropped_together(tmp_path: Path) -> None:
     settings = {"empty_generations": "drop", "truncated_generations": "drop", "identical_generations": "drop"}
     both = (*FOUR[:2], ("c", 0, [], "length"), FOUR[3])
     pairs, counts = pair(rows(), generations(*both), config(tmp_path, **settings))
-    assert counts == PairCounts(total=4, empty=2, truncated=1, identical=1, dropped=3)
+    assert counts == PairCounts(total=4, empty=2, truncated=1, identical=1, dropped=3, tokens=6)
     assert named(pairs) == [("a", 0, 0)]
 
 
