@@ -18,21 +18,21 @@ quickstart: $(READY)  ## set up, then play a whole self-play run on the embedded
 	$(BIN)/spin-trl run quickstart
 
 test: $(READY)   ## set up, then test every promise once, in minutes
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: $(READY)  ## set up, then run every test, including families of models, whole recipes, several processes, kills
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY)  ## set up, then run the tests that `make test` leaves out
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 test-numeric: $(READY)  ## set up, then run the tests that compare computed numbers
-	$(BIN)/python -m pytest -n 2 -m numeric
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m numeric
 
 # No terminal, no home, an ASCII locale, two threads, and a new order every time: `ORDER=7 make test-anywhere` repeats one.
 test-anywhere: $(READY) ## run every test in random order, in an almost empty environment
 	env -i PATH="$$PATH" HOME=/nonexistent TMPDIR="$${TMPDIR:-/tmp}" LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 OMP_NUM_THREADS=2 \
-		$(BIN)/python -m pytest -n 2 --random-order $(ORDER:%=--random-order-seed=%) $(TESTS)
+		$(BIN)/python -m pytest -n 2 --dist worksteal --random-order $(ORDER:%=--random-order-seed=%) $(TESTS)
 
 # `make test-faults MINUTES=5 KINDS=kills,disks` runs a part; a failure is printed with the options that repeat it: `ONLY=NUMBER SEED=S`.
 test-faults: $(READY) ## kill runs, fill their disks, damage their files at random: the result must be the same, or an error
