@@ -49,9 +49,15 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def drop_damaged(paths: Iterable[Path]) -> None:
-    """Remove files that are damaged or have no checksum, so that they are created again."""
-    for path in list(paths):
+def drop_damaged(folder: Path, pattern: str) -> None:
+    """Remove files that are damaged or have no checksum, so that they are created again, and checksums without a file.
+
+    Args:
+        folder: folder of the files.
+        pattern: pattern of their names.
+    """
+    noted = [path.with_name(path.name.removesuffix(_SUFFIX)) for path in folder.glob(pattern + _SUFFIX)]
+    for path in {*folder.glob(pattern), *noted}:
         if not is_whole(path):
             drop(path)
 
@@ -74,15 +80,13 @@ def mapped(dataset: Dataset, function: Any, new_fingerprint: str, **options: Any
         options: further options of `Dataset.map`.
     """
 
-    def files() -> Iterable[Path]:
-        folder = Path(dataset.cache_files[0]["filename"]).parent  # where `map` writes
-        return folder.glob(f"cache-{new_fingerprint}*.arrow")  # one per process
-
     if not dataset.cache_files:  # in memory
         return dataset.map(function, new_fingerprint=new_fingerprint, **options)
-    drop_damaged(files())
+    folder = Path(dataset.cache_files[0]["filename"]).parent  # where `map` writes
+    files = f"cache-{new_fingerprint}*.arrow"  # one per process
+    drop_damaged(folder, files)
     result = dataset.map(function, new_fingerprint=new_fingerprint, **options)
-    note_all(files())
+    note_all(folder.glob(files))
     return result
 
 

@@ -117,7 +117,7 @@ def on_disk(pairs: Dataset, folder: Path) -> Dataset:
             logger.warning("%s is damaged or was written by an earlier version. Writing the pairs again.", place)
         with whole_folder(place) as unfinished:
             note_folder(unfinished, save_rows(pairs, unfinished))
-    drop_damaged(place.glob(CACHES))
+    drop_damaged(place, CACHES)
     kept = load_saved_rows(place)
     kept._fingerprint = pairs._fingerprint
     return kept
