@@ -34,9 +34,11 @@ class SupervisedConfig(SFTConfig):
 
     Args:
         on_nan: What to do at a loss or gradient that is not finite.
+        rate_setting: Name of the run's setting that the learning rate comes from, for messages.
     """
 
     on_nan: str = "stop"
+    rate_setting: str = "learning_rate"
 
 
 @functools.cache

@@ -43,7 +43,7 @@ def sft_first_config(args: SPINConfig, play: SelfPlayConfig, *, measures: bool) 
     config.save_steps = values["eval_steps"] if by_steps else config.save_steps
     config.save_total_limit = 2 if measures else 1  # the newest and the best
     config.load_best_model_at_end, config.metric_for_best_model = measures, f"eval_{NLL}"
-    config.greater_is_better = False
+    config.greater_is_better, config.rate_setting = False, f"{SFT_PREFIX}learning_rate"
     config.restore_callback_states_from_checkpoint = True  # or early stopping would forget its patience
     return config
 

@@ -97,7 +97,7 @@ def _from_scratch(run: Run) -> tuple[SupervisedConfig, _Lesson]:
 
     args = _placed(run, START, supervised_config(run.args))
     args.num_train_epochs, args.max_steps = run.start.start_num_epochs, -1
-    args.learning_rate = run.start.start_learning_rate
+    args.learning_rate, args.rate_setting = run.start.start_learning_rate, "start_learning_rate"
     args.label_smoothing_factor = run.start.start_label_smoothing
     args.per_device_train_batch_size, args.gradient_accumulation_steps = run.start.start_batch_size, 1
     return args, _Lesson(build, run.rows())
@@ -160,6 +160,7 @@ def supervised_args(run: Run, iteration: int, arm: str) -> SupervisedConfig:
     args.max_steps = trained["steps"]
     of_sft = sft_first_config(run.args, run.play, measures=False).learning_rate if run.sft_first else None
     args.learning_rate = run.play.baseline_learning_rate or of_sft or run.iteration_args(0).learning_rate
+    args.rate_setting = "baseline_learning_rate"
     args.label_smoothing_factor = smoothing_of_arm(arm)
     args.loss_type = "dft" if arm == DFT else "nll"
     return args

@@ -252,14 +252,20 @@ def likely_cause(args: Any, weights: str | None, rows: Sequence[RowName], rows_o
         rows: rows that made the loss non-finite, as far as known.
         rows_of_step: number of pairs that the step has processed so far.
     """
-    rate = f"`learning_rate` ({args.learning_rate:g})"
+    rate = f"`{_rate_setting(args)}` ({args.learning_rate:g})"
     if weights is not None:
         return f"earlier steps were too large: {rate}. The weights are no longer finite, in {weights}."
     if args.fp16:
         return f"float16 overflowed (`bf16: true` or float32 would not), or {rate} is too large."
     if rows and len(rows) < rows_of_step:
         return f"something in these rows, since the step's other rows are fine; or {rate} is too large."
-    return f"{rate} is too large for `beta` and `max_grad_norm` ({args.max_grad_norm:g})."
+    limits = "`beta` and `max_grad_norm`" if hasattr(args, "beta") else "`max_grad_norm`"
+    return f"{rate} is too large for {limits} ({args.max_grad_norm:g})."
+
+
+def _rate_setting(args: Any) -> str:
+    """Return the name of the setting that the learning rate comes from: supervised training in a run has others."""
+    return getattr(args, "rate_setting", "learning_rate")
 
 
 def _ways_out(args: Any) -> str:
@@ -270,7 +276,7 @@ def _ways_out(args: Any) -> str:
         return f"{alone}A run goes back with half the learning rate, at most twice per iteration (`on_nan: lower`)."
     return (
         "In a run, `on_nan: lower` goes back with half the learning rate; `on_nan: skip` skips such steps; or set a smaller "
-        "`learning_rate`."
+        f"`{_rate_setting(args)}`."
     )
 
 

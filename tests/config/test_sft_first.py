@@ -18,6 +18,7 @@ def test_sft_has_a_pace_of_its_own_and_shares_the_rest() -> None:
     args = settings(num_train_epochs=1, per_device_train_batch_size=3, max_grad_norm=0.5, on_nan="skip")
     config = sft_first_config(args, play(sft_args={"warmup_steps": 2}), measures=True)
     assert (config.learning_rate, config.num_train_epochs, config.warmup_steps) == (2e-5, 3.0, 2)
+    assert config.rate_setting == "sft_learning_rate"
     assert config.lr_scheduler_type == "linear"
     assert (config.per_device_train_batch_size, config.max_grad_norm, config.on_nan) == (3, 0.5, "skip")
     assert (config.loss_type, config.max_length, config.completion_only_loss) == ("nll", 64, True)

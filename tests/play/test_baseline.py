@@ -142,6 +142,7 @@ def test_the_arms_settings_are_the_iterations(llama_folder: Path) -> None:
     run.run()
     args = supervised_args(run.state, 0, "sft")
     assert (args.per_device_train_batch_size, args.max_steps, args.save_strategy) == (4, 3, "no")
+    assert args.rate_setting == "baseline_learning_rate"
     assert args.push_to_hub is False
 
 

@@ -14,8 +14,9 @@ import tiny
 from messages import names, refused
 from processes import TWO, launched
 from spin_trl import SPINTrainer
+from spin_trl.config.sft import SupervisedConfig
 from spin_trl.errors import DataError, DivergedError, RecipeError
-from spin_trl.training.non_finite import MOST_SCALER_SKIPS, SCALER_SKIPPED, SKIPPED, scaler_fault
+from spin_trl.training.non_finite import MOST_SCALER_SKIPS, SCALER_SKIPPED, SKIPPED, likely_cause, scaler_fault
 from trainers import build, logged, settings
 
 TWO_PAIRS = {"per_device_train_batch_size": 2}
@@ -62,6 +63,14 @@ def test_training_stops_before_the_step_and_names_its_rows(llama: Any, in_gradie
     assert sum(names(str(error.value), row["key"]) for row in trainer.train_dataset) == 2
     assert [path.name for path in Path("out").glob("checkpoint-*")] == ["checkpoint-1"]
     assert trainer.state.global_step == 1
+
+
+def test_supervised_training_names_the_setting_of_its_own_learning_rate() -> None:
+    """In a run, `learning_rate` is self-play's; and supervised training has no `beta`."""
+    args = SupervisedConfig("out", learning_rate=0.25, rate_setting="sft_learning_rate", use_cpu=True, bf16=False)
+    cause = likely_cause(args, None, [], 2)
+    assert names(cause, "`sft_learning_rate`", 0.25, "`max_grad_norm`")
+    assert not names(cause, "`beta`")
 
 
 def test_only_the_row_with_the_nan_is_named(llama: Any) -> None:
