@@ -14,19 +14,15 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
-from ..config.loop import SelfPlayConfig
 from ..counts import counted
 from ..data.arrow import save_rows
 from ..data.bad_rows import BadRows
 from ..data.columns import is_sft
 from ..data.held_out import (
     DROP_HELD_OUT,
-    DROP_TRAIN,
     GROUP,
     REFUSE_OVERLAP,
     refuse_shared,
-    separate,
-    split_held_out,
     without_groups,
 )
 from ..data.kept_columns import with_kept_columns
@@ -44,6 +40,7 @@ from ..run.run import LAUNCHED, Run
 from ..run.settings import frozen_settings
 from ..run.stage import START
 from ..training.unplayable import of_lengths
+from .divide import divide
 from .prepare_measured import NAMED_BY, overlap_in_words, prepare_measured
 from .rehearse import config_of
 from .supervise import make_tokenizer
@@ -334,26 +331,6 @@ def encoding(run: Run, scored: ScorerColumns | None = None) -> dict[str, Any]:
     }
 
 
-def divide(play: SelfPlayConfig, rows: Dataset, held_out: Dataset | None) -> tuple[Dataset, Dataset, list[str]]:
-    """Divide prepared rows into those that are trained on and those that are held out.
-
-    Args:
-        play: the loop's settings.
-        rows: rows of the training data.
-        held_out: rows of the held-out data; None: a fraction of the prompts is held out.
-
-    Returns:
-        Rows to train on, held-out rows, and remarks on the split.
-
-    Raises:
-        DataError: if the datasets share prompts and the settings refuse that, or removing shared prompts leaves no rows.
-    """
-    if held_out is not None:
-        return _without_overlap(play, rows, held_out)
-    train, out = split_held_out(rows, play.held_out_fraction, play.held_out_max)
-    return train, out, _remarks_on_split(play, train, out)
-
-
 def against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
     """Return what the model lacks for these rows: token embeddings, or positions."""
     found: list[str] = []
@@ -367,36 +344,6 @@ def against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
 def _counts(found: Prepared) -> dict[str, dict[str, int]]:
     """Return, for the journal, the number of responses each note applies to, and the first such row."""
     return {note: {"responses": count, "first_row": first} for note, (count, first) in found.notes.items()}
-
-
-def _without_overlap(play: SelfPlayConfig, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:
-    """Return the rows to train on and the held-out rows without their overlap, and remarks on what was removed."""
-    most, overlap = play.held_out_max, play.held_out_overlap
-    if overlap == DROP_TRAIN:  # prompts that are not evaluated on may be trained on
-        held_out = held_out.select(range(min(len(held_out), most)))
-    rows, held_out, dropped = separate(rows, held_out, overlap)
-    held_out = held_out.select(range(min(len(held_out), most)))
-    if not dropped:
-        return rows, held_out, []
-    side, why = ("training", "held out") if overlap == DROP_TRAIN else ("held-out", "trained on")
-    are, theirs, they = ("is", "its prompt is", "it is") if dropped == 1 else ("are", "their prompts are", "they are")
-    news = (
-        f"{counted(dropped, 'row')} of the {side} data {are} left out: {theirs} also in the other data, so {they} {why} "
-        f"(`held_out_overlap: {overlap}`)."
-    )
-    return rows, held_out, [news]
-
-
-def _remarks_on_split(play: SelfPlayConfig, rows: Dataset, held_out: Dataset) -> list[str]:
-    """Return a remark if nothing could be held out."""
-    if not play.held_out_fraction or len(held_out):
-        return []
-    count = len(set(rows["prompt_hash"]))
-    return [
-        f"No prompt is held out, so no iteration is evaluated and the last one counts as the best: ignoring case and white "
-        f"space, the data has only {counted(count, 'distinct prompt')}. Set `held_out_name`, or check whether a column of "
-        "the data is missing from the prompts."
-    ]
 
 
 def _origins_of(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:

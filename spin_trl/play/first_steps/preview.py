@@ -26,7 +26,8 @@ from ...run.journal import RETENTION, TEST
 from ...run.run import Run
 from ...training.scratch import build_tokenizer, texts_of
 from ...training.unplayable import of_positions
-from ..prepare import against_rows, check_human_responses, divide, encoding, scored_columns_of
+from ..divide import divide
+from ..prepare import against_rows, check_human_responses, encoding, scored_columns_of
 from ..rehearse import config_of, model_name
 
 COUNTED = 5000
