@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import RunDirectoryError
 from ..json_lines import DamagedLineError, JsonLines
+from .entry_values import wrong_value
 from .stage import Stage
 
 Entry = Mapping[str, Any]
@@ -71,19 +72,6 @@ CHECKSUMS = "files"
 
 ISOLATION = "isolation"
 """Key of an evaluation's entry: the layers that generated code ran behind, if a scorer ran any."""
-
-_SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
-    {
-        Step.GIVEN: {"digest": str},
-        Step.PREPARE: {"dataset": str},
-        Step.EVALUATE: {ISOLATION: list},
-        Step.GATE: {"decision": str, "opponent": str},
-        Step.LOST: {"lost": str},
-        Step.LOWER: {"back_to": int, "lr_scale": float},
-        Step.DIVERGED: {"reason": str, "on_nan": str},
-    }
-)
-"""Types of the values in a step's entry, besides `phase` and `stage`, that resuming a run depends on."""
 
 _NEEDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -153,9 +141,8 @@ def _wrong_in_entry(entry: Entry) -> str | None:
     step = str(entry.get("phase"))
     if missing := {"phase", "stage", *_NEEDED.get(step, ())} - entry.keys():
         return f"`{min(missing)}` is missing"
-    for name, kind in {"phase": str, "stage": str, CHECKSUMS: dict, **_SHAPES.get(step, {})}.items():
-        if name in entry and not isinstance(entry[name], kind):
-            return f"`{name}` is {entry[name]!r}"
+    if (name := wrong_value(entry)) is not None:
+        return f"`{name}` is {entry[name]!r}"
     if entry["phase"] in MADE or is_of(entry, Step.DIVERGED):
         try:
             Stage(entry["stage"])

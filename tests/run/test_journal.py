@@ -150,6 +150,8 @@ def test_decisions_lead_from_iteration_to_iteration() -> None:
         ('{"stage": "iteration-0", "time": 1.0}', "`phase`"),
         ('{"phase": "train", "time": 1.0}', "`stage`"),
         ('{"phase": "gate", "stage": "iteration-0", "decision": "improved", "opponent": 3}', "`opponent`"),
+        ('{"phase": "gate", "stage": "iteration-0", "decision": "improved", "reason": 0.5}', "`reason`"),
+        ('{"phase": "train", "stage": "iteration-0", "pairs": {"total": 4, "empty": [1]}}', "`pairs`"),
         ('{"phase": "prepare", "stage": "data", "dataset": 3}', "`dataset`"),
         ('{"phase": "prepare", "stage": "data"}', "`dataset`"),
         ('{"phase": "given", "stage": "start"}', "`digest`"),

@@ -1,0 +1,84 @@
+"""The kinds of values that a journal entry may have under each key, so that whoever reads an entry can rely on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from .stage import Stage
+
+ValueKind = Callable[[Any], bool]
+"""Function that returns whether a value is of a kind."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_str(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_stage(value: Any) -> bool:
+    try:
+        Stage(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _optional(kind: ValueKind) -> ValueKind:
+    return lambda value: value is None or kind(value)
+
+
+def _list_of(kind: ValueKind) -> ValueKind:
+    return lambda value: isinstance(value, list) and all(map(kind, value))
+
+
+def _object_of(kind: ValueKind) -> ValueKind:
+    return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+
+
+_KIND_OF: Mapping[str, ValueKind] = MappingProxyType(
+    {
+        **dict.fromkeys(("phase", "stage", "device", "decision", "digest", "dataset", "lost", "on_nan"), _is_str),
+        **dict.fromkeys(("repository", "revision", "kind", "commit", "url"), _is_str),
+        **dict.fromkeys(("reason", "collapse", "best"), _optional(_is_str)),
+        **dict.fromkeys(("time", "seconds", "work_seconds", "lr_scale", "identical"), _is_number),
+        **dict.fromkeys(("processes", "steps", "tokens", "responses", "parameters"), _is_whole_number),
+        **dict.fromkeys(("best_step", "back_to", "skipped_by_scaler"), _is_whole_number),
+        **dict.fromkeys(("train_rows", "held_out_rows"), _is_whole_number),
+        "at_step": _optional(_is_whole_number),
+        "opponent": _is_stage,
+        "files": _is_object,
+        "objective": _is_object,
+        "pairs": _object_of(_is_whole_number),
+        **dict.fromkeys(("first", "last", "compute"), _object_of(_is_number)),
+        **dict.fromkeys(("isolation", "remarks", "to"), _list_of(_is_str)),
+        "points": _list_of(_is_point),
+        "skipped": _list_of(_is_object),
+    }
+)
+"""Kinds of values by key, in entries of all steps. Keys that are not listed may have any value."""
+
+
+def wrong_value(entry: Mapping[str, Any]) -> str | None:
+    """Return the first key of an entry whose value is not of its kind; None if there is none."""
+    return next((name for name, value in entry.items() if name in _KIND_OF and not _KIND_OF[name](value)), None)

@@ -1,0 +1,33 @@
+"""Values of a journal's entry that a reader can't use are found, whichever step wrote them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from spin_trl.run.entry_values import wrong_value
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong"),
+    [
+        ("reason", ["worse", None], [1.5, ["worse"]]),
+        ("decision", ["improved"], [None, 3]),
+        ("opponent", ["start", "iteration-3"], ["elsewhere", "../start", None, 3]),
+        ("seconds", [1, 2.5, float("nan")], ["1", None, True]),
+        ("tokens", [0, 7], [7.5, "7", True]),
+        ("at_step", [3, None], ["3"]),
+        ("pairs", [{"total": 3, "empty": 0}, {}], [{"total": 3, "empty": [1]}, [], None]),
+        ("compute", [{"trained": 3.5}], [{"trained": "3"}, 3]),
+        ("points", [[[1, 0.5, 2.0]], []], [[[1, 0.5]], [[1, 0.5, "2"]], [1]]),
+        ("skipped", [[{"step": 1}]], [[1], {"step": 1}]),
+        ("remarks", [["a remark"], []], ["a remark", [1]]),
+        ("files", [{}], [[]]),
+        ("of a later version", [None, 3, "text"], []),
+    ],
+)
+def test_a_value_is_of_the_kind_that_its_key_has(key: str, right: list[Any], wrong: list[Any]) -> None:
+    whole = {"phase": "train", "stage": "iteration-0", "time": 1.5}
+    assert [wrong_value({**whole, key: value}) for value in right] == [None] * len(right)
+    assert [wrong_value({**whole, key: value}) for value in wrong] == [key] * len(wrong)
