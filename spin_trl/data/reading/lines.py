@@ -97,18 +97,29 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
             if decompress is not None:
                 file = stack.enter_context(decompress(file))
             elif start.startswith(b"PK\x03\x04"):
-                file = stack.enter_context(_only_member(path, stack.enter_context(zipfile.ZipFile(file))))
+                file = stack.enter_context(_only_member(path, file, stack))
             yield stack.enter_context(io.BufferedReader(file, 1 << 20))
     except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise DataError(f"{path} can't be read: {error}") from error
 
 
-def _only_member(path: Path, archive: zipfile.ZipFile) -> Any:
+def _only_member(path: Path, file: Any, stack: contextlib.ExitStack) -> Any:
+    """Open the only file in a ZIP archive, which stays open until the stack is closed."""
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(file))
+        return archive.open(_only_name(path, archive))
+    except (DataError, OSError, MemoryError):
+        raise
+    except Exception as error:  # depending on what is damaged, `zipfile` raises nearly anything
+        raise DataError(f"{path} can't be read as a ZIP archive: {error}") from error
+
+
+def _only_name(path: Path, archive: zipfile.ZipFile) -> str:
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if len(names) != 1:
         listed = f" ({', '.join(names[:5])})" if names else ""
         raise DataError(f"{path} holds {counted(len(names), 'file')}{listed}; expected a single file. Unpack it.")
-    return archive.open(names[0])
+    return names[0]
 
 
 def byte_lines(path: Path) -> Iterator[bytes]:

@@ -40,6 +40,12 @@ def zipped(content: bytes, *names: str) -> bytes:
     return file.getvalue()
 
 
+def in_its_list(content: bytes, offset: int, value: int) -> bytes:
+    """A ZIP archive with another byte in the entry of its list of files."""
+    at = content.index(b"PK\x01\x02") + offset
+    return content[:at] + bytes([value]) + content[at + 1 :]
+
+
 WAYS: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
     "gzip": gzip.compress,
@@ -68,11 +74,13 @@ def test_lines_are_the_same_however_they_are_stored(way: str, tmp_path: Path) ->
         (gzip.compress(TEXT * 99)[:-20], ("end-of-stream",)),
         (lzma.compress(TEXT * 99)[:-9] + b"123456789", ("Corrupt",)),
         (b"PK\x03\x04 is no archive", ("zip file",)),
+        (in_its_list(zipped(TEXT, "a.csv"), 6, 84), ("ZIP", "8.4")),  # of a later version: NotImplementedError
+        (in_its_list(zipped(TEXT, "a.csv"), 8, 1), ("ZIP", "encrypted")),  # RuntimeError
         (zipped(TEXT, "a.csv", "b.csv"), ("2 files", "a.csv, b.csv")),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", ("Git LFS", "`git lfs pull`")),
         (b"\xff\xfea\x00b", ("UTF-16",)),
     ],
-    ids=["gzip", "lzma", "zip", "two members", "git lfs", "utf-16"],
+    ids=["gzip", "lzma", "zip", "later zip", "encrypted zip", "two members", "git lfs", "utf-16"],
 )
 def test_a_file_that_is_damaged_is_named(content: bytes, named: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "rows").write_bytes(content)
