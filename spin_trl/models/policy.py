@@ -21,6 +21,7 @@ from . import adapters
 from .eos import add_eos_ids, own_eos_ids
 from .loading import LoadSettings, loading
 from .saving import make_savable
+from .vocabulary import check_ids
 
 
 def load_policy(
@@ -232,7 +233,7 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
     For a folder with an adapter and no tokenizer, it is the base model's.
 
     Raises:
-        DataError: if there is none, or it has no EOS token.
+        DataError: if there is none, it has no EOS token, or an id that no vocabulary is large enough for.
     """
     if adapters.is_adapter(path) and not any(
         (adapters.local_folder(path) / name).is_file() for name in TOKENIZER_FILES
@@ -242,6 +243,7 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
     with loading(f"The tokenizer of {str(path)!r}"):
         tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
         tokenizer.decode(tokenizer("a b")["input_ids"])  # some values of its configuration are not used before
+    check_ids(tokenizer, str(path))
     if tokenizer.eos_token is None:
         raise DataError(
             f"The tokenizer of {str(path)!r} has no EOS token, so no response would ever end. Set `eos_token`."

@@ -19,8 +19,32 @@ from .loading import LoadSettings, model_config_of
 NAMED = 5
 """Most tokens that a message names."""
 
+LARGEST_ID = 2**24
+"""Token ids beyond this are taken for damage: the largest vocabularies have fewer than a million tokens."""
+
 LAYERS = {"input": "embed_tokens", "output": "lm_head"}
 """Usual names of embeddings. Those of an adapter are found by name when no model is loaded."""
+
+
+def check_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise if a tokenizer has an id that no vocabulary is large enough for, as in a damaged `tokenizer.json`.
+
+    The `tokenizers` library visits every number up to the largest id when it saves or describes a tokenizer. With ids near
+    2^32 it runs out of memory, which ends the process without an exception.
+
+    Args:
+        tokenizer: tokenizer to check.
+        name: its folder or Hub name, for the message.
+
+    Raises:
+        DataError: if there is one; the message names the token and its id.
+    """
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", 0))
+    if largest > LARGEST_ID:
+        raise DataError(
+            f"The tokenizer of {name!r} has the id {largest} for the token {token!r:.60}, but no vocabulary is that large. "
+            "Restore the tokenizer's files."
+        )
 
 
 def check_tokens(

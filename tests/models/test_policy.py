@@ -242,6 +242,17 @@ def test_a_tokenizer_that_loads_but_fails_when_it_is_used_is_named(tmp_path: Pat
         load_tokenizer(tmp_path, settings())
 
 
+def test_an_id_that_no_vocabulary_is_large_enough_for_is_refused(tmp_path: Path) -> None:
+    """`tokenizers` would allocate memory for all ids below it, and end the process."""
+    tiny.tokenizer().save_pretrained(tmp_path)
+    said = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    token = list(said["model"]["vocab"])[-1]
+    said["model"]["vocab"][token] = 2**32 - 1
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said), encoding="utf-8")
+    with refused(DataError, str(tmp_path), 2**32 - 1, repr(token)):
+        load_tokenizer(tmp_path, settings())
+
+
 # ---- files that are damaged, missing, or another model's ---------------------------------------------------------------
 
 
