@@ -67,7 +67,7 @@ class Limits:
         memory: bytes beyond those of the process that it is forked from.
     """
 
-    seconds: int = 15
+    seconds: int = 25
     waiting: float = 120.0
     memory: int = 3 * 2**30
 
