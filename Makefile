@@ -26,8 +26,9 @@ test-all: $(READY)  ## set up, then run every test, including families of models
 test-slow: $(READY)  ## set up, then run the tests that `make test` leaves out
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
+# `make test-numeric WITHOUT=slow` leaves out the slow ones.
 test-numeric: $(READY)  ## set up, then run the tests that compare computed numbers
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m numeric
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "numeric$(WITHOUT:%= and not %)"
 
 # No terminal, no home, an ASCII locale, two threads, and a new order every time: `ORDER=7 make test-anywhere` repeats one.
 test-anywhere: $(READY) ## run every test in random order, in an almost empty environment

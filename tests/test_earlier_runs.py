@@ -170,6 +170,7 @@ def test_it_comes_out_as_if_it_had_never_stopped(
     now, then = (runs.entry("train", "iteration-1", folder) for folder in (run, whole))
     for figures in ("first", "last"):
         assert now[figures] == pytest.approx(then[figures], rel=0, abs=TOLERANCE)
+    assert now["pairs"].pop("tokens") > 0  # 0.1.0 did not count them
     assert [now[name] for name in ("steps", "pairs", "objective")] == [
         then[name] for name in ("steps", "pairs", "objective")
     ]
