@@ -14,7 +14,7 @@ from .commands import add_command, add_trust
 from .failures import rank
 from .session import quieten
 
-_DESCRIPTION = """\
+_WHAT_IT_MAKES = """\
 Sample several answers to each training prompt of a run, finished or not, and let a scorer rate them: the best answer is
 chosen, the worst is rejected, one pair per prompt. Prompts whose samples all have the same score give no pair. The result
 is a dataset for TRL's DPOTrainer; its pairs are model samples ranked by the scorer, not human preferences. Held-out and
@@ -25,7 +25,7 @@ test prompts are never used. Run the same command again to resume after an inter
 def add(commands: Any) -> None:
     """Add the command."""
     what = "make preference pairs from a model's own samples, ranked by a scorer"
-    parser = add_command(commands, "pairs", make_pairs, help=what, description=_DESCRIPTION)
+    parser = add_command(commands, "pairs", make_pairs, help=what, description=_WHAT_IT_MAKES)
     parser.add_argument("run", help="run directory")
     parser.add_argument(
         "--scorer",
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--stage",
         default="best",
-        help="the stage whose model is sampled: best (default), last, start, iteration-2, baseline/sft/iteration-2, ...",
+        help="the stage whose model is sampled: best (default), last, start, iteration-2, ...",
     )
     parser.add_argument(
         "--num_generations", type=int, default=8, metavar="N", help="samples per prompt, at least 2 (default: 8)"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import RecipeError, nearest
 from .scoring import Score
 
-EQUAL, IDENTICAL, UNSCORED = WITHOUT_PAIR = "equal", "identical", "unscored"
+EQUAL, IDENTICAL, WITHOUT_SCORE = WITHOUT_PAIR = "equal", "identical", "unscored"
 """Why a prompt gives no pair: all its samples have the same score; the best and the worst are the same text; fewer than two
 have a score."""
 
@@ -36,7 +36,7 @@ def best_and_worst(scores: Sequence[float], texts: Sequence[str]) -> BestAndWors
     """
     scored = [sample for sample, score in enumerate(scores) if math.isfinite(score)]
     if len(scored) <= 1:
-        return UNSCORED
+        return WITHOUT_SCORE
     best, worst = max(scored, key=lambda sample: scores[sample]), min(scored, key=lambda sample: scores[sample])
     if scores[best] == scores[worst]:
         return EQUAL

@@ -186,7 +186,7 @@ def make_scored_pairs(
         answer_into(run, load, rows, *asked, num_generations=wanted.num_generations, seed=seed)
     store = GenerationStore(folder / _SAMPLES)
     samples = Generations.load({0: store})
-    scores = _scores(run, scorer, rows, samples, wanted.num_generations)
+    scores = _score_samples(run, scorer, rows, samples, wanted.num_generations)
     found = ScoredPairs(
         run=run.directory.path.resolve().name,
         stage=str(stage),
@@ -202,7 +202,7 @@ def make_scored_pairs(
         sampling=store.manifest()["sampling"],
     )
     if PartialState().is_main_process:
-        _write(run, folder, made_from, rows, samples, scores, found)
+        _write_pairs(run, folder, made_from, rows, samples, scores, found)
     PartialState().wait_for_everyone()
     return folder, _earlier(folder, made_from) or found
 
@@ -299,7 +299,9 @@ def _with_scored_columns(run: Run, scorer: Scorer, rows: Dataset, *, trust_run: 
     return with_kept_columns(rows, source, columns.among(source.column_names), keys)
 
 
-def _scores(run: Run, scorer: Scorer, rows: Dataset, samples: Generations, count: int) -> dict[str, list[Score]]:
+def _score_samples(
+    run: Run, scorer: Scorer, rows: Dataset, samples: Generations, count: int
+) -> dict[str, list[Score]]:
     """Return the scores of all samples, by key of the row. Processes share the work, and each gets all results."""
     state, tokenizer, columns = PartialState(), run.tokenizer(), columns_of(scorer)
     found: dict[str, list[Score]] = {}
@@ -319,7 +321,7 @@ def _texts_of(key: str, samples: Generations, count: int, tokenizer: Any) -> lis
     return [str(tokenizer.decode(samples[key, 0, number], skip_special_tokens=True)) for number in range(count)]
 
 
-def _write(
+def _write_pairs(
     run: Run,
     folder: Path,
     made_from: dict[str, Any],

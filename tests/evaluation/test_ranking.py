@@ -11,7 +11,7 @@ from spin_trl.errors import RecipeError
 from spin_trl.evaluation.ranking import (
     EQUAL,
     IDENTICAL,
-    UNSCORED,
+    WITHOUT_SCORE,
     BestAndWorst,
     best_and_worst,
     number_in,
@@ -38,8 +38,8 @@ def test_the_same_text_is_no_pair() -> None:
 
 def test_samples_without_a_score_are_neither_chosen_nor_rejected() -> None:
     assert best_and_worst([math.nan, 0.0, math.inf, 1.0], TEXTS) == BestAndWorst(best=3, worst=1)
-    assert best_and_worst([math.nan, 1.0], ["a", "b"]) == UNSCORED
-    assert best_and_worst([-math.inf, math.nan], ["a", "b"]) == UNSCORED
+    assert best_and_worst([math.nan, 1.0], ["a", "b"]) == WITHOUT_SCORE
+    assert best_and_worst([-math.inf, math.nan], ["a", "b"]) == WITHOUT_SCORE
 
 
 def test_the_first_of_several_numbers_ranks_unless_another_is_wanted() -> None:
