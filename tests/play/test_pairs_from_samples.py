@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from datasets import Dataset, load_dataset, load_from_disk
 from trl import DPOConfig, DPOTrainer
 
@@ -20,6 +21,7 @@ from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryErr
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play import generate, pairs_from_samples
 from spin_trl.play.pairs_from_samples import PairsWanted, make_scored_pairs, open_with_scorer
+from spin_trl.run.directory import RunDirectory
 
 SCORER = "regex:[aeiou]{2}|w"
 """Right if two vowels follow each other, or there is a w: true of some of the tiny model's samples."""
@@ -232,6 +234,22 @@ def test_without_any_pair_the_samples_are_kept(run_dir: Path, tmp_path: Path) ->
 def test_a_scorer_that_can_not_be_had_is_refused(scorer: str | None, parts: tuple[str, ...], run_dir: Path) -> None:
     with refused(RecipeError, *parts):
         open_with_scorer(str(run_dir), [], scorer)
+
+
+def test_code_that_came_with_a_directory_is_refused_until_it_is_trusted(tmp_path: Path, llama_folder: Path) -> None:
+    """A scorer that the user names is the user's own; permission for generated code comes with the directory."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.claim("continue")
+    settings = {"model_name_or_path": str(llama_folder), "use_cpu": True, "bf16": False, "allow_generated_code": True}
+    settings["scorer"] = "json:loads"
+    directory.own("recipe.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with refused(RunDirectoryError, "scorer", "json:loads", "`--trust_run`"):
+        open_with_scorer(str(directory.path), [])
+    with refused(RunDirectoryError, "allow_generated_code", "`--trust_run`"):
+        open_with_scorer(str(directory.path), [], "python_tests")
+    assert open_with_scorer(str(directory.path), [], "json:dumps").scorer is json.dumps
+    assert open_with_scorer(str(directory.path), [], trust_run=True).scorer is json.loads
+    assert open_with_scorer(str(directory.path), []).scorer is json.loads, "it is remembered"
 
 
 def test_what_can_not_give_pairs_is_refused_before_a_model_is_loaded(
