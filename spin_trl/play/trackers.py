@@ -72,7 +72,7 @@ def track(run: Run, iteration: int) -> None:
     arms = {f"baseline/{arm}": Stage.of(iteration, arm) for arm in run.arms}
     values = {0: _tracked_values(run, {TRACKER_PREFIX: START})} if iteration == 0 else {}
     values[iteration + 1] = _tracked_values(run, {TRACKER_PREFIX: stage} | arms)
-    reached = [*known, *_report(run, wanted, values, TRACKER_PREFIX)]
+    reached = [*known, *_send_figures(run, wanted, values, TRACKER_PREFIX)]
     if reached != known:
         run.journal.append(Step.TRACK, stage, to=reached)
 
@@ -94,12 +94,12 @@ def track_tests(run: Run) -> None:
         for name, value in stage.test.figures.items()
         if math.isfinite(value)
     }
-    reached = [*known, *_report(run, wanted, {len(tested): figures}, TEST)]
+    reached = [*known, *_send_figures(run, wanted, {len(tested): figures}, TEST)]
     if reached != known:
         run.journal.append(Step.TRACK, TEST, to=reached, stages=stages)
 
 
-def _report(run: Run, trackers: Sequence[str], values: Mapping[int, dict[str, float]], kind: str) -> list[str]:
+def _send_figures(run: Run, trackers: Sequence[str], values: Mapping[int, dict[str, float]], kind: str) -> list[str]:
     """Report figures to trackers. Return the names of those that need not be tried again.
 
     Args:
