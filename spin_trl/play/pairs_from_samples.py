@@ -60,6 +60,9 @@ _SAMPLES = ".samples"
 
 _ABOUT = "Preference pairs of a model's own samples, ranked by a scorer. They are no human preferences. See README.md."
 
+MOST_SAMPLES = 10_000
+"""Maximum number of samples per prompt: far more than is useful, but no mistyped number that fills the memory."""
+
 _ABOUT_CODE = ("allow_generated_code", "allow_unisolated_code")
 
 
@@ -71,7 +74,7 @@ class PairsWanted:
         scorer: names of the scorers, as in a recipe.
         score: the one of the scorer's numbers that ranks the samples; None: the first.
         stage: stage whose model is sampled, `best` or `last`.
-        num_generations: number of samples per prompt, at least 2.
+        num_generations: number of samples per prompt, at least 2 and at most `MOST_SAMPLES`.
         max_prompts: maximum number of prompts, drawn at random; None: all.
         seed: seed of the draw and of sampling; None: the run's own.
     """
@@ -84,11 +87,12 @@ class PairsWanted:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        least = {"num_generations": 2, "max_prompts": 1, "seed": 0}
-        for name, smallest in least.items():
+        bounds = {"num_generations": (2, MOST_SAMPLES), "max_prompts": (1, None), "seed": (0, None)}
+        for name, (least, most) in bounds.items():
             value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise RecipeError(f"`--{name}` is {value}; it must be at least {smallest}.")
+            if value is not None and (value < least or (most is not None and value > most)):
+                at_most = f" and at most {most}" if most is not None else ""
+                raise RecipeError(f"`--{name}` is {value}; it must be at least {least}{at_most}.")
 
 
 def open_with_scorer(

@@ -28,8 +28,11 @@ def test_pairs_are_made_with_the_runs_own_scorer(tmp_path: Path, llama_folder: P
     assert names(refusal(capsys, "pairs", str(tmp_path / "run"), "--stage", "last"), "num_generations", "8", "4")
 
 
-@pytest.mark.parametrize(("option", "value"), [("--num_generations", "1"), ("--max_prompts", "0"), ("--seed", "-1")])
-def test_a_number_that_is_too_small_is_named(
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--num_generations", "1"), ("--num_generations", "10001"), ("--max_prompts", "0"), ("--seed", "-1")],
+)
+def test_a_number_out_of_bounds_is_named(
     option: str, value: str, tmp_path: Path, llama_folder: Path, capsys: Any
 ) -> None:
     recipe = runs.recipe(tmp_path, llama_folder)
