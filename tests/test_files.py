@@ -119,7 +119,7 @@ def test_a_digest_says_by_which_definition_it_was_computed() -> None:
 
 
 def test_a_folder_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
-    """What stood there before is gone, and so is what an interrupt had left beside it."""
+    """The earlier content is gone, and so are the leftovers of an interrupt next to it."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").touch()
     (tmp_path / ".model.tmp").mkdir()

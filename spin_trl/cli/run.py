@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
 from typing import Any
 
-from ..config.arguments import is_overridden, without_options
+from ..config.arguments import is_overridden, options_of, without_options
+from ..config.yaml_files import read_yaml
 from ..errors import RecipeError
+from ..files import home_expanded
 from ..report.terminal import printable, shown_path
+from ..run.recipe_file import find_recipe
 from .commands import RECIPES, add_command, add_trust
 from .failures import rank
 from .session import SMOKE, session_of
@@ -47,7 +51,23 @@ def play(options: argparse.Namespace, overrides: list[str]) -> None:
         print(f"Best: {result.best_stage}, in {shown_path(result.best_model)}")
         print(f"Report: {shown_path(result.directory / 'report.html')}")
         if session.state.play.smoke:
-            print(printable(after_smoke(options, overrides, is_apart=result.directory.name.endswith(SMOKE))))
+            is_chosen = names_directory(options.recipe, overrides, result.directory)
+            is_apart = result.directory.name.endswith(SMOKE) and not is_chosen
+            print(printable(after_smoke(options, overrides, is_apart=is_apart)))
+
+
+def names_directory(source: str, overrides: list[str], directory: Path) -> bool:
+    """Return whether the recipe or the command line names this run directory, which the whole run would then use, too.
+
+    Args:
+        source: recipe, as given on the command line.
+        overrides: settings on the command line.
+        directory: run directory.
+    """
+    named = [value for option in options_of(overrides) if option.name == "run_dir" for value in option.values[:1]]
+    if not named:
+        named = [str(read_yaml(find_recipe(source)).get("run_dir") or "")]
+    return any(name and home_expanded(name).resolve() == directory.resolve() for name in named)
 
 
 def after_smoke(options: argparse.Namespace, overrides: list[str], *, is_apart: bool) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from datasets import Dataset, Features, List, Value
 
 from ..data.turns import CONVERSATION, TEMPLATED, TEXT_PROMPT, USER
-from ..files import parse_json
+from ..files import Checksum, parse_json, write_atomically
 from ..generation.store import Generations
 
 MESSAGES_LAYOUT, PLAIN, RENDERED = "messages", "text", "rendered"
@@ -86,7 +86,7 @@ def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: 
         for name in names.get(row["key"], []):
             ids = generations[name]
             yield {
-                **_decoded(row, ids, tokenizer, form),
+                **columns_of_pair(row, ids, tokenizer, form),
                 "key": name[0],
                 "sample": name[2],
                 "finish_reason": generations.finish_reasons.get(name, ""),
@@ -94,36 +94,60 @@ def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: 
             }
 
 
-def _decoded(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str) -> dict[str, Any]:
+def columns_of_pair(
+    row: Mapping[str, Any], rejected: list[int], tokenizer: Decodes, form: str, chosen: list[int] | None = None
+) -> dict[str, Any]:
+    """Return a pair in the columns `prompt`, `chosen` and `rejected`.
+
+    Args:
+        row: prepared row.
+        rejected: token ids of the rejected response.
+        tokenizer: tokenizer of the run.
+        form: form of the pair, from [`form_of`].
+        chosen: token ids of the chosen response; None: the row's real response.
+    """
+
+    def text(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=form != RENDERED))
+
     if form == RENDERED:
-        all_ids = (row["prompt_ids"], row["real_ids"], ids)
-        prompt, real, generated = (str(tokenizer.decode(part, skip_special_tokens=False)) for part in all_ids)
         # Tokenising the prompt as text adds the BOS token again.
-        return {"prompt": prompt.removeprefix(tokenizer.bos_token or ""), "chosen": real, "rejected": generated}
-    generated = str(tokenizer.decode(ids, skip_special_tokens=True))
+        prompt = text(row["prompt_ids"]).removeprefix(tokenizer.bos_token or "")
+        return {
+            "prompt": prompt,
+            "chosen": text(row["real_ids"] if chosen is None else chosen),
+            "rejected": text(rejected),
+        }
+    preferred = row["real"] if chosen is None else text(chosen)
     if form == PLAIN:
-        return {"prompt": row["prompt"], "chosen": row["real"], "rejected": generated}
+        return {"prompt": row["prompt"], "chosen": preferred, "rejected": text(rejected)}
     kept = row[CONVERSATION]
     return {
         "prompt": [{"role": "user", "content": row["prompt"]}] if kept == USER else parse_json(kept),
-        "chosen": [{"role": "assistant", "content": row["real"]}],
-        "rejected": [{"role": "assistant", "content": generated}],
+        "chosen": [{"role": "assistant", "content": preferred}],
+        "rejected": [{"role": "assistant", "content": text(rejected)}],
     }
 
 
-def features(form: str) -> Features:
-    """Return the columns of the dataset."""
+OF_GENERATION = {
+    "key": Value("string"),
+    "sample": Value("int32"),
+    "finish_reason": Value("string"),
+    "generated_tokens": Value("int32"),
+}
+"""Further columns of an iteration's pairs."""
+
+
+def features_of_pairs(form: str, others: Mapping[str, Value]) -> Features:
+    """Return the columns of a dataset of pairs.
+
+    Args:
+        form: form of the pairs, from [`form_of`].
+        others: further columns.
+    """
     message = {"role": Value("string"), "content": Value("string")}
     of_text = List(message) if form == MESSAGES_LAYOUT else Value("string")
-    return Features(
-        {
-            **dict.fromkeys(("prompt", "chosen", "rejected"), of_text),
-            "key": Value("string"),
-            "sample": Value("int32"),
-            "finish_reason": Value("string"),
-            "generated_tokens": Value("int32"),
-        }
-    )
+    return Features({**dict.fromkeys(("prompt", "chosen", "rejected"), of_text), **others})
 
 
 def info_of(iteration: int, rows: Dataset, generations: Generations) -> PairsInfo:
@@ -151,11 +175,25 @@ def write_pairs(folder: Path, rows: Dataset, generations: Generations, tokenizer
     Returns:
         The paths of the files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     form = form_of(rows)
     pairs = pairs_of(rows, generations, tokenizer, form)
-    files: list[Path] = []
+    return list(write_in_files(folder, pairs, features_of_pairs(form, OF_GENERATION)))
+
+
+def write_in_files(folder: Path, pairs: Iterator[dict[str, Any]], columns: Features) -> dict[Path, Checksum]:
+    """Write pairs as Parquet files of the split `train`, in batches, so that memory use does not grow with their number.
+
+    Args:
+        folder: directory to write to; created if it does not exist.
+        pairs: rows.
+        columns: their columns, from [`features_of_pairs`].
+
+    Returns:
+        The checksums of the files, by path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[Path, Checksum] = {}
     while batch := list(itertools.islice(pairs, ROWS_PER_FILE)):
-        files.append(folder / f"train-{len(files):05d}.parquet")
-        Dataset.from_list(batch, features=features(form)).to_parquet(files[-1])
+        path = folder / f"train-{len(files):05d}.parquet"
+        files[path] = write_atomically(path, Dataset.from_list(batch, features=columns).to_parquet)
     return files

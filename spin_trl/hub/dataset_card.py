@@ -10,11 +10,13 @@ from . import markdown
 from .dataset import MESSAGES_LAYOUT, PLAIN, RENDERED, PairsInfo
 from .facts import PLACEHOLDER, UNKNOWN_LICENSE, RunFacts, card_text
 
-_FORMS = {
+FORMS_IN_WORDS = {
     MESSAGES_LAYOUT: "lists of messages (`role`, `content`)",
     PLAIN: "text",
     RENDERED: "text rendered by the chat template, special tokens included",
 }
+"""The forms of pairs, as a card describes them."""
+
 _HOW_ENDED = {"eos": "ended with EOS", "length": "truncated at the length limit"}
 
 
@@ -57,7 +59,7 @@ def dataset_card(run: RunFacts, pairs: Sequence[PairsInfo]) -> DatasetCard:
         pairs=pairs,
         iterations=markdown.rows(headings, [_iteration(one) for one in pairs]),
         sampling=_sampling_table(pairs),
-        forms=sorted({_FORMS[one.form] for one in pairs}),
+        forms=sorted({FORMS_IN_WORDS[one.form] for one in pairs}),
         placeholder=PLACEHOLDER,
         config=config_name(last),
     )

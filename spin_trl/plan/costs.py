@@ -32,6 +32,13 @@ TOKENIZER = 15_000_000
 """Bytes of a tokenizer, which is saved with every model, if the start's is not available locally."""
 
 
+REQUESTS_A_QUESTION = 4
+"""Assumed requests per question of a task of lm-evaluation-harness: one for each answer of a multiple-choice question."""
+
+TOKENS_A_REQUEST = 200
+"""Assumed tokens per request, without few-shot examples."""
+
+
 @dataclass(frozen=True)
 class Work:
     """The time and tokens of an iteration or the start.
@@ -119,10 +126,15 @@ class Hours:
         return Work("test", {"test": models * self._evaluate(0, speed, self.lengths.num_tested)})
 
     def _retention(self, speed: Speed) -> float:
-        """Return the seconds of a model's forward passes over the retention set."""
-        lengths = self.lengths
+        """Return the seconds of measuring a model on the retention set and on tasks of lm-evaluation-harness."""
+        lengths, play = self.lengths, self.setup.play
+        questions = len(play.retain_tasks or ()) * play.retain_max
+        requested = float(questions * REQUESTS_A_QUESTION * TOKENS_A_REQUEST)
+        seconds = self._computed(self.costs.forward(requested, requested, TOKENS_A_REQUEST), speed)
+        if play.retain_scorer and lengths.num_retained:  # the model also answers
+            return seconds + self._evaluate(0, speed, lengths.num_retained)
         tokens, row = PADDING * lengths.num_retained, lengths.prompt + lengths.real
-        return self._computed(self.costs.forward(tokens * row, tokens * lengths.real, row), speed)
+        return seconds + self._computed(self.costs.forward(tokens * row, tokens * lengths.real, row), speed)
 
     def _start(self, speed: Speed) -> Work:
         seconds = {}

@@ -188,7 +188,9 @@ def generate_iteration(run: Run, iteration: int) -> None:
         work_seconds = answer_into(run, load, rows, folder, iteration, description, opponent)
     store = GenerationStore(folder)
     files = recorded(f"{stage}/generations", store.lists())
-    sampled = sum(store.table()["length"].to_pylist())
+    # Only the main process records the step, so only that one reads all generations; the others read the journal.
+    is_main = PartialState().is_main_process
+    sampled = sum(store.table()["length"].to_pylist()) if is_main else 0
     compute = Compute(prefilled=sum(map(len, rows["prompt_ids"])), sampled=sampled)
     if mixes_start(run, iteration):
         of_start, scored = _score_by_start(run, iteration)
@@ -201,7 +203,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
         work_seconds=round(work_seconds, 3),
         tokens=sampled,
         **compute.as_entry(),
-        **_identical(rows, store, iteration),
+        **(_identical(rows, store, iteration) if is_main else {}),
         files=files,
     )
 

@@ -57,7 +57,7 @@ from .plugin import check_launcher, training_plugin
 from .prepare import check_human_responses, check_scorer_columns, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import check_same_start, is_same_start, point_adapters_at_start
-from .trackers import track
+from .trackers import track, track_tests
 
 logger = logging.getLogger(__name__)
 
@@ -310,6 +310,8 @@ class SelfPlay:
             if table is not None:
                 self._console.print(table)
             self._write_cards()
+        if PartialState().is_main_process:
+            track_tests(self.state)
         PartialState().wait_for_everyone()
 
     def _write_cards(self) -> None:
@@ -346,6 +348,7 @@ class SelfPlay:
             # Phases that are launched separately also produce a run's outputs, as far as the run has got.
             best = deliver_best(self.state, iteration)["stage"]
             track(self.state, iteration)
+            track_tests(self.state)
             show(self.state, iteration, best, None)
             self._write_cards()
         if by_hand and phase == "evaluate":

@@ -151,7 +151,7 @@ def _checked(run: Run, dataset: Dataset, name: str) -> Prepared:
     if not is_sft(dataset):
         raise DataError(f"`{NAMED_BY[name]}`: {not_sft(dataset)}")
     scored = scored_columns_of(run, name)
-    _refuse_missing(scored, dataset, f"{name} row")
+    refuse_missing_columns(scored, dataset, f"{name} row")
     found = _prepared(run, dataset, name, scored=scored)
     refuse_unplayable(against_rows(run, (found.rows,)), DataError)
     rows = with_kept_columns(found.rows, dataset, scored.among(dataset.column_names))
@@ -302,10 +302,15 @@ def check_scorer_columns(run: Run, train: Dataset, held_out: Dataset | None) -> 
         DataError: if a column is missing; the message names it.
     """
     if held_out is not None or run.play.held_out_fraction:
-        _refuse_missing(run.scorer_columns, train if held_out is None else held_out, "held-out row")
+        refuse_missing_columns(run.scorer_columns, train if held_out is None else held_out, "held-out row")
 
 
-def _refuse_missing(scored: ScorerColumns, dataset: Dataset, row: str) -> None:
+def refuse_missing_columns(scored: ScorerColumns, dataset: Dataset, row: str) -> None:
+    """Raise if a dataset lacks a column that a scorer can't do without; `row` names its rows in the message.
+
+    Raises:
+        DataError: if a column is missing; the message names it.
+    """
     missing = sorted(scored.required - set(dataset.column_names))
     if missing:
         columns = ", ".join(f"`{name}`" for name in missing)

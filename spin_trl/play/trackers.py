@@ -1,7 +1,7 @@
 """Reports held-out figures to the trackers in `report_to`, through accelerate's trackers.
 
 Training curves are reported by Trainer's callbacks, with a tracker run per iteration. The held-out figures go to a separate
-tracker run, whose step is the number of iterations played: 0 is the start.
+tracker run, whose step is the number of iterations played: 0 is the start. Those on the test set go to another.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from ..files import short_digest
-from ..report.record import read_shown_figures
-from ..run.journal import Step
+from ..report.record import read_record, read_shown_figures
+from ..run.journal import TEST, Step
 from ..run.run import Run
 from ..run.stage import START, Stage
 
@@ -72,23 +72,58 @@ def track(run: Run, iteration: int) -> None:
     arms = {f"baseline/{arm}": Stage.of(iteration, arm) for arm in run.arms}
     values = {0: _tracked_values(run, {TRACKER_PREFIX: START})} if iteration == 0 else {}
     values[iteration + 1] = _tracked_values(run, {TRACKER_PREFIX: stage} | arms)
-    reached = list(known)
-    for name in wanted:
+    reached = [*known, *_send_figures(run, wanted, values, TRACKER_PREFIX)]
+    if reached != known:
+        run.journal.append(Step.TRACK, stage, to=reached)
+
+
+def track_tests(run: Run) -> None:
+    """Report the figures of all final models on the test set, as `test/STAGE/FIGURE`, to a tracker run of their own.
+
+    Each tracker gets them once, and again if further models are measured. The step is the number of models.
+    """
+    tested = read_record(run.directory).tested
+    entry, stages = run.done(Step.TRACK, TEST) or {}, [stage.name for stage in tested]
+    known = entry.get("to", []) if entry.get("stages") == stages else []
+    wanted = [name for name in run.args.report_to or [] if name not in known]
+    if not wanted or not tested:
+        return
+    figures = {
+        f"{TEST}/{stage.name}/{name}": value
+        for stage in tested
+        for name, value in stage.test.figures.items()
+        if math.isfinite(value)
+    }
+    reached = [*known, *_send_figures(run, wanted, {len(tested): figures}, TEST)]
+    if reached != known:
+        run.journal.append(Step.TRACK, TEST, to=reached, stages=stages)
+
+
+def _send_figures(run: Run, trackers: Sequence[str], values: Mapping[int, dict[str, float]], kind: str) -> list[str]:
+    """Report figures to trackers. Return the names of those that need not be tried again.
+
+    Args:
+        run: the run.
+        trackers: names of the trackers.
+        values: figures by step.
+        kind: kind of the figures, the end of the tracker run's name.
+    """
+    reached = []
+    for name in trackers:
         if name not in LOGGER_TYPE_TO_CLASS:
-            logger.warning("Held-out figures can't be reported to %s: accelerate has no tracker for it.", name)
-            reached.append(name)  # warn once per iteration
+            logger.warning("Figures can't be reported to %s: accelerate has no tracker for it.", name)
+            reached.append(name)  # warn once
             continue
         try:
-            tracker = _tracker(run, name)
+            tracker = _tracker(run, name, kind)
             tracker.start()
             for step, figures in values.items():
                 tracker.log(figures, step=step)
             tracker.finish()
             reached.append(name)
         except Exception as error:  # no error from a tracker's client may end the run
-            logger.warning("Held-out figures were not reported to %s: %s", name, error)
-    if reached != known:
-        run.journal.append(Step.TRACK, stage, to=reached)
+            logger.warning("The %s figures were not reported to %s: %s", kind, name, error)
+    return reached
 
 
 def _tracked_values(run: Run, stages: dict[str, Stage]) -> dict[str, float]:
@@ -101,11 +136,12 @@ def _tracked_values(run: Run, stages: dict[str, Stage]) -> dict[str, float]:
     }
 
 
-def _tracker(run: Run, name: str) -> GeneralTracker:
-    run_name = f"{run.tracker_name}-{TRACKER_PREFIX}"
+def _tracker(run: Run, name: str, kind: str) -> GeneralTracker:
+    run_name = f"{run.tracker_name}-{kind}"
     # The same whenever the run is resumed, but different for a new run in the same folder.
     began = run.journal.entries()[0]["time"]
-    run_id = short_digest(f"{run.directory.path.resolve()} {began}")
+    of_kind = "" if kind == TRACKER_PREFIX else f" {kind}"
+    run_id = short_digest(f"{run.directory.path.resolve()} {began}{of_kind}")
     tracker: type[Any] = LOGGER_TYPE_TO_CLASS[name]
     if name == "wandb":
         project = os.environ.get("WANDB_PROJECT", "huggingface")  # as transformers' callback
@@ -116,5 +152,5 @@ def _tracker(run: Run, name: str) -> GeneralTracker:
         return tracker(run.args.project, name=run_name, resume="allow", **space)
     if tracker.requires_logging_directory:
         is_board = name == "tensorboard"
-        return tracker(TRACKER_PREFIX, str(run.directory.own("tensorboard" if is_board else f"trackers/{name}")))
+        return tracker(kind, str(run.directory.own("tensorboard" if is_board else f"trackers/{name}")))
     return tracker(run_name)

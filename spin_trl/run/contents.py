@@ -23,7 +23,7 @@ TRACEBACK = "traceback.txt"
 TRANSIENT = (".progress.json", ".restoring.tmp", "accelerate-replicas.yaml", "output.txt", TRACEBACK)
 """Top-level entries that belong to a session rather than to the run; they are not backed up."""
 
-FOLDERS = ("data", "base", "start", "baseline", "tensorboard", "trackers", "hub")
+FOLDERS = ("data", "base", "start", "baseline", "tensorboard", "trackers", "hub", "pairs")
 """Top-level folders, in addition to those of the iterations."""
 
 LINK = "best"
@@ -52,6 +52,7 @@ _KEPT_PATHS = re.compile(
     rf"|(?:base|start)/base/{_MODEL}"
     r"|start/logps/(?:real|iteration-\d+)-[0-9a-f]{16}\.json"
     rf"|{_STAGE}/lm-eval/.+\.json"
+    rf"|pairs/[^/]+/(?:\.pairs\.json|README\.md|train-\d+\.parquet|\.samples/{_STORE})"
     r"|tensorboard/(?:.+/)?events\.out\.tfevents\.[^/]+"
     r"|hub/dataset/README\.md)"
 )

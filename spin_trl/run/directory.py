@@ -72,6 +72,8 @@ class RunDirectory:
     """Files written for the Hub in addition to the models' own cards."""
     baselines = _Entry("baseline")
     """Folder of the baseline arms."""
+    scored_pairs = _Entry("pairs")
+    """Folder of preference pairs made from scored samples."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = home_expanded(path)

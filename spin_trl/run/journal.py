@@ -50,7 +50,7 @@ class Step(StrEnum):
     GATE = "gate"
     """The gate decided how the run continues after an iteration."""
     TRACK = "track"
-    """An iteration's figures were sent to the trackers."""
+    """An iteration's figures, or those on the test set, were sent to the trackers."""
     BENCHMARK = "lm-eval"
     """A stage's model was benchmarked on request."""
     LICENSES = "licenses"

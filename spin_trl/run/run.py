@@ -37,10 +37,10 @@ from .directory import RunDirectory
 from .journal import DATA, Decisions, Entry, Journal, Step
 from .objects import best_stage
 from .progress import Progress
-from .stage import BASE, SFT, START, Stage, arm_name
+from .stage import BASE, SELF_PLAY, SFT, START, Stage, arm_name
 
-BEST = "best"
-"""Name by which users refer to the best stage so far."""
+BEST, LAST = "best", "last"
+"""Names by which users refer to the best stage so far, and to the last iteration with a model."""
 
 LAUNCHED = "SPIN_TRL_LAUNCHED"
 """Environment variable of phases launched by the loop, which displays their progress and reports their results."""
@@ -279,18 +279,22 @@ def find_stage(run: Run, name: str) -> Stage:
 
     Args:
         run: run to search.
-        name: name of a stage, or `best`.
+        name: name of a stage, `best`, or `last` (the start, if no iteration has a model).
 
     Raises:
         RunDirectoryError: if there is no such stage, its model does not exist, or `best.json` is damaged.
     """
     known = stages_with_model(run)
-    stage = best_stage(run.directory) if name == BEST else name
+    stage: str | None = name
+    if name == BEST:
+        stage = best_stage(run.directory)
+    elif name == LAST:
+        stage = next((one for one in reversed(known) if one.arm == SELF_PLAY), None)
     if stage in known:
         return Stage(stage)
     there = f"Stages with a model are {', '.join(known)}." if known else "None of the stages has a model yet."
     if stage is None:
-        raise RunDirectoryError(f"{run.directory.path} has no best iteration yet. {there}")
+        raise RunDirectoryError(f"{run.directory.path} has no {name} iteration yet. {there}")
     # The names of stages are similar, so only likely typos get a suggestion.
     near = "." if run.directory.stage(stage).exists() else nearest(stage, known, cutoff=0.8)
     raise RunDirectoryError(

@@ -26,7 +26,7 @@ except BaseException:
 
 @pytest.mark.parametrize("signum", ALL)
 def test_an_interrupt_during_imports_is_no_traceback(signum: signal.Signals, tmp_path: Path) -> None:
-    """Exit code 130 and a single line, whatever a library turns the interrupt into."""
+    """Exit code 130 and a single line, no matter what a library turns the interrupt into."""
     (tmp_path / "yaml.py").write_text(SLOW_LIBRARY, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-c", "import sys; from spin_trl.cli import main; sys.exit(main(['recipes']))"],

@@ -9,6 +9,7 @@ import tiny
 from messages import names
 from refusals import refusal
 from spin_trl.cli import main
+from spin_trl.cli.run import names_directory
 
 
 def test_a_run_plays_and_says_where_the_best_is(recipe, capsys):
@@ -31,6 +32,23 @@ def test_a_smoke_run_ends_with_the_command_that_plays_the_whole_run(recipe, caps
         assert last.endswith(shlex.join(["spin-trl", *command]))
     assert main(command) == 0
     assert "smoke" not in capsys.readouterr().out
+
+
+def test_a_directory_that_ends_in_smoke_by_choice_is_not_a_smoke_runs_own(recipe):
+    """The whole run would use it, too, so it has to replace the smoke run."""
+    path = recipe(run_dir="runs/my-smoke")
+    assert names_directory(path, [], Path("runs/my-smoke").absolute())
+    assert not names_directory(path, ["--run_dir", "other"], Path("runs/my-smoke").absolute())
+    assert names_directory(path, ["--smoke", "--run_dir=other-smoke"], Path("other-smoke"))
+    assert not names_directory(recipe(), ["--smoke"], Path("runs/my-smoke"))
+    assert not names_directory(recipe(), ["--run_dir", ""], Path("runs/my-smoke"))
+
+
+def test_a_smoke_run_in_a_chosen_directory_is_replaced_by_the_whole_run(recipe, capsys):
+    path = recipe(num_iterations=1, run_dir="runs/my-smoke")
+    assert main(["run", path, "--smoke"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(shlex.join(["spin-trl", "run", path, "--existing_run", "overwrite"]))
 
 
 def test_a_recipe_for_a_smoke_run_has_to_change_for_the_whole_run(recipe, capsys):

@@ -8,7 +8,7 @@ LINE = ["recipe.yaml", "--beta", "0.1", "--lora_target_modules", "q_proj", "v_pr
 
 
 def test_an_option_has_the_values_up_to_the_next_one() -> None:
-    """Also behind an equals sign, of which the first one counts."""
+    """Also after an equals sign; the first one separates name and value."""
     found = [(option.name, option.values) for option in options_of(LINE)]
     assert found == [
         ("", ["recipe.yaml"]),

@@ -167,7 +167,7 @@ def test_a_recipe_that_holds_one_is_refused_and_says_what_to_do(
 def test_no_part_of_a_token_is_quoted_from_a_file_that_is_no_yaml(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """YAML's own message shows the end of a long line, by which no token is known."""
+    """YAML's own message shows the end of a long line, from which a token can't be recognised."""
     path = tmp_path / "my.yaml"
     path.write_text(f"env:\n  A: [\n{'x' * 60}{HF}", encoding="utf-8")
     assert main(["run", str(path)]) == 2
@@ -215,7 +215,7 @@ def test_no_command_repeats_an_argument_that_is_one(command: str, capsys: pytest
 
 
 def test_trackers_and_logs_are_told_no_token() -> None:
-    """A trainer's arguments go to trackers as a whole; the trainer itself has them as they are."""
+    """All of a trainer's arguments go to trackers; the trainer itself keeps them unchanged."""
     kwargs = {"token": SHORT, "revision": "v1", "code_revision": HF}
     args = SPINConfig("out", use_cpu=True, bf16=False, hub_token=SHORT, model_init_kwargs=kwargs)
     told = args.to_dict()

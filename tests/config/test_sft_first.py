@@ -14,7 +14,7 @@ def play(**values: Any) -> SelfPlayConfig:
 
 
 def test_sft_has_a_pace_of_its_own_and_shares_the_rest() -> None:
-    """SFTConfig's default learning rate is 2e-5 and its length three epochs, whatever an iteration's are."""
+    """SFTConfig's defaults are a learning rate of 2e-5 and three epochs, no matter what an iteration's are."""
     args = settings(num_train_epochs=1, per_device_train_batch_size=3, max_grad_norm=0.5, on_nan="skip")
     config = sft_first_config(args, play(sft_args={"warmup_steps": 2}), measures=True)
     assert (config.learning_rate, config.num_train_epochs, config.warmup_steps) == (2e-5, 3.0, 2)

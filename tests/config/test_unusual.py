@@ -96,7 +96,7 @@ def test_each_value_of_a_list_is_looked_at_and_said_once(values: list[float], nu
 
 @pytest.mark.parametrize("max_steps", [-1, 10])
 def test_a_long_warmup_is_said_once_before_the_rows_are_known_or_after(max_steps: int) -> None:
-    """With `max_steps` the rows change nothing, and it is said when the settings are read."""
+    """With `max_steps`, the number of rows does not matter, so the warning comes when the settings are read."""
     args = args_of(max_steps=max_steps, warmup_steps=100, num_train_epochs=1)
     early, late = unusual(args, SelfPlayConfig()), long_warmup(args, SelfPlayConfig(), rows=8, processes=1)
     assert (len(early), len(late)) == ((1, 0) if max_steps > 0 else (0, 1))

@@ -79,7 +79,7 @@ def test_saved_rows_that_are_damaged_are_refused_by_their_folder(tmp_path: Path,
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "saved"])
 def test_text_that_is_no_utf8_is_refused_with_its_file(tmp_path: Path, form: str) -> None:
-    """Arrow takes it as it is, and whatever reads it later would fail without a word on where it comes from."""
+    """Arrow accepts it, and code that reads it later would fail without naming the file."""
     ends = pa.py_buffer(np.array([0, 2], dtype=np.int32).tobytes())
     text = pa.StringArray.from_buffers(1, ends, pa.py_buffer(b"\xc9A"))
     table = pa.table({"prompt": text, "completion": ["a"]})

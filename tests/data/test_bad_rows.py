@@ -67,7 +67,7 @@ def test_the_first_rows_may_all_be_bad() -> None:
 
 
 def test_keys_of_the_rest_stay() -> None:
-    """A row's generations are found by its key, whatever is left out before it."""
+    """A row's generations are found by its key, no matter which rows before it are left out."""
     distinct = [{"prompt": f"Boat {number}?", "completion": " Yes."} for number in range(6)]
     whole = prepared(Dataset.from_list(distinct)).rows["key"][:]
     part = prepared(Dataset.from_list([*distinct[:2], {**distinct[2], "completion": ""}, *distinct[3:]]), SKIP).rows

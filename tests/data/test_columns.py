@@ -67,7 +67,7 @@ def test_unpaired_preferences_are_no_sft_data() -> None:
     ],
 )  # fmt: skip
 def test_human_responses_are_recognised_by_their_columns(columns: list[str], expected: bool) -> None:
-    """Pairs are none, whatever stands beside them."""
+    """Pairs are not SFT data, no matter which other columns there are."""
     assert is_sft(Dataset.from_dict({column: ["x"] for column in columns})) is expected
 
 

@@ -73,7 +73,7 @@ def messages_rows(draw: Any) -> Row:
 
 @st.composite
 def prompt_rows(draw: Any) -> Row:
-    """`prompt` and `completion`, as text or messages, with what may stand beside them."""
+    """`prompt` and `completion`, as text or messages, with the columns that may accompany them."""
     row = Row(draw)
     if draw(st.booleans()):
         row.column("prompt", row.text())

@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_module_in_the_current_folder_is_found_and_the_path_stays_as_it_was(here: Path) -> None:
-    """Nothing is written beside it, either."""
+    """Nothing is written next to it, either."""
     (here / "scores_of_mine.py").write_text("def score(prompt, real, generated):\n    return 1.0\n", encoding="utf-8")
     before = list(sys.path)
     assert resolve_function("scores_of_mine:score")("", "", "") == 1.0

@@ -92,7 +92,7 @@ def test_the_order_of_a_mappings_keys_does_not_change_its_hash() -> None:
 
 
 def test_rows_of_equal_content_are_numbered_in_order() -> None:
-    """Keys are read one by one, from the end, and as a part; without rows there are none."""
+    """Keys can be read by index, from the end, and as a slice; without rows there are none."""
     one, other = ({"prompt": text, "completion": "b"} for text in ("a", "c"))
     keys = row_keys(Dataset.from_list([one, other, one, one, other])).keys
     first, second = keys[0], keys[1]

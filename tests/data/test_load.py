@@ -139,7 +139,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet", "saved"])
 def test_a_part_of_a_file_can_be_taken(name: str, tmp_path: Path) -> None:
-    """Written as for splits of `datasets`; without brackets, a file is one split, whatever it is called."""
+    """The syntax is that of `datasets`; without brackets, a file is a single split of any name."""
     rows = tiny.sft(4)
     WRITERS[name](tmp_path / name, rows)
     assert load_rows(str(tmp_path / name), split="train[:50%]").to_list() == rows.to_list()[:2]

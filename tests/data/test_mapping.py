@@ -34,7 +34,7 @@ def _numbered(value: Any, number: int) -> Any:
     ids=["messages", "prompt-and-completion", "alpaca"],
 )
 def test_columns_that_a_run_reads_need_no_mapping(row: dict[str, Any]) -> None:
-    """Whatever stands beside them."""
+    """No matter which other columns there are."""
     assert guess(row) == ColumnGuess()
 
 

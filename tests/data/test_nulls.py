@@ -36,7 +36,7 @@ def test_arguments_of_other_functions_are_not_filled_in() -> None:
 
 
 def test_a_null_that_is_written_down_stays(caplog: pytest.LogCaptureFixture) -> None:
-    """Where Arrow leaves a doubt, it is said."""
+    """A warning names the keys whose nulls Arrow may have filled in."""
     rows = Dataset.from_list([conversation(call({"id": 3, "shop": None}))])
     assert arguments_of(rows) == [{"id": 3, "shop": None}]
     assert caplog.text == ""

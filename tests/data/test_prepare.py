@@ -121,7 +121,7 @@ def test_the_turns_that_are_trained_on_can_be_chosen(turn: str, expected: list[t
 
 
 def test_turns_of_the_prompt_are_not_trained_on() -> None:
-    """With `prompt` and `completion`, earlier answers belong to the prompt whatever `turn` says."""
+    """With `prompt` and `completion`, earlier answers belong to the prompt for every value of `turn`."""
     row = {"prompt": TURNS[:3], "completion": TURNS[3:]}
     assert prepared([row], turn="all") == prepared([row], turn="first") == prepared([{"messages": TURNS}])
 
@@ -249,7 +249,7 @@ def test_prompts_that_leave_no_room_are_left_out() -> None:
 
 
 def test_how_many_rows_are_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """A warning with both numbers; nothing is said where nothing is lost."""
+    """The warning gives both numbers; there is none if nothing is lost."""
     template, rows = PairTemplate(tiny.tokenizer()), tiny.sft(8)
     lengths = sorted(len(row["prompt_ids"]) for row in prepare(rows, template, max_length=512))
     assert caplog.text == ""

@@ -278,7 +278,7 @@ def test_what_has_no_place_in_a_row_of_text_is_refused(tmp_path) -> None:
 
 
 def test_a_prompts_hash_is_what_it_was() -> None:
-    """It says which prompts are held out. Worked out with version 0.1.0's code, for messages that are read anew since."""
+    """It decides which prompts are held out. Computed with version 0.1.0, for messages that are now read differently."""
     call = {"type": "function", "function": {"name": "price", "arguments": '{"id": 3}'}}
     rows = [
         {"conversations": [HUMAN, GPT]},

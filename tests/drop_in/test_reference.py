@@ -118,7 +118,7 @@ def test_precomputed_log_probs_are_the_reference_s(
 
 
 def test_precomputing_changes_no_number(folder: str, llama_folder: Path) -> None:
-    """Training with log-probs computed once is training with a reference model beside it."""
+    """Log-probs computed once train the model exactly as a reference model next to it does."""
     data = tiny.preference(6)
     beside = kinds(f"{folder}/beside")[0].build(str(llama_folder), train_dataset=data)
     beside.train()

@@ -122,7 +122,7 @@ def test_the_saved_model_is_the_trained_one(kind: Kind, folder: str, llama_folde
 
 @pytest.mark.parametrize("own", [False, True], ids=["trl's loss", "own loss"])
 def test_the_trained_model_is_an_ordinary_model(own: bool, kind: Kind, folder: str, llama_folder: Path) -> None:
-    """It can be copied, pickled and trained again, whatever the trainer attached to it."""
+    """It can be copied, pickled and trained again, despite what the trainer attached to it."""
     settings = {"loss_type": "space"} if own and kind.config is SPINConfig else {}
     trainer = kind.build(str(llama_folder), settings=settings, train_dataset=tiny.preference(6))
     trainer.train()

@@ -188,7 +188,7 @@ def plain_steps(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) ->
 def test_every_setting_means_the_same(
     settings: dict[str, Any], plain_steps: list[float], folder: str, llama_folder: Path
 ) -> None:
-    """A setting that changes DPOTrainer's numbers changes SPINTrainer's alike."""
+    """A setting that changes DPOTrainer's numbers changes SPINTrainer's in the same way."""
 
     relative = ROUNDED if settings.get("bf16") else RELATIVE
     _, spin = train_both(folder, lambda kind: away_from_the_reference(kind, llama_folder, settings), relative)

@@ -58,7 +58,7 @@ def test_pairs_about_images_train_alike(name: str, folder: str, saved: dict[str,
 
 @pytest.mark.parametrize("name", vision.KINDS)
 def test_a_batch_of_pairs_about_images(name: str, kind: Kind, saved: dict[str, Path]) -> None:
-    """Both halves see the images; only the responses are scored; what goes beside the tokens is as long as they."""
+    """Both halves see the images; only responses are scored; tensors that accompany the tokens have their length."""
     trainer = build(kind, saved, name, vision.preference(2))
     batch = trainer.data_collator([dict(row) for row in trainer.train_dataset])
     ids, mask = batch["input_ids"], batch["completion_mask"].bool()
@@ -118,7 +118,7 @@ def test_text_alone_leaves_the_image_layers_alone(conversational: bool, folder: 
 @pytest.mark.parametrize("name", vision.KINDS)
 @pytest.mark.slow
 def test_responses_are_cut_at_the_length(name: str, folder: str, saved: dict[str, Path]) -> None:
-    """`max_length` cuts the end of the response, with everything that goes beside it."""
+    """`max_length` truncates the end of the response, and everything that accompanies its tokens."""
     data = vision.preference(4)
     whole = build(kinds(folder)[0], saved, name, data).data_collator([dict(row) for row in data])
     longest = whole["input_ids"].shape[1]

@@ -21,6 +21,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "baseline": ("--iteration",),
     "compare": ("--arms", "--seeds", "--devices", "--arm_settings"),
     "eval": ("--tasks", "--iteration", "--stage", "--num_fewshot", "--limit", "--batch_size", "--include_path"),
+    "pairs": ("--scorer", "--score", "--stage", "--num_generations", "--max_prompts", "--seed", "--output"),
     "push": ("--hub_model_id", "--hub_private_repo", "--push_generations", "--hub_dataset_id", "--hub_license"),
     "card": ("--unknown",),
     "report": ("--unknown",),
@@ -41,7 +42,7 @@ VALUES = (
 )  # fmt: skip
 
 ON_RECIPES = ("plan", "compare")
-ON_RUNS = ("plan", "generate", "train", "evaluate", "baseline", "eval", "push", "card", "report")
+ON_RUNS = ("plan", "generate", "train", "evaluate", "baseline", "eval", "pairs", "push", "card", "report")
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:

@@ -326,7 +326,7 @@ def test_whatever_a_configuration_makes_libraries_raise_is_a_message(damaged: Pa
 
 @pytest.mark.parametrize("how", ["load_in_4bit", "load_in_8bit"])
 def test_weights_that_are_not_quantised_as_config_json_says_are_refused(damaged: Path, how: str) -> None:
-    """transformers leaves them as they are in bitsandbytes' layers, whose first forward then fails."""
+    """transformers leaves them unconverted in bitsandbytes' layers, whose first forward then fails."""
     say(damaged, "config.json", quantization_config={how: True})
     with refused(DataError, damaged, "config.json", "quantization_config", "q_proj.weight"):
         load_policy(damaged, settings())

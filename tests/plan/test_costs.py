@@ -92,6 +92,18 @@ def test_the_final_models_answer_the_test_set_once(tmp_path):
     assert answering < work[-1].seconds["test"] < 1.1 * answering
 
 
+def test_every_model_is_measured_on_tasks_of_the_harness(tmp_path):
+    """Two tasks of 100 questions, four requests each of 200 tokens: 160,000 tokens through the body and the head."""
+    (found, without), (_, work) = (
+        works(tmp_path, retain_max=100, **settings) for settings in ({}, {"retain_tasks": ["hellaswag", "arc_easy"]})
+    )
+    costs = ModelCosts(found.memory.replica)
+    operations = 160_000 * (2 * costs.body + costs.attention * 100 + 2 * costs.head)
+    more = [one.seconds["evaluate"] - other.seconds["evaluate"] for one, other in zip(work, without, strict=True)]
+    assert len(more) > 1
+    assert more == pytest.approx([operations / found.speed(DEVICES["a100-80"]).flops] * len(more))
+
+
 @pytest.mark.slow
 def test_iris_looks_ahead_where_gradients_are_accumulated(tmp_path):
     """One more forward pass in addition to forward, recomputation and backward: a quarter of the step."""

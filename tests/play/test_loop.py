@@ -414,7 +414,7 @@ def test_overwriting_spares_what_no_run_has_written(llama_folder: Path) -> None:
 
 
 def test_a_run_does_not_begin_in_a_folder_with_other_files(llama_folder: Path) -> None:
-    """Nothing is written there, not even a lock, and nothing is removed, whatever `existing_run` is."""
+    """Nothing is written there, not even a lock, and nothing is removed, for every value of `existing_run`."""
     Path("run").mkdir()
     Path("run/recipe.yaml").write_text("learning_rate: 1.0", encoding="utf-8")
     Path("run/data").mkdir()

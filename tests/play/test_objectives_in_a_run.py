@@ -23,7 +23,7 @@ def metrics(stage: str, run_dir: str | Path = "run") -> dict[str, float]:
 
 
 def test_tspin_trains_on_what_iteration_0_generated(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From iteration 1 on, whatever the iteration's opponent generated; at iteration 0 there is no third branch."""
+    """From iteration 1 on, no matter what the opponent generated since; at iteration 0 there is no third branch."""
     seen: list[Any] = []
     train = SPINTrainer.train
 

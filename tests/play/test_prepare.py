@@ -74,7 +74,7 @@ def test_columns_are_named_when_a_run_begins_and_not_when_it_goes_on(
 
 
 def test_a_column_that_is_read_must_stay_as_it_is(llama_folder: Path) -> None:
-    """In a new run; a run started by version 0.1.0 has not read it, and continues whatever it contains."""
+    """In a new run. A run started by version 0.1.0 has not read it, and continues no matter what it contains."""
     rows = tiny.sft(15, "messages").add_column("system", ["Be brief."] * 15)
     changed = rows.remove_columns("system").add_column("system", ["Be long."] * 15)
     prepare(llama_folder, rows)

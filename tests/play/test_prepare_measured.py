@@ -58,7 +58,7 @@ def test_a_prompt_that_was_trained_on_is_not_tested_on(begins: bool, llama_folde
 
 
 def test_shared_prompts_are_refused(llama_folder: Path) -> None:
-    """By setting; and a set of which nothing is left, or without the columns of human responses, always."""
+    """Depending on a setting; a set without any rows left, or without columns of human responses, is always refused."""
     with refused(DataError, "2 test prompts", tiny.sft(1)[0]["prompt"], "`held_out_overlap: drop_train`"):
         prepared(llama_folder, test_dataset=rows(0, 2), held_out_overlap="refuse")
     assert not Path("run/data").exists()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import tiny
 from messages import names
 from runs import build, journal
 from spin_trl.play import loop, trackers
@@ -73,6 +74,20 @@ def test_a_continued_run_reports_what_is_new(llama_folder: Path) -> None:
     assert len(list(Path("run/tensorboard/held-out").iterdir())) == count
     build(llama_folder, report_to="tensorboard", num_iterations=2).run()
     assert set(scalars(Path("run/tensorboard/held-out"))["held-out/nll"]) == {0, 1, 2}
+
+
+def test_figures_on_the_test_set_are_reported_once(llama_folder: Path) -> None:
+    """To a tracker run of their own, for all models that were measured; again if the set has measured more."""
+    settings = {"report_to": "tensorboard", "test_dataset": tiny.sft(21).select(range(15, 21)), "num_iterations": 1}
+    result = build(llama_folder, **settings).run()
+    assert result.test_figures.keys() == {"start", result.best_stage}
+    found = scalars(Path("run/tensorboard/test"))
+    for stage, figures in result.test_figures.items():
+        for name, value in figures.items():
+            assert found[f"test/{stage}/{name}"] == {len(result.test_figures): pytest.approx(value, rel=1e-6)}
+    build(llama_folder, **settings).run()
+    tracked = [line for line in journal() if line["phase"] == "track" and line["stage"] == "test"]
+    assert [(line["to"], line["stages"]) for line in tracked] == [(["tensorboard"], list(result.test_figures))]
 
 
 class Recorded:

@@ -38,6 +38,10 @@ def test_the_list_has_every_file_of_an_earlier_run(archive: Path) -> None:
         "baseline/sft-smoothing-0.1/iteration-0/held-out/values.json",
         "iteration-0/lm-eval/gsm8k-5-shot.json",
         "tensorboard/iteration-0/events.out.tfevents.1.host.2.0",
+        "pairs/gsm8k-iteration-1/train-00000.parquet",
+        "pairs/gsm8k-iteration-1/README.md",
+        "pairs/gsm8k-iteration-1/.pairs.json",
+        "pairs/gsm8k-iteration-1/.samples/shard-00003.parquet",
     ],
 )
 def test_a_backup_holds_what_a_run_consists_of(name: str, tmp_path: Path) -> None:
@@ -56,6 +60,8 @@ def test_a_backup_holds_what_a_run_consists_of(name: str, tmp_path: Path) -> Non
         "iteration-0/train/checkpoint-1/key.pem",
         "iteration-old/metrics.json",
         "hub/notes.md",
+        "pairs/notes.md",
+        "pairs/mine/rows.parquet",
         "start/.env",
         ".spin_trl.json",
     ],

@@ -41,6 +41,16 @@ def test_the_best_is_found_where_there_is_one(run: Run) -> None:
     assert find_stage(run, "iteration-10") == "iteration-10"
 
 
+def test_the_last_is_the_newest_iteration_with_a_model(run: Run, llama_folder: Path) -> None:
+    """Not a baseline arm's; the start, if there is no iteration yet."""
+    assert find_stage(run, "last") == "iteration-10"
+    (run.directory.model("iteration-10") / "model.safetensors").unlink()
+    assert find_stage(run, "last") == "iteration-9"
+    assert find_stage(build(llama_folder, "another").state, "last") == "start"
+    with refused(RunDirectoryError, "last iteration", "None"):
+        find_stage(build(None, "from scratch").state, "last")
+
+
 def test_a_stage_without_a_model_is_answered_with_those_that_have_one(run: Run) -> None:
     """Likely typos get a suggestion; the name of an existing stage is not a typo."""
     with refused(RunDirectoryError, "'iteraton-2'", "'iteration-2'", "iteration-10"):

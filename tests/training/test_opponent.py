@@ -260,7 +260,7 @@ def test_the_start_is_the_base_if_the_first_opponent_was() -> None:
     ids=["lora", "pissa", "dora", "whole module", "embeddings"],
 )
 def test_a_start_from_a_folder_is_added_next_to_any_adapter(settings: dict[str, Any], tmp_path: Path) -> None:
-    """The model's own output and its base stay as they are."""
+    """The model's own output and its base stay unchanged."""
     base = tiny.save(tmp_path / "base")
     start = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**{**LORA, **settings})).eval()
     changed(start)

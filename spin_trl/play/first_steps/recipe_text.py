@@ -37,6 +37,13 @@ PAIRS_A_STEP = 32
 COMMENT_WIDTH = 118
 """Width in columns of comments."""
 
+_OTHER_SETS = (
+    "# held_out_name: ...   # a separate dataset for evaluation, instead of a fraction of these prompts",
+    "# test_name: ...       # a dataset that the final models are measured on once, and that no decision uses",
+    "# retain_name: ...     # a dataset of other tasks, to see at every stage what the model unlearns",
+)
+"""Datasets that a recipe may name in addition to the training data."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -122,6 +129,8 @@ def _of_commands(path: Path, model: SeenModel | None, data: SeenData | None) -> 
 def _of_model(model: SeenModel | None, machine: Machine, fit: Fit) -> list[str]:
     lines = ["# The start: your SFT checkpoint, as a folder or a Hub name. Self-play begins where SFT ended."]
     lines.append(_entry("model_name_or_path", NO_MODEL if model is None else model.name))
+    if model is None or not model.is_adapter:
+        lines.append("# start: sft   # if this is a base model without SFT: trains the start on the same data first")
     adapts = fit.kind != FULL
     half = "float16" if _has_fp16(machine) else "bfloat16"
     on_gpu = machine.device.is_gpu
@@ -159,6 +168,7 @@ def _of_data(data: SeenData | None, model: SeenModel | None) -> list[str]:
                 _fitting_length(model, USUAL_LENGTH),
                 "tokens of prompt and response; longer ones are truncated",
             ),
+            *_OTHER_SETS,
         ]
     settings, guess = data.settings, data.guess
     lines = _comment(f"The data: {counted(data.total, 'row')} with the columns {', '.join(data.columns)}.")
@@ -189,8 +199,7 @@ def _of_data(data: SeenData | None, model: SeenModel | None) -> list[str]:
         lines.append(
             _entry("held_out_fraction", 0.1, "of the prompts, for evaluation; for larger datasets 0.02 is enough")
         )
-    lines.append("# held_out_name: ...   # a separate dataset for evaluation, instead of a fraction of these prompts")
-    return lines
+    return [*lines, *_OTHER_SETS]
 
 
 def _of_lengths(data: SeenData, model: SeenModel | None) -> list[str]:
@@ -237,7 +246,7 @@ def _of_game(data: SeenData | None, fit: Fit) -> list[str]:
         f"learning_rate: {_in_figures(rate)}  # {why}",
         _entry("num_train_epochs", 1),
         "# Also train the start on the real responses alone for as many steps, to see what self-play adds.",
-        _entry("baseline", "sft"),
+        _entry("baseline", "sft", "or several, like [sft, sft-dft]"),
         *scored,
     ]
 

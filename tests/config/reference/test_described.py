@@ -129,7 +129,7 @@ def test_own_words_stand_instead_of_a_librarys_help_and_notes_behind_it(monkeypa
     ],
 )
 def test_help_of_libraries_loses_its_marks(text: str, plain: str) -> None:
-    """They are argparse's, Sphinx's and Markdown's, and would stand in a terminal as they are."""
+    """They belong to argparse, Sphinx and Markdown, and a terminal would show them literally."""
     assert described._in_plain_text(text) == plain
 
 

@@ -102,7 +102,7 @@ def test_what_is_something_else_is_refused(change: dict[str, Any]) -> None:
 
 
 def test_the_file_says_which_versions_it_is_about_and_reads_well_in_a_diff() -> None:
-    """A part a line, letters as they are, and an end of line at its end."""
+    """One part per line, letters unescaped, and a final newline."""
     text = settings_as_json([FULL], VERSIONS)
     assert json.loads(text)["versions"] == VERSIONS
     assert '"help": "How fast θ_0 moves.",\n' in text

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_cells_are_text_exactly_as_written(path: Path) -> None:
-    """No number, no missing value, no date is made of them."""
+    """They do not become numbers, missing values or dates."""
     cells = ["007", "1.50", "NA", "None", "", " a ", "true", "2024-01-01", "1e5", "null", "-", "#N/A", "é"]
     rows = read(path, "prompt,completion\n" + "".join(f"q,{cell}\n" for cell in cells))
     assert [row["completion"] for row in rows] == cells
@@ -105,7 +105,7 @@ def test_lines_may_end_with_a_carriage_return_alone(path: Path) -> None:
 
 
 def test_empty_rows_at_the_end_are_left_out_and_counted(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Spreadsheets write them. It is said whenever the file is loaded, not only when it is read anew."""
+    """Spreadsheets write them. The message appears at every load, also when the file comes from the cache."""
     for _ in range(2):
         caplog.clear()
         rows = read(path, "prompt,completion\na,b\n,\nc,d\n,\n,\n")

@@ -121,7 +121,7 @@ configs:
 
 
 def test_configurations_are_those_of_the_readme(tmp_path: Path) -> None:
-    """Which one is meant has to be said."""
+    """The user has to say which one to use."""
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     for folder, content in (("r", "prompt;completion, long\na;1\n"), ("b", "prompt,completion\na,2\n")):
         (tmp_path / folder).mkdir()
@@ -166,7 +166,7 @@ def test_a_folder_of_other_files_is_answered_with_what_is_read(tmp_path: Path) -
 
 
 def test_data_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Files of another format, and those without a split's name beside some with one; not what is no data."""
+    """Files of another format, and files without a split in their names next to files with one; nothing that is no data."""
     for name in ("train.jsonl", "test.jsonl", ".hidden.jsonl"):
         (tmp_path / name).write_text(line(name), encoding="utf-8")
     (tmp_path / "README.md").write_text("About it.", encoding="utf-8")

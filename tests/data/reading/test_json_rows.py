@@ -128,7 +128,7 @@ ROW = {"prompt": "a", "completion": "b"}
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("value", [[ROW], {"data": [ROW]}, {"version": "1", "data": [ROW], "ids": [1]}, ROW])
 def test_rows_may_lie_in_a_list_or_under_a_key(value: Any, indent: int | None, tmp_path: Path) -> None:
-    """On one line or on many, with other things beside them."""
+    """On one line or several, next to other values."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(value, indent=indent), encoding="utf-8")
     assert list(load_rows(str(path))) == [ROW]
@@ -151,7 +151,7 @@ def test_a_single_line_of_a_file_of_lines_is_a_row(tmp_path: Path) -> None:
 
 
 def test_of_several_lists_the_split_is_taken(tmp_path: Path) -> None:
-    """Or it is said what was found."""
+    """Otherwise the message says what was found."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"train": [ROW], "test": [ROW, ROW]}), encoding="utf-8")
     assert len(load_rows(str(path))) == 1
@@ -191,7 +191,7 @@ def test_malformed_json_names_the_line(content: str, found: tuple[object, ...], 
 
 
 def test_numbers_and_text_in_one_column_stay_apart(path: Path) -> None:
-    """Ids are often so. Whether a prompt may be a number is said with its row."""
+    """Ids often are. A prompt that is a number is refused later, with its row."""
     assert read(path, {"id": 1}, {"id": "1"}, {"id": None}) == [{"id": 1}, {"id": "1"}, {"id": None}]
     assert read(path, {"id": 1}, {"id": 1.5}) == [{"id": 1.0}, {"id": 1.5}]
 
@@ -241,7 +241,7 @@ def test_nan_is_null(path: Path) -> None:
 
 
 def test_a_conversation_under_one_key_is_a_row(tmp_path: Path) -> None:
-    """Not a file of messages that would be rows, whatever its key."""
+    """A file of messages is not read as rows, no matter what its key is."""
     value = {"Messages": [{"role": "user", "content": "a"}]}
     for name in ("rows.json", "rows.jsonl"):
         (tmp_path / name).write_text(json.dumps(value), encoding="utf-8")

@@ -32,7 +32,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_nothing_is_written_beside_a_saved_dataset(saved: Path) -> None:
-    """By whatever `datasets` or this package does to it."""
+    """No matter what `datasets` or this package does to it."""
     before = tree(saved)
     rows = as_conversations(load_rows(str(saved)))
     assert len(prepare(rows, PairTemplate(tiny.tokenizer()))) == 6
@@ -87,7 +87,7 @@ def test_a_dataset_that_was_saved_in_the_cache_is_a_users_too(tmp_path: Path, mo
 
 
 def test_links_hold_the_same_rows(saved: Path) -> None:
-    """Also mapped anew, and of a selection."""
+    """Also after mapping it again, and for a selection."""
     dataset = load_from_disk(str(saved)).select([4, 2])
     linked = apart(dataset)
     assert linked[:] == dataset[:]

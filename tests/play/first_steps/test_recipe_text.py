@@ -1,5 +1,6 @@
 """A recipe's text is valid YAML with any quoted text, and describes what fits the data, the model and the machine."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import yaml
 import tiny
 from messages import names
 from spin_trl.config.data import DataConfig
+from spin_trl.config.recipe import known_settings
 from spin_trl.data.mapping import ColumnGuess
 from spin_trl.plan.devices import Device
 from spin_trl.play.first_steps.look import Machine, SeenData, SeenModel
@@ -115,6 +117,21 @@ def test_whatever_is_quoted_is_read_back(odd: str) -> None:
     assert not set("\x1b\u202e") & set(text)
     assert settings.keys() == yaml.safe_load(text_of(model_of(), data_of(bad=[(3, "wrong")], settings=data.settings,
         guess=data.guess), GPU)).keys()  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [None, data_of(), data_of(scorer="gsm8k")], ids=["no-data", "data", "scored"])
+def test_settings_in_comments_can_be_set(data: SeenData | None) -> None:
+    """Uncommented, each is a setting that a recipe may have; the other sets and SFT first are among them."""
+    lines = re.findall(r"^# (\w+: .+?)(?:  +#.*)?$", text_of(model_of(), data), re.MULTILINE)
+    found = {name for line in lines for name in yaml.safe_load(line)}
+    assert {"start", "held_out_name", "test_name", "retain_name"} <= found
+    assert found <= known_settings()
+
+
+def test_sft_first_is_not_suggested_for_an_adapter() -> None:
+    """It is the result of some training, and goes on from there."""
+    assert "# start: sft" in text_of(model_of(), data_of())
+    assert "# start: sft" not in text_of(model_of(is_adapter=True), data_of())
 
 
 def test_lines_of_comments_are_not_long() -> None:
