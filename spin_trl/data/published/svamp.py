@@ -178,7 +178,7 @@ def read_problems(file: Path) -> Problems:
     for number, row in enumerate(rows):
         try:
             problem = _problem(row)
-        except (ValueError, IndexError) as error:
+        except ValueError as error:
             raise DataError(f"{file}, row {number}: the problem can't be read: {error}") from error
         problems += [problem] if problem else []
     return Problems(problems, len(rows) - len(problems))
@@ -192,8 +192,7 @@ def infix(prefix: str, numbers: Sequence[str]) -> Infix:
         numbers: the numbers.
 
     Raises:
-        ValueError: if it is not one whole expression of numbers, `+`, `-`, `*` and `/`.
-        IndexError: if there is no such number.
+        ValueError: if it is not one whole expression of numbers, `+`, `-`, `*` and `/`, or lacks a number.
     """
     tokens = iter(prefix.split())
     read = _expression(tokens, prefix, numbers)
@@ -252,7 +251,7 @@ def _expression(tokens: Iterator[str], prefix: str, numbers: Sequence[str]) -> I
         raise ValueError(f"the equation {prefix!r} ends too early")
     if token not in _OPERATIONS:
         found = _PLACEHOLDER.fullmatch(token)
-        text = numbers[int(found[1])] if found else without_point_zero(token)
+        text = _filled(found, numbers) if found else without_point_zero(token)
         return Infix(text, Fraction(text), _STRONGEST)
     strength, operation = _OPERATIONS[token]
     left, right = (_expression(tokens, prefix, numbers) for _ in range(2))
@@ -260,6 +259,13 @@ def _expression(tokens: Iterator[str], prefix: str, numbers: Sequence[str]) -> I
     if left.value is None or right.value is None or (token == "/" and not right.value):
         return Infix(text, None, strength)
     return Infix(text, operation(left.value, right.value), strength)
+
+
+def _filled(placeholder: re.Match[str], numbers: Sequence[str]) -> str:
+    index = int(placeholder[1])
+    if index >= len(numbers):
+        raise ValueError(f"{placeholder[0]!r} has no number: the row has {counted(len(numbers), 'number')}")
+    return numbers[index]
 
 
 def _bracketed(expression: Infix, strength: int) -> str:
@@ -272,7 +278,7 @@ def _problem(row: dict[str, Any]) -> Problem | None:
     equation = infix(row["Equation"], numbers)
     if equation.value is None or abs(equation.value - Fraction(row["Answer"])) > TOLERANCE:
         return None
-    question = _PLACEHOLDER.sub(lambda found: numbers[int(found[1])], row["Question"])
+    question = _PLACEHOLDER.sub(lambda found: _filled(found, numbers), row["Question"])
     return Problem(question.strip(), equation.text, _words(row["Question"]), _words(row["Body"]))
 
 
