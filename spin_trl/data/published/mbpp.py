@@ -1,6 +1,6 @@
 """MBPP (Austin et al., arXiv 2108.07732, CC-BY-4.0) as published: Python functions, with the assertions that they must pass.
 
-    spin-trl run recipe.yaml --dataset_name spin_trl.data.published.mbpp:load_mbpp --dataset_config mbpp.jsonl
+spin-trl run recipe.yaml --dataset_name spin_trl.data.published.mbpp:load_mbpp --dataset_config mbpp.jsonl
 """
 
 from __future__ import annotations
@@ -57,9 +57,13 @@ def load_mbpp(split: str, file: str | None = None) -> Dataset:
             every, chosen = chosen, [task for task in chosen if _same(task["text"]) not in tested]
             if len(chosen) < len(every):
                 many = counted(len(every) - len(chosen), "task")
-                logger.warning("%s: %s of the training split left out: the text is also in the test split.", path, many)
+                logger.warning(
+                    "%s: %s of the training split left out: the text is also in the test split.", path, many
+                )
         if not chosen:
-            raise DataError(f"{path} has no task of the split {name!r}: `task_id` {TASKS[name][0]} to {TASKS[name][-1]}.")
+            raise DataError(
+                f"{path} has no task of the split {name!r}: `task_id` {TASKS[name][0]} to {TASKS[name][-1]}."
+            )
         return Dataset.from_list([row_of(task) for task in chosen])
 
     return choose_split({name: lambda name=name: rows_of(name) for name in TASKS}, split, path)

@@ -54,9 +54,17 @@ def test_equations_get_the_brackets_that_they_need(prefix: str, expected: str, v
     assert equation_value(found.text) == value
 
 
-@pytest.mark.parametrize("prefix", [
-        "", "+ number0", "number0 number1", "^ number0 number1", "+ number0 x", "+ number0 number2",
-    ])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "+ number0",
+        "number0 number1",
+        "^ number0 number1",
+        "+ number0 x",
+        "+ number0 number2",
+    ],
+)
 def test_an_equation_that_is_no_whole_expression_is_an_error(prefix: str) -> None:
     with pytest.raises(ValueError):
         infix(prefix, ["7", "4"])
@@ -153,7 +161,11 @@ def test_problems_that_differ_only_in_numbers_and_punctuation_stay_on_one_side(t
 def rows_of(count: int) -> list[Row]:
     """Problems of `count` templates, two of each."""
     words = [f"thing{chr(97 + number)}" for number in range(count)]
-    return [(f"Ann has number0 {word} . How many ?", f"{n}.0", "+ number0 1.0", f"{n + 1}") for word in words for n in (3, 4)]
+    return [
+        (f"Ann has number0 {word} . How many ?", f"{n}.0", "+ number0 1.0", f"{n + 1}")
+        for word in words
+        for n in (3, 4)
+    ]
 
 
 def test_a_recipe_names_the_folder_and_the_split(tmp_path: Path) -> None:
