@@ -2,8 +2,8 @@
 
 SmolLM2-135M-Instruct (weights dequantised from Q4_1) learns to write the equation of a word problem. SFT on MAWPS and
 ASDiv-A's problems stops at its lowest development NLL; from this start (θ_0), self-play and more SFT go on with the same
-rows, batch size and learning rates, and more SFT gets as much compute as self-play (SPIN, all iterations): 3 x tokens trained
-on + tokens scored + prefilled + sampled. Models are measured on the 1,000 problems of SVAMP's challenge set.
+rows, batch size and learning rates, and more SFT gets as much compute as self-play (SPIN, all iterations): 3 x tokens
+trained on + tokens scored + prefilled + sampled. Models are measured on the 1,000 problems of SVAMP's challenge set.
 
     spin-trl fetch smollm2-135m
     PYTHONPATH=. python benchmarks/real_model.py --data FOLDER --size pilot            # two cores, two to three hours
@@ -67,7 +67,8 @@ def play(part: Part, size: Size, options: argparse.Namespace) -> None:
     lines = read(options.results)
 
     def report(path: Path, point: Any, last: bool, **told: Any) -> None:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype="float32").to("cuda" if on_gpu else "cpu")
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+        model.to("cuda" if on_gpu else "cpu")
         tokenizer = AutoTokenizer.from_pretrained(options.model if part.arm == BASE else start)
         measuring = time.monotonic()
         # The same for all arms.

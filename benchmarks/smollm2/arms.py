@@ -101,11 +101,12 @@ class NLLTrainer(SFTTrainer):
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the NLL of a batch."""
-        trained_with, self.args.loss_type = self.args.loss_type, "nll"
+        own: Any = self.args
+        trained_with, own.loss_type = own.loss_type, "nll"
         try:
             return super().prediction_step(*args, **kwargs)
         finally:
-            self.args.loss_type = trained_with
+            own.loss_type = trained_with
 
 
 class KeepBest(TrainerCallback):

@@ -79,7 +79,7 @@ class Size:
         iterations: iterations of self-play, of one epoch each.
         measures_each: whether every iteration is measured, or only the last.
         arms: arms after the start, in order of importance.
-        learning_rates: learning rates of these arms, with seed 0; with other seeds, the best of them on development problems.
+        learning_rates: learning rates of these arms with seed 0; other seeds get the best of them on development problems.
         seeds: number of seeds.
     """
 

@@ -24,8 +24,9 @@ _HEAD = (
 def table_of(lines: Iterable[Mapping[str, Any]], size: Size) -> str:
     """Return a Markdown table of the lines of a size; figures are means over the seeds.
 
-    A difference is the mean over the problems, each averaged over the seeds, with its 95 % interval; where this contains 0, the
-    difference is called not resolved. Models are compared with the last point of SFT continued at its chosen learning rate.
+    A difference is the mean over the problems, each averaged over the seeds, with its 95 % interval; where this contains 0,
+    the difference is called not resolved. Models are compared with the last point of SFT continued at its chosen
+    learning rate.
     """
     lines = lines_of(lines, size)
     if not lines:
@@ -47,8 +48,8 @@ def table_of(lines: Iterable[Mapping[str, Any]], size: Size) -> str:
         rows.append((name, used, point, str(len(own)), *_figures(own, arm, starts, more)))
     count = len(next(iter(lines))["test"]["correct"])
     told = [
-        f"Greedy accuracy on {count:,} test problems, paired by problem, ± 95 % interval of the problems (not of the seeds). "
-        "A difference whose interval contains 0 is not resolved.",
+        f"Greedy accuracy on {count:,} test problems, paired by problem, ± 95 % interval of the problems (not of the "
+        "seeds). A difference whose interval contains 0 is not resolved.",
     ]
     if len(size.learning_rates) > 1:
         told.append("* learning rate chosen on the development problems with seed 0.")

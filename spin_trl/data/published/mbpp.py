@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def load_mbpp(split: str, file: str | None = None) -> Dataset:
             )
         return Dataset.from_list([row_of(task) for task in chosen])
 
-    return choose_split({name: lambda name=name: rows_of(name) for name in TASKS}, split, path)
+    return choose_split({name: partial(rows_of, name) for name in TASKS}, split, path)
 
 
 def row_of(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ def load_svamp(split: str, folder: str | None = None) -> Dataset:
     Args:
         split: `train`, `development` (split off from `train`, with other templates), `test`, or `test_new` (test problems
             whose body, the text without its question, is in no training problem). Parts are written like `test[:200]`.
-        folder: folder that holds `train.csv` and `test.csv` (or `dev.csv`, as the authors call it), or a copy of the authors'
-            repository, arkilpatel/SVAMP. In a recipe: `dataset_config`.
+        folder: folder that holds `train.csv` and `test.csv` (or `dev.csv`, as the authors call it), or a copy of the
+            authors' repository, arkilpatel/SVAMP. In a recipe: `dataset_config`.
 
     Returns:
         A dataset with the column `messages`.
@@ -125,8 +126,8 @@ def load_svamp(split: str, folder: str | None = None) -> Dataset:
     """
     if not folder:
         raise DataError(
-            "SVAMP needs `dataset_config`: a folder with its published files, train.csv and test.csv (or dev.csv), or a copy "
-            "of the repository arkilpatel/SVAMP."
+            "SVAMP needs `dataset_config`: a folder with its published files, train.csv and test.csv (or dev.csv), or a "
+            "copy of the repository arkilpatel/SVAMP."
         )
     place = home_expanded(folder)
 
@@ -160,7 +161,7 @@ def load_svamp_sample(split: str) -> Dataset:
         DataError: if there is no such split.
     """
     names = ("train", "development", "test")
-    readers = {name: lambda name=name: _sample_rows(name) for name in names}
+    readers = {name: partial(_sample_rows, name) for name in names}
     return choose_split(readers, split, SVAMP_SAMPLE)
 
 
