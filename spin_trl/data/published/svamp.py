@@ -252,7 +252,7 @@ def _expression(tokens: Iterator[str], prefix: str, numbers: Sequence[str]) -> I
         raise ValueError(f"the equation {prefix!r} ends too early")
     if token not in _OPERATIONS:
         found = _PLACEHOLDER.fullmatch(token)
-        text = _filled(found, numbers) if found else without_point_zero(token)
+        text = _with_number(found, numbers) if found else without_point_zero(token)
         return Infix(text, Fraction(text), _STRONGEST)
     strength, operation = _OPERATIONS[token]
     left, right = (_expression(tokens, prefix, numbers) for _ in range(2))
@@ -262,7 +262,7 @@ def _expression(tokens: Iterator[str], prefix: str, numbers: Sequence[str]) -> I
     return Infix(text, operation(left.value, right.value), strength)
 
 
-def _filled(placeholder: re.Match[str], numbers: Sequence[str]) -> str:
+def _with_number(placeholder: re.Match[str], numbers: Sequence[str]) -> str:
     index = int(placeholder[1])
     if index >= len(numbers):
         raise ValueError(f"{placeholder[0]!r} has no number: the row has {counted(len(numbers), 'number')}")
@@ -279,7 +279,7 @@ def _problem(row: dict[str, Any]) -> Problem | None:
     equation = infix(row["Equation"], numbers)
     if equation.value is None or abs(equation.value - Fraction(row["Answer"])) > TOLERANCE:
         return None
-    question = _PLACEHOLDER.sub(lambda found: _filled(found, numbers), row["Question"])
+    question = _PLACEHOLDER.sub(lambda found: _with_number(found, numbers), row["Question"])
     return Problem(question.strip(), equation.text, _words(row["Question"]), _words(row["Body"]))
 
 
