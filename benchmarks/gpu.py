@@ -5,7 +5,7 @@ to `gpu.jsonl` as soon as it is known, the output of the checks goes to `gpu.log
 Configurations, weights and tokenizers are created on the spot, so no network is needed. The script runs from a checkout
 without installation.
 
-    PYTHONPATH=. python benchmarks/gpu.py [--minutes 7] [--out FOLDER] [--only NAME ...] [--tiny]
+    PYTHONPATH=. python benchmarks/gpu.py [--minutes 7] [--out FOLDER] [--only NAME ...] [--tiny] [--data FOLDER]
 
 `--tiny` uses small shapes, to check within two minutes that everything runs: on a GPU all of it, on a CPU whatever works
 there. To add a check, write a function in `gpu_checks/` that takes a `Session`, and list it in `gpu_checks/checks.py`.
@@ -43,13 +43,17 @@ def main() -> int:
     names = [check.name for check in CHECKS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--tiny", action="store_true", help="small shapes")
+    parser.add_argument(
+        "--data", type=Path, help="folder with svamp/, and gsm8k/ and mbpp/ if present: for `pretrained`"
+    )
     options = parser.parse_args()
     if options.minutes <= 0:
         parser.error("--minutes must be above 0.")
     chosen = [check for check in CHECKS if check.name in options.only]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running check, and shows the table
     try:
-        fine = play(chosen, options.out.resolve(), minutes=options.minutes, tiny=options.tiny)
+        data = options.data and options.data.resolve()
+        fine = play(chosen, options.out.resolve(), minutes=options.minutes, tiny=options.tiny, data=data)
     finally:
         print(table_of(results_of(options.out, tiny=options.tiny)))
     return 0 if fine else 1

@@ -2,203 +2,223 @@
 
 SmolLM2-135M-Instruct (weights dequantised from Q4_1) learns to write the equation of a word problem. SFT on MAWPS and
 ASDiv-A's problems stops at its lowest development NLL; from this start (θ_0), self-play and more SFT go on with the same
-rows, batch size and learning rates. Every model is measured on the 1,000 problems of SVAMP's challenge set.
+rows, batch size and learning rates, and more SFT gets as much compute as self-play (SPIN, all iterations): 3 x tokens
+trained on + tokens scored + prefilled + sampled. Models are measured on the 1,000 problems of SVAMP's challenge set.
 
     spin-trl fetch smollm2-135m
-    PYTHONPATH=. python benchmarks/real_model.py --data FOLDER sft/0 spin/0/1e-5 sft-continued/0/1e-5
+    PYTHONPATH=. python benchmarks/real_model.py --data FOLDER --size pilot            # two cores, two to three hours
+    PYTHONPATH=. python benchmarks/real_model.py --data FOLDER --size full --parallel 4      # one GPU
+    PYTHONPATH=. python benchmarks/real_model.py --size pilot --table                 # what has been measured so far
 
-The work is done in parts, `ARM/SEED` or `ARM/SEED/LEARNING_RATE`, each in its own process: `base` and `sft`, then
-`sft-continued` and the objectives, by their names in TRL (`spin` is `sigmoid`). A part that needs θ_0 of a seed has it made
-first. Every measured model is appended to `--results` at once, as one line of JSON; parts whose lines are all there are
-skipped. The data are SVAMP's published files (`svamp/train.csv`, `svamp/test.csv`), and for retention, where present,
-`gsm8k/test.jsonl` and `mbpp/mbpp.jsonl`. `--tiny` plays everything with a few rows.
+The work is done in parts, `ARM/SEED` or `ARM/SEED/LEARNING_RATE`, each in its own process: `base` and `sft`, then the
+objectives, by their names in TRL (`spin` is `sigmoid`), `sft-continued`, and `sft-dft` (the same with the loss of DFT).
+Without names, all parts of the size are played, the most important first. A part that needs θ_0 of a seed has it made first,
+and SFT continued waits for SPIN of its seed. Every measured model is appended to `--results` at once, as one line of JSON;
+parts whose lines are all there are skipped, so the same command resumes, also on another machine. The data are SVAMP's
+published files (`svamp/train.csv`, `svamp/test.csv`), and for retention, where present, `gsm8k/test.jsonl` and
+`mbpp/mbpp.jsonl`. `--size tiny` (or `--tiny`) plays everything with a few rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gpu_checks.check import append, read
+from smollm2.sizes import (
+    BASE,
+    BUDGET,
+    CONTINUED,
+    OBJECTIVES,
+    SIZES,
+    START,
+    Part,
+    Size,
+    budget_of,
+    is_done,
+    parts_of,
+)
+from smollm2.table import table_of
 from spin_trl.config.fetched import folder_of
 
-BASE, START, CONTINUED = "base", "sft", "sft-continued"
-OBJECTIVES = {"spin": "sigmoid"}
-"""Names of arms that TRL calls otherwise."""
+RESULTS = Path("docs/results/real-model.jsonl")
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of the work.
-
-    Attributes:
-        arm: `base`, `sft`, `sft-continued` or an objective.
-        seed: seed of the order of rows and of sampling.
-        learning_rate: learning rate as given; empty for the base and the start, which have one of their own.
-    """
-
-    arm: str
-    seed: int = 0
-    learning_rate: str = ""
-
-    @classmethod
-    def parse(cls, name: str) -> Part:
-        """Parse `ARM/SEED/LEARNING_RATE`."""
-        arm, *rest = name.split("/")
-        wanted = 0 if arm == BASE else 1 if arm == START else 2
-        if len(rest) != wanted:
-            raise argparse.ArgumentTypeError(
-                f"{name!r} is not {'/'.join(['ARM', 'SEED', 'LEARNING_RATE'][: wanted + 1])}"
-            )
-        try:
-            float(rest[1] if wanted == 2 else 1)
-            return cls(arm, int(rest[0] if rest else 0), rest[1] if wanted == 2 else "")
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{name!r}: {error}") from error
-
-    @property
-    def name(self) -> str:
-        """The name, as given."""
-        return "/".join(
-            part for part in (self.arm, "" if self.arm == BASE else str(self.seed), self.learning_rate) if part
-        )
-
-
-def done(results: Path, part: Part, tiny: bool) -> bool:
-    """Return whether the results hold the last line of a part."""
-    lines = read(results)
-    return any(line["part"] == part.name and line["last"] and line.get("tiny", False) == tiny for line in lines)
-
-
-def play(part: Part, options: argparse.Namespace) -> None:
-    """Play one part in this process."""
+def play(part: Part, size: Size, options: argparse.Namespace) -> None:
+    """Play one part in this process, and report each of its models."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from smollm2 import arms, figures
 
     on_gpu = torch.cuda.is_available()
-    sizes = arms.Sizes(options.start_epochs, options.iterations, options.continued_epochs, 3, on_gpu)
-    tasks = figures.Tasks.read(
-        options.data, training=options.rows, development=options.development, test=options.test,
-        retention=4 if options.tiny else 100,
-    )  # fmt: skip
-    device = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
+    tasks = figures.Tasks.read(options.data, size)
     folder = options.work / part.name.replace("/", "-")
     start, started = options.work / f"{START}-{part.seed}", time.monotonic()
+    lines = read(options.results)
 
-    def report(model: Any, epoch: int, last: bool, **told: Any) -> None:
-        model = model.to("cuda" if on_gpu else "cpu")
+    def report(path: Path, point: Any, last: bool, **told: Any) -> None:
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+        model.to("cuda" if on_gpu else "cpu")
+        tokenizer = AutoTokenizer.from_pretrained(options.model if part.arm == BASE else start)
         measuring = time.monotonic()
-        found = figures.measure(
-            model, tokenizer, tasks, **({"autocast": figures.bfloat16} if on_gpu else {})
-        )  # the same for all arms
+        # The same for all arms.
+        found = figures.measure(model, tokenizer, tasks, **({"autocast": figures.bfloat16} if on_gpu else {}))
         line = {
-            "part": part.name, "arm": part.arm, "seed": part.seed, "learning_rate": part.learning_rate, "epoch": epoch,
-            "last": last, **told, **found, "rows": len(tasks.training), "seconds": round(measuring - started, 1),
-            "measure_seconds": round(time.monotonic() - measuring, 1), "device": device,
+            "size": size.name, "part": part.name, "arm": part.arm, "seed": part.seed,
+            "learning_rate": part.learning_rate, "point": point, "last": last, **told, **found,
+            "rows": len(tasks.training), "seconds": round(measuring - started, 1),
+            "measure_seconds": round(time.monotonic() - measuring, 1), "device": device(on_gpu),
             "torch": torch.__version__, "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
-        append(options.results, line | ({"tiny": True} if options.tiny else {}))
+        append(options.results, line)
 
-    def loaded(path: Path) -> Any:
-        return AutoModelForCausalLM.from_pretrained(path, dtype="float32")
-
+    rest = (folder, size, on_gpu, part.seed)
     if part.arm == BASE:
-        tokenizer = AutoTokenizer.from_pretrained(options.model)
-        report(loaded(options.model), 0, True)
+        report(options.model, 0, True)
     elif part.arm == START:
-        told = arms.train_start(options.model, tasks, start, sizes, part.seed)
-        tokenizer = AutoTokenizer.from_pretrained(start)
-        report(loaded(start), 0, True, **told)
-    elif part.arm == CONTINUED:
-        tokenizer = AutoTokenizer.from_pretrained(start)
-        arms.continue_sft(
-            start, tasks, folder, sizes, part.seed, float(part.learning_rate),
-            lambda epoch, model: report(loaded(model), epoch, epoch == sizes.continued_epochs),
-        )  # fmt: skip
+        told = arms.train_start(options.model, tasks, start, size, on_gpu, part.seed)
+        if not is_done(lines, part, size):  # else other parts only need its weights
+            report(start, 0, True, **told)
+    elif part.arm in CONTINUED:
+        budget = budget_of(lines, part, size)
+        if budget is None:
+            raise SystemExit(f"{part.name} gets as much compute as `{BUDGET}` with seed {part.seed}: play that first.")
+        points = list(
+            arms.continue_sft(
+                start, tasks, folder, on_gpu, part.seed, float(part.learning_rate), CONTINUED[part.arm], budget
+            )
+        )
+        for name, path, told in sorted(points, key=lambda point: point[0] == "last"):
+            report(path, name, name == "last", **told)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(start)
         loss = OBJECTIVES.get(part.arm, part.arm)
-        for iteration, model, told in arms.self_play(
-            start, tasks, folder, sizes, part.seed, float(part.learning_rate), loss
-        ):
-            report(loaded(model), iteration, iteration == sizes.iterations, **told)
+        for iteration, path, told in arms.self_play(start, tasks, *rest, float(part.learning_rate), loss):
+            if size.measures_each or iteration == size.iterations:
+                report(path, iteration, iteration == size.iterations, **told)
 
 
-def launch(parts: Sequence[Part], arguments: Sequence[str], options: argparse.Namespace) -> bool:
+def device(on_gpu: bool) -> str:
+    """Return the name of the GPU, or the number of CPU cores."""
+    import torch
+
+    if on_gpu:
+        return torch.cuda.get_device_name()
+    return f"{len(os.sched_getaffinity(0))} CPU cores, {platform.processor() or platform.machine()}"
+
+
+def launch(parts: Sequence[Part], options: argparse.Namespace) -> bool:
     """Play parts in processes of their own, so many at a time; return whether all succeeded."""
 
     def run(part: Part) -> int:
         log = options.work / f"{part.name.replace('/', '-')}.log"
-        command = [sys.executable, __file__, *arguments, "--one", part.name]
+        names = ("model", "data", "results", "work", "size")
+        settings = [text for name in names for text in (f"--{name}", str(getattr(options, name)))]
         with log.open("a", encoding="utf-8") as output:
-            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+            code = subprocess.run(
+                [sys.executable, __file__, *settings, "--one", part.name],
+                stdout=output, stderr=subprocess.STDOUT, check=False,
+            ).returncode  # fmt: skip
         print(f"{part.name}: {'finished' if code == 0 else f'exit code {code}, see {log}'}", flush=True)
         return code
 
-    options.work.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.parallel) as pool:
         return not any(pool.map(run, parts))
 
 
+def rounds_of(todo: Sequence[Part], has_start: Callable[[int], bool]) -> list[list[Part]]:
+    """Return parts in rounds: those of a round need only what earlier rounds made.
+
+    Args:
+        todo: parts to play, in order.
+        has_start: whether θ_0 of a seed is there.
+    """
+    seeds = {part.seed for part in todo if part.arm not in (BASE, START)}
+    rounds = [[part for part in todo if part.arm == START]]
+    rounds[0] += [
+        Part(START, seed) for seed in sorted(seeds) if not has_start(seed) and Part(START, seed) not in rounds[0]
+    ]
+    rounds.append([])
+    for part in sorted((part for part in todo if part.arm != START), key=lambda part: part.arm != BUDGET):
+        if part.arm in CONTINUED and any(earlier.arm == BUDGET for earlier in rounds[-1]):
+            rounds.append([])
+        rounds[-1].append(part)
+    return [parts for parts in rounds if parts]
+
+
+def play_all(options: argparse.Namespace, size: Size) -> bool:
+    """Play the parts that are not in the results yet, and those that become known by them; return whether all succeeded."""
+    tried: set[Part] = set()
+    while True:
+        lines = read(options.results)
+        named = options.parts or parts_of(size, lines)
+        todo = [part for part in named if part not in tried and not is_done(lines, part, size)]
+        if not todo:
+            return all(is_done(lines, part, size) for part in tried)
+        if not options.parts:  # the seeds after the first, one at a time
+            todo = [part for part in todo if part.seed == min(one.seed for one in todo)]
+        tried |= set(todo)
+        for parts in rounds_of(todo, lambda seed: (options.work / f"{START}-{seed}").exists()):
+            if not launch(parts, options):
+                return False
+
+
+def converted(options: argparse.Namespace) -> Path:
+    """Return the folder of the pretrained model; a GGUF file is converted once."""
+    if not options.model.is_file():
+        return Path(options.model)
+    from spin_trl.files import whole_folder
+    from spin_trl.models.gguf import convert_gguf
+
+    folder = Path(options.work / "base")
+    if not folder.exists():
+        with whole_folder(folder) as unfinished:
+            convert_gguf(options.model, unfinished)
+    return folder
+
+
 def main() -> int:
-    """Play the parts that are not in the results yet; return 1 if one failed."""
+    """Play the parts, or print the table; return 1 if a part failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", type=Part.parse, metavar="PART", help="ARM/SEED or ARM/SEED/LEARNING_RATE")
+    parser.add_argument("--size", choices=sorted(SIZES), default="pilot", help="how much is trained and measured")
+    parser.add_argument(
+        "--tiny", dest="size", action="store_const", const="tiny", help="a few rows: does everything run?"
+    )
+    parser.add_argument("--table", action="store_true", help="print the table of what has been measured at this size")
     parser.add_argument(
         "--model", type=Path, default=folder_of("smollm2-135m"),
         help="folder of the pretrained model, or its GGUF file; by default what `spin-trl fetch smollm2-135m` got",
     )  # fmt: skip
-    parser.add_argument("--data", type=Path, required=True, help="folder with svamp/, and gsm8k/ and mbpp/ if present")
-    parser.add_argument(
-        "--results", type=Path, default=Path("docs/results/real-model.jsonl"), help="file of the results"
-    )
-    parser.add_argument("--work", type=Path, default=Path("runs/real-model"), help="folder of models, runs and logs")
+    parser.add_argument("--data", type=Path, help="folder with svamp/, and gsm8k/ and mbpp/ if present")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
+    parser.add_argument("--work", type=Path, help="folder of models, runs and logs; by default runs/real-model-SIZE")
     parser.add_argument("--parallel", type=int, default=1, help="parts to play at the same time")
-    parser.add_argument("--rows", type=int, help="training problems; by default all")
-    parser.add_argument("--development", type=int, default=220, help="development problems")
-    parser.add_argument("--test", type=int, default=1000, help="test problems")
-    parser.add_argument("--start_epochs", type=int, default=3, help="maximum epochs of SFT for the start")
-    parser.add_argument("--iterations", type=int, default=3, help="iterations of self-play, of one epoch each")
-    parser.add_argument("--continued_epochs", type=int, default=6, help="epochs of SFT continued")
-    parser.add_argument("--tiny", action="store_true", help="a few rows: does everything run?")
     parser.add_argument("--one", type=Part.parse, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    if options.tiny:
-        options.rows, options.development, options.test = 16, 8, 8
-        options.start_epochs, options.iterations, options.continued_epochs = 1, 1, 2
-    if options.model.is_file():
-        from spin_trl.files import whole_folder
-        from spin_trl.models.gguf import convert_gguf
-
-        if not (options.work / "base").exists():
-            options.work.mkdir(parents=True, exist_ok=True)
-            with whole_folder(options.work / "base") as unfinished:
-                convert_gguf(options.model, unfinished)
-        options.model = options.work / "base"
-    if options.one:
-        play(options.one, options)
+    size = SIZES[options.size]
+    if options.table:
+        print(table_of(read(options.results), size))
         return 0
-    todo = [part for part in options.parts if not done(options.results, part, options.tiny)]
-    seeds = {part.seed for part in todo if part.arm not in (BASE, START)}
-    made = {seed for seed in seeds if (options.work / f"{START}-{seed}").exists()}
-    first = [part for part in todo if part.arm == START and part.seed not in made]
-    first += [Part(START, seed) for seed in sorted(seeds - made - {part.seed for part in first})]
-    rest = [part for part in todo if part.arm != START]
-    arguments = [argument for argument in sys.argv[1:] if argument not in {part.name for part in options.parts}]
-    fine = launch(first, arguments, options) and launch(rest, arguments, options)
-    return 0 if fine else 1
+    if options.data is None:
+        parser.error("--data is needed: the folder with svamp/.")
+    options.work = options.work or Path("runs") / f"real-model-{size.name}"
+    for folder in (options.work, options.results.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    options.model = converted(options)
+    if options.one:
+        play(options.one, size, options)
+        return 0
+    return 0 if play_all(options, size) else 1
 
 
 if __name__ == "__main__":

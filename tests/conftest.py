@@ -7,6 +7,7 @@ that starts it, and leaves nothing to the test that comes after it.
 import logging
 import os
 import random
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import tiny
+from spin_trl.config.fetched import FETCHABLE, folder_of
 
 
 @pytest.fixture
@@ -76,6 +78,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny Llama and its tokenizer, saved once for all tests. Read only."""
     return tiny.save(tmp_path_factory.mktemp("tiny llama"))
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama_folder: Path) -> None:
+    """The tiny Llama under the names of the models that `spin-trl fetch` gets, which recipes name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in FETCHABLE:
+        shutil.copytree(llama_folder, folder_of(name))
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ class Session:
         on_gpu: whether there is a GPU. Without one, a check runs the parts that work on a CPU.
         ends: time at which the process will be killed, as by `time.monotonic`.
         started: time at which it was started; every line of the results gives the seconds since then.
+        data: folder of published datasets, for the check that needs them.
     """
 
     check: str
@@ -60,6 +61,7 @@ class Session:
     on_gpu: bool
     ends: float = field(default=float("inf"))
     started: float = field(default_factory=time.monotonic)
+    data: Path | None = None
 
     @property
     def device(self) -> str:

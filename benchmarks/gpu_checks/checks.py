@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import correctness, device, generation_speed, planning, recipes, training_steps
+from . import correctness, device, generation_speed, planning, pretrained, recipes, training_steps
 from .check import Check, Package, gpu, gpu_or_tiny
 
 CHECKS = [
@@ -21,4 +21,11 @@ CHECKS = [
     Check("generation", "useful tokens per second, Qwen2.5-0.5B", generation_speed.run, 50, (gpu_or_tiny,)),
     Check("lora-3b", "the recipe for 3B with LoRA", recipes.run_lora_3b, 85, (gpu,)),
     Check("plan", "predictions of spin-trl plan, compared with these figures", planning.run, 30),
+    Check(
+        "pretrained",
+        "self-play on a pretrained model, compared with more SFT: the parts that are missing",
+        pretrained.run,
+        400,
+        (gpu_or_tiny, pretrained.data_and_model),
+    ),
 ]

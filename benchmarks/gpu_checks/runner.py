@@ -41,7 +41,7 @@ def results_of(out: Path, *, tiny: bool) -> Path:
     return out / ("tiny.jsonl" if tiny else "gpu.jsonl")
 
 
-def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> bool:
+def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool, data: Path | None = None) -> bool:
     """Run checks, and report the outcome of each.
 
     Args:
@@ -49,6 +49,7 @@ def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> b
         out: folder of the results ([`results_of`]) and of the checks' output (`gpu.log`).
         minutes: time limit for all checks; each check may take its share of the time that is left.
         tiny: whether to use small shapes.
+        data: folder of published datasets.
 
     Returns:
         Whether every check that can run here succeeded and met all targets.
@@ -59,7 +60,7 @@ def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> b
     method = "spawn" if torch.cuda.is_initialized() else "fork"
     fine = True
     on_gpu = has_gpu()
-    sessions = [(check, Session(check.name, results, out, tiny, on_gpu)) for check in checks]
+    sessions = [(check, Session(check.name, results, out, tiny, on_gpu, data=data)) for check in checks]
     obstacles = {check.name: check.obstacle(session) for check, session in sessions}
     shares = sum(check.share for check in checks if obstacles[check.name] is None)
     for check, session in sessions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import random
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,13 +17,15 @@ import torch
 from datasets import Dataset
 
 from spin_trl.data.prepare import prepare
+from spin_trl.data.published.mbpp import load_mbpp
+from spin_trl.data.published.svamp import Problem, as_rows, read_problems, split_by_template
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.evaluation.scorers.equation import equation_value
 from spin_trl.generation.answer import micro_batches
 from spin_trl.generation.engine import Sampling, engine_of
 from spin_trl.models.logps import response_logps
 
-from .problems import Problem, as_rows, read_problems, split
+from .sizes import Size
 
 LIMIT = Sampling(
     temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=24, max_length=None, num_generations=1, batch_size=500, seed=0
@@ -41,29 +44,28 @@ class Tasks:
         development: problems for choosing settings and points of training.
         test: the challenge set, which nothing is chosen by.
         retention: rows of other tasks, by their name.
+        scored: number of test problems on which the probability of the reference is measured, the first ones.
     """
 
     training: list[Problem]
     development: list[Problem]
     test: list[Problem]
-    retention: dict[str, list[dict[str, Any]]]
+    retention: dict[str, Dataset]
+    scored: int
 
     @classmethod
-    def read(
-        cls, data: Path, *, training: int | None = None, development: int = 220, test: int = 1000, retention: int = 100
-    ) -> Tasks:
+    def read(cls, data: Path, size: Size) -> Tasks:
         """Read the published files in a folder.
 
         Args:
             data: folder with `svamp/{train,test}.csv`, and for retention `gsm8k/test.jsonl` and `mbpp/mbpp.jsonl`.
-            training: maximum number of training problems; None for all.
-            development: minimum number of development problems.
-            test: maximum number of test problems.
-            retention: rows of each task of retention.
+            size: how many rows to take: training problems are drawn with a fixed seed.
         """
-        rest, held_out = split(read_problems(data / "svamp" / "train.csv").problems, development)
+        rest, held_out = split_by_template(read_problems(data / "svamp" / "train.csv").problems, size.development)
+        if size.rows is not None:
+            rest = random.Random(0).sample(rest, min(size.rows, len(rest)))
         tested = read_problems(data / "svamp" / "test.csv").problems
-        return cls(rest[:training], held_out, tested[:test], _retention(data, retention))
+        return cls(rest, held_out, tested[: size.test], _retention(data, size.retention), size.scored)
 
     def bodies(self) -> set[str]:
         """Return the bodies of all training and development problems."""
@@ -77,26 +79,29 @@ def measure(
 
     Returns:
         For development and test problems: greedy accuracy, mean probability of the reference equation (the accuracy to
-        expect of one sample, if only that equation were right), and mean NLL per token of it. For test problems also the
-        results by problem, as a string of `1` and `0`, and the accuracy without problems whose body is in the training
-        file. For every task of retention the mean NLL per token of its answers.
+        expect of one sample, if only that equation were right), and mean NLL per token of it; of the test problems, these
+        two on the first ones only. For test problems also the results by problem, as a string of `1` and `0`, and the
+        accuracy without problems whose body is in the training file. For every task of retention the mean NLL per token of
+        its answers.
     """
     template = PairTemplate(tokenizer)
     model.eval()
-    parts = {"development": tasks.development, "test": tasks.test}
-    found: dict[str, Any] = {name: _on(model, template, problems, autocast) for name, problems in parts.items()}
+    parts = {"development": (tasks.development, len(tasks.development)), "test": (tasks.test, tasks.scored)}
+    found: dict[str, Any] = {name: _on(model, template, *part, autocast) for name, part in parts.items()}
     known, correct = tasks.bodies(), found["test"]["correct"]
     new = [mark for mark, problem in zip(correct, tasks.test, strict=True) if problem.body not in known]
     found["test"]["accuracy_new_bodies"] = 100 * new.count("1") / len(new)
     del found["development"]["correct"]
     for name, rows in tasks.retention.items():
-        prepared = prepare(Dataset.from_list(rows), template, max_length=1024)
+        prepared = prepare(rows, template, max_length=1024)
         found[f"{name}_nll"] = round(_nll(prepared, _logps(model, template, prepared, autocast, 25)), 4)
     return found
 
 
-def _on(model: Any, template: PairTemplate, problems: Sequence[Problem], autocast: Autocast) -> dict[str, Any]:
-    rows = prepare(Dataset.from_list(as_rows(problems)), template)
+def _on(
+    model: Any, template: PairTemplate, problems: Sequence[Problem], scored: int, autocast: Autocast
+) -> dict[str, Any]:
+    rows = prepare(as_rows(problems), template)
     prompts = rows["prompt_ids"]
     engine = engine_of("transformers")(model, template.eos_ids, template.tokenizer.pad_token_id, autocast)
     marks = [""] * len(prompts)
@@ -105,6 +110,7 @@ def _on(model: Any, template: PairTemplate, problems: Sequence[Problem], autocas
         for task, answer in zip(batch, answers, strict=True):
             text = str(template.tokenizer.decode(answer.ids, skip_special_tokens=True))
             marks[task.row] = "01"[equation_value(text) == equation_value(problems[task.row].equation)]
+    rows = rows.select(range(min(scored, len(rows))))
     logps = _logps(model, template, rows, autocast, 250)
     return {
         "accuracy": 100 * marks.count("1") / len(marks),
@@ -124,19 +130,18 @@ def _nll(rows: Dataset, logps: Sequence[float]) -> float:
     return -sum(logps) / sum(map(len, rows["real_ids"]))
 
 
-def _retention(data: Path, count: int) -> dict[str, list[dict[str, Any]]]:
-    """Return rows of each other task that the folder has."""
-    columns = {"gsm8k": ("test.jsonl", "question", "answer"), "mbpp": ("mbpp.jsonl", "text", "code")}
+def _retention(data: Path, count: int) -> dict[str, Dataset]:
+    """Return rows of each other task that the folder has: GSM8K's answers, and MBPP's code."""
     found = {}
-    for name, (file, asked, answered) in columns.items():
-        path = data / name / file
-        if path.exists():
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:count]]
-            texts = [(line[asked], line[answered].replace("\r\n", "\n")) for line in lines]
-            found[name] = [
-                {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
-                for prompt, answer in texts
-            ]
+    gsm8k, mbpp = data / "gsm8k" / "test.jsonl", data / "mbpp" / "mbpp.jsonl"
+    if gsm8k.exists():
+        lines = [json.loads(line) for line in gsm8k.read_text(encoding="utf-8").splitlines()[:count]]
+        turns = [(("user", line["question"]), ("assistant", line["answer"])) for line in lines]
+        found["gsm8k"] = Dataset.from_list(
+            [{"messages": [{"role": role, "content": text} for role, text in one]} for one in turns]
+        )
+    if mbpp.exists():
+        found["mbpp"] = load_mbpp(f"test[:{count}]", str(mbpp)).select_columns("messages")
     return found
 
 

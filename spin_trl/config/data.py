@@ -24,7 +24,8 @@ class DataConfig:
     Args:
         dataset_name: Dataset to learn from: a JSONL, JSON, Parquet, CSV or TSV file, a folder of such files, a
             `save_to_disk` folder, the name of a dataset on the Hub, or `module:function`.
-        dataset_config: Configuration of a Hub dataset.
+        dataset_config: Configuration of a Hub dataset; or second argument of a function, after the split, such as the folder
+            of its files.
         dataset_revision: Commit of a Hub dataset.
         dataset_train_split: Split to train on.
         held_out_name: Dataset to evaluate on, given in the same way as `dataset_name`. By default, some prompts of
@@ -59,7 +60,11 @@ class DataConfig:
         "Dataset to learn from: a JSONL, JSON, Parquet, CSV or TSV file, a folder of such files, a `save_to_disk` "
         "folder, the name of a dataset on the Hub, or `module:function`.",
     )
-    dataset_config: str | None = setting(None, "Configuration of a Hub dataset.")
+    dataset_config: str | None = setting(
+        None,
+        "Configuration of a Hub dataset; or second argument of a function, after the split, such as the folder of its "
+        "files.",
+    )
     dataset_revision: str | None = setting(None, "Commit of a Hub dataset.")
     dataset_train_split: str = setting("train", "Split to train on.")
     held_out_name: str | None = setting(

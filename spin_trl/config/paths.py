@@ -58,7 +58,13 @@ def found_from(paths_from: Path, settings: dict[str, Any]) -> dict[str, Any]:
         is_relative = isinstance(value, str) and value and not value.startswith("~") and not Path(value).is_absolute()
         return str(paths_from / value) if is_relative and (is_new or os.path.exists(paths_from / value)) else value
 
-    settings = {name: found(value) if name in PATHS else value for name, value in settings.items()}
+    def names_a_path(name: str) -> bool:
+        """Whether a setting may name a path here: a configuration does so only for a function that makes the data."""
+        source = name.removesuffix("_config") + "_name"
+        is_configuration = source != name and source in PATHS
+        return name in PATHS and not (is_configuration and ":" not in str(settings.get(source) or ""))
+
+    settings = {name: found(value) if names_a_path(name) else value for name, value in settings.items()}
     if "run_dir" in settings:
         settings["run_dir"] = found(settings["run_dir"], is_new=True)
     python = settings.get("python")

@@ -31,7 +31,8 @@ def accelerate_configs() -> dict[str, Path]:
 
 def name_of(recipe: Path) -> str | None:
     """Return the name of a recipe that ships with the package, or has a `spin.yaml` next to it, as those do; else None."""
-    if recipe.name == "spin.yaml" or (recipe.parent / "spin.yaml").is_file():
+    ships = recipe.resolve() in {path.resolve() for path in recipes().values()}
+    if ships or recipe.name == "spin.yaml" or (recipe.parent / "spin.yaml").is_file():
         return _name_of_file(recipe)
     return None
 

@@ -49,9 +49,9 @@ def load_rows(
 
     Args:
         name: path of a JSONL, JSON, Parquet, CSV or TSV file, of a folder with such files, or of a `save_to_disk` folder
-            (`~` is the home folder); `package.module:function`, which is called with `split` and returns a dataset; or the
-            name of a Hub dataset.
-        config: configuration of a Hub dataset, or of a folder whose README.md defines several.
+            (`~` is the home folder); `package.module:function`, which is called with `split` and, if given, `config`, and
+            returns a dataset; or the name of a Hub dataset.
+        config: configuration of a Hub dataset, or of a folder whose README.md defines several; or what a function needs.
         split: split to load, if there are several. A file is a single split.
         column_mapping: columns to rename, from the data's names to `prompt`, `completion`, `messages`, ...
         revision: commit of a Hub dataset.
@@ -75,7 +75,7 @@ def load_rows(
         hint = " Patterns are not supported: name the folder." if glob.has_magic(name) else ""
         raise DataError(f"There is no {what} {path if name.startswith('~') else name}.{hint}")
     elif ":" in name:
-        dataset = _from_function(name, split)
+        dataset = _from_function(name, split, config)
         if not isinstance(dataset, Dataset):
             raise DataError(f"{name!r} returned {type(dataset).__name__}; expected a datasets.Dataset.")
     else:
@@ -96,16 +96,17 @@ def load_rows(
     return rename_columns(apart(read_exactly(dataset)), column_mapping)
 
 
-def _from_function(name: str, split: str) -> Any:
-    """Call the function that `module:function` names for a split, and return its result."""
+def _from_function(name: str, split: str, config: str | None) -> Any:
+    """Call the function that `module:function` names for a split, and a configuration if any, and return its result."""
     function = resolve_function(name)
     try:
-        return function(split)
+        return function(split) if config is None else function(split, config)
     except DataError:
         raise
     except (Exception, SystemExit) as error:  # the user's own code
         said = f"{type(error).__name__}: {message_of(error)}{place_of(error)}"
-        raise DataError(f"{name!r}, called with the split {split!r}, failed: {said}") from error
+        given = f"the split {split!r}" + ("" if config is None else f" and the configuration {config!r}")
+        raise DataError(f"{name!r}, called with {given}, failed: {said}") from error
 
 
 def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> Dataset:

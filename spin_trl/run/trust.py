@@ -29,7 +29,13 @@ from .ownership import Ownership
 Code = Mapping[str, str]
 """Code named by settings, by the name of the setting."""
 
-_OURS = ("spin_trl.sentences:load", "spin_trl.sentences:score")
+_OURS = (
+    "spin_trl.data.published.mbpp:load_mbpp",
+    "spin_trl.data.published.svamp:load_svamp",
+    "spin_trl.data.published.svamp:load_svamp_sample",
+    "spin_trl.sentences:load",
+    "spin_trl.sentences:score",
+)
 """Functions of this package that its own recipes name. Other names could reach anything that its modules import."""
 
 _IDENTITY = re.compile("[0-9a-f]{32}")

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))  # last, because its files share names with the tests' folders
 
 from gpu_checks import check as checks
-from gpu_checks import runner
+from gpu_checks import pretrained, runner
 from gpu_checks.check import Check, Session
 from messages import names
 
@@ -133,6 +133,21 @@ def test_what_a_check_needs_is_named(tmp_path: Path) -> None:
     assert names(gpu, "GPU")
     assert names(package, "no_such_package")
     assert f"gpu: all of it: not on this device: {gpu}" in table(tmp_path)
+
+
+def test_the_experiment_on_a_pretrained_model_says_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data first, then the model, fetched or as a file next to the data."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    session = Session("pretrained", tmp_path / "results", tmp_path, True, False)
+    assert names(str(pretrained.data_and_model(session)), "--data")
+    session.data = tmp_path / "data"
+    assert names(str(pretrained.data_and_model(session)), tmp_path / "data")
+    (tmp_path / "data" / "svamp").mkdir(parents=True)
+    assert names(str(pretrained.data_and_model(session)), "spin-trl fetch smollm2-135m")
+    (tmp_path / "data" / "SmolLM2-135M-Instruct.Q4_1.gguf").touch()
+    assert pretrained.data_and_model(session) is None
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,14 @@ def test_relative_paths_of_another_folder_lead_there(there: Path) -> None:
     assert written["dataset_name"] == "rows.jsonl"
 
 
+def test_a_configuration_is_a_path_only_for_a_function(there: Path) -> None:
+    """The configuration of a dataset on the Hub keeps its name, even if a folder here has the same one."""
+    written = {"dataset_name": "spin_trl.data.published.svamp:load_svamp", "dataset_config": "model"}
+    assert found_from(there, written) == {**written, "dataset_config": str(there / "model")}
+    on_the_hub = {"dataset_name": "org/data", "dataset_config": "model", "test_config": "model"}
+    assert found_from(there, on_the_hub) == on_the_hub
+
+
 def test_the_run_directory_need_not_be_there_yet(there: Path) -> None:
     assert found_from(there, {"run_dir": "runs/a"}) == {"run_dir": str(there / "runs/a")}
     assert found_from(there, {"run_dir": "/runs/a"}) == {"run_dir": "/runs/a"}

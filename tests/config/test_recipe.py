@@ -243,6 +243,7 @@ def test_files_that_are_no_recipes_are_named(content: str, parts: tuple[str, ...
 # ---- shipped recipes ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
 def test_every_shipped_recipe_can_be_read(name: str) -> None:
     """Under its name, without a GPU if it says so."""

@@ -26,6 +26,15 @@ def test_recipes_of_another_package_are_not_ours(tmp_path: Path, monkeypatch: py
     assert {"quickstart", "zephyr-7b"} <= set(before[0])
 
 
+def test_a_recipe_that_ships_has_its_whole_name(tmp_path: Path) -> None:
+    """Also a variant in a folder without a `spin.yaml`. A user's file of the same name has none."""
+    named = {name: shipped.name_of(path) for name, path in shipped.recipes().items()}
+    assert named == {name: name for name in named}
+    assert {"smollm2-135m/demo", "zephyr-7b/iris", "quickstart"} <= named.keys()
+    (tmp_path / "demo.yaml").touch()
+    assert shipped.name_of(tmp_path / "demo.yaml") is None
+
+
 @pytest.mark.parametrize("name", ["/dev/zero", ".", "a" * 300, "a\0b"], ids=["device", "folder", "long", "nul"])
 def test_a_configuration_that_is_no_file_is_refused(name: str) -> None:
     """What a device says has no end."""

@@ -206,6 +206,16 @@ def test_a_function_can_make_the_data(module: types.ModuleType) -> None:
     assert loaded.to_list() == [{"prompt": "dev", "completion": "yes"}]
 
 
+def test_a_function_gets_the_configuration_if_there_is_one(module: types.ModuleType) -> None:
+    """Such as the folder of its files; a function that takes none is named with it."""
+    module.load = lambda split, folder="default": Dataset.from_list([{"prompt": split, "completion": folder}])  # type: ignore[attr-defined]
+    assert load_rows("users_data:load", "here", "dev").to_list() == [{"prompt": "dev", "completion": "here"}]
+    assert load_rows("users_data:load", None, "dev").to_list() == [{"prompt": "dev", "completion": "default"}]
+    module.alone = lambda split: Dataset.from_list([{"prompt": split, "completion": "a"}])  # type: ignore[attr-defined]
+    with refused(DataError, "'users_data:alone'", "'here'", "TypeError"):
+        load_rows("users_data:alone", "here")
+
+
 def test_a_function_that_is_none_or_makes_no_dataset_is_named(module: types.ModuleType) -> None:
     """Whatever is wrong with `module:function`, the message repeats it."""
     module.load = lambda split: [split]  # type: ignore[attr-defined]

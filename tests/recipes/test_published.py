@@ -1,5 +1,6 @@
 """The recipes that reproduce a paper have the paper's settings, key by key."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +149,13 @@ def test_every_recipe_says_how_it_is_run_and_has_a_readme() -> None:
     for name, path in shipped.recipes().items():
         head = path.read_text(encoding="utf-8").partition("\n\n")[0]
         assert all(line.startswith("#") for line in head.splitlines()), name
-        assert f"spin-trl run {name}\n" in path.read_text(
-            encoding="utf-8"
-        ) or f"spin-trl run recipes/{name}" in path.read_text(encoding="utf-8"), name
+        assert re.search(rf"spin-trl run (recipes/)?{re.escape(name)}[/\s]", head), name
         readme = (path.parent / "README.md").read_text(encoding="utf-8")
         assert f"spin-trl run {name}" in readme or f"spin-trl run recipes/{name}" in readme, name
         assert "**Cost**" in readme, name
 
 
+@pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
 def test_two_iterations_of_any_recipe_show_whether_all_fits(name: str, tmp_path: Path) -> None:
     """`--smoke` uses the first values of settings that the recipe has per iteration."""

@@ -72,6 +72,9 @@ def test_what_ships_and_what_is_data_is_no_code() -> None:
         "model_init_kwargs": {"dtype": "bfloat16", "use_safetensors": True, "attn_implementation": "eager"},
     }  # fmt: skip
     assert named_code(settings) == {}
+    for name in ("svamp:load_svamp", "svamp:load_svamp_sample", "mbpp:load_mbpp"):
+        assert named_code({"test_name": f"spin_trl.data.published.{name}"}) == {}
+    assert set(named_code({"test_name": "spin_trl.data.published.svamp:Path"})) == {"test_name"}
 
 
 def test_code_of_a_run_from_elsewhere_waits_for_the_users_word(run: Ownership) -> None:
