@@ -1,0 +1,79 @@
+"""Baseline arms train for as long as self-play, in steps or in compute, which is counted here once more from the files."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+
+import runs
+from messages import refused
+from runs import build, entry
+from spin_trl.errors import RecipeError, RunDirectoryError
+from spin_trl.play.equal import epochs_of_arm, steps_of_arm
+from spin_trl.run.journal import Journal, Step
+from spin_trl.run.stage import Stage
+
+SFT: dict[str, Any] = {
+    "start": "sft",
+    "sft_args": {"learning_rate": 1e-2, "num_train_epochs": 1, "lr_scheduler_type": "constant"},
+}
+
+
+def common(one: list[int], other: list[int]) -> int:
+    return len(list(itertools.takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False))))
+
+
+def tokens_of(run_dir: str | Path = "run") -> int:
+    """Tokens of all prompts and real responses."""
+    rows = load_from_disk(Path(run_dir, "data/train"))
+    return sum(len(row["prompt_ids"]) + len(row["real_ids"]) for row in rows)
+
+
+def counted_again(iteration: int, run_dir: str | Path = "run") -> int:
+    """The compute of an iteration of one epoch, from its rows and answers alone: pairs trained on and scored once by the
+    opponent, whose shared beginnings count once; prompts prefilled; answers sampled."""
+    rows, answers = load_from_disk(Path(run_dir, "data/train")), runs.answers(run_dir, f"iteration-{iteration}")
+    total = 0
+    for row in rows:
+        prompt, real, generated = row["prompt_ids"], row["real_ids"], answers[row["key"], 0]
+        pair = len(prompt) + len(real) + len(generated) - common(real, generated)
+        total += 3 * pair + pair + len(prompt) + len(generated)
+    return total
+
+
+@pytest.mark.slow
+def test_arms_use_as_much_compute_as_self_play(llama_folder: Path) -> None:
+    """Within a step of four of the twelve rows, in every iteration and in sum; the arm from the base also has SFT's."""
+    build(llama_folder, **SFT, baseline=["sft", "sft-dft", "sft-best"], baseline_equal="compute").run()
+    step = 3 * tokens_of() / 3
+    spent = [counted_again(t) for t in (0, 1)]
+    for arm in ("sft", "sft-dft"):
+        entries = [entry("train", f"baseline/{arm}/iteration-{t}") for t in (0, 1)]
+        used = [3 * one["compute"]["trained"] for one in entries]
+        assert used == [pytest.approx(one["steps"] * step, abs=3) for one in entries]
+        assert abs(used[0] - spent[0]) <= step / 2 + 3
+        assert abs(used[1] - spent[1]) <= step
+        assert abs(sum(used) - sum(spent)) <= step / 2 + 6
+        assert entries[0]["steps"] > entry("train", "iteration-0")["steps"]
+    best = entry("train", "baseline/sft-best/iteration-1")
+    everything = sum(spent) + 3 * entry("train", "start")["compute"]["trained"]
+    assert abs(3 * best["compute"]["trained"] - everything) <= step / 2 + 6
+    assert not Path("run/baseline/sft-best/iteration-0").exists()
+
+
+@pytest.mark.slow
+def test_the_best_point_of_sft_from_the_base(llama_folder: Path) -> None:
+    """With steps: those of SFT first and both iterations, nine; measured at every epoch, and the best one is delivered."""
+    result = build(llama_folder, **SFT, baseline="sft-best").run()
+    best = entry("train", "baseline/sft-best/iteration-1")
+    assert (best["steps"], best["rows"], best["learning_rate"]) == (9, 12, 1e-2)
+    assert [step for step, _, _ in best["points"]] == [3, 6, 9]
+    nll = {step: value for step, _, value in best["points"]}
+    found = result.figures[Stage("baseline/sft-best/iteration-1")]["nll"]
+    assert nll[best["best_step"]] == min(nll.values()) == pytest.approx(found, rel=1e-5)
+    # Its first epoch is SFT first: the same base, rows, settings and seed.
+    assert nll[3] == pytest.approx(entry("train", "start")["points"][0][2], rel=1e-6)
