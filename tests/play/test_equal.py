@@ -77,3 +77,53 @@ def test_the_best_point_of_sft_from_the_base(llama_folder: Path) -> None:
     assert nll[best["best_step"]] == min(nll.values()) == pytest.approx(found, rel=1e-5)
     # Its first epoch is SFT first: the same base, rows, settings and seed.
     assert nll[3] == pytest.approx(entry("train", "start")["points"][0][2], rel=1e-6)
+
+
+@pytest.fixture
+def played(llama_folder: Path) -> Any:
+    """A run whose journal holds SFT first, two iterations and the arms' first, with compute that is easy to add up."""
+
+    def make(equal: str) -> Any:
+        run = build(llama_folder, **SFT, baseline=["sft"], baseline_equal=equal).state
+        run.directory.path.mkdir()
+        journal = Journal(run.directory.own("journal.jsonl"))
+        journal.append(Step.TRAIN, "start", steps=100, compute={"trained": 1000})
+        for t in (0, 1):
+            journal.append(Step.GENERATE, f"iteration-{t}", compute={"prefilled": 40, "sampled": 60})
+            journal.append(Step.TRAIN, f"iteration-{t}", steps=10 + t, compute={"trained": 300, "scored": 200})
+        journal.append(Step.TRAIN, "baseline/sft/iteration-0", steps=12, compute={"trained": 450})
+        return run
+
+    return make
+
+
+def test_the_length_of_an_arm_is_worked_out_from_the_journal(played: Any) -> None:
+    """An iteration costs 40 + 60 + 3 x 300 + 200 = 1,200. The first one of `sft` has cost 3 x 450 = 1,350, so 1,050 are left
+    for the second, or 3.5 epochs of 100 tokens. The arm from the base: 3 x 1,000 + 2 x 1,200 = 5,400, 18 epochs."""
+    run = played("compute")
+    assert epochs_of_arm(run, Stage("baseline/sft-smoothing-0.1/iteration-0"), 100) == pytest.approx(4.0)
+    assert epochs_of_arm(run, Stage("baseline/sft/iteration-1"), 100) == pytest.approx(3.5)
+    assert epochs_of_arm(run, Stage("baseline/sft-best/iteration-1"), 100) == pytest.approx(18.0)
+    assert [steps_of_arm(run, Stage(f"baseline/{name}")) for name in ("sft/iteration-1", "sft-best/iteration-1")] == [
+        11,
+        100 + 10 + 11,
+    ]
+
+
+def test_arms_with_as_many_steps_have_no_number_of_epochs(played: Any) -> None:
+    assert epochs_of_arm(played("steps"), Stage("baseline/sft/iteration-1"), 100) is None
+
+
+def test_compute_that_was_not_counted_is_refused(played: Any) -> None:
+    """A run that an earlier version began."""
+    run = played("compute")
+    run.journal.append(Step.TRAIN, "iteration-1", steps=11)
+    with refused(RunDirectoryError, "train phase", "iteration-1", "`baseline_equal: compute`", "`baseline_equal: steps`"):
+        epochs_of_arm(run, Stage("baseline/sft/iteration-1"), 100)
+
+
+def test_without_sft_first_there_is_no_base_to_train(llama_folder: Path) -> None:
+    with refused(RecipeError, "`baseline: sft-best`", "`start: sft`", "`sft`"):
+        build(llama_folder, baseline="sft-best")
+    with refused(RecipeError, "`baseline_equal`", "'tokens'", "compute"):
+        build(llama_folder, baseline="sft", baseline_equal="tokens")
