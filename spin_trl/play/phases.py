@@ -88,8 +88,8 @@ def baseline_phase(run: Run, iteration: int) -> None:
 
 
 def _has_stage(run: Run, arm: str, iteration: int) -> bool:
-    """Return whether an arm has a stage at an iteration: the one from the base only where the run ends, or ended before it was
-    given more iterations."""
+    """Return whether an arm has a stage at an iteration: the one from the base only where the run ends, or ended once before
+    it was given more iterations."""
     has_begun = run.directory.stage(Stage.of(iteration, arm)).exists()
     return arm != BEST_SFT or has_begun or ends_after(run, iteration)
 

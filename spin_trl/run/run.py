@@ -260,8 +260,8 @@ def against_arms(play: SelfPlayConfig) -> list[str]:
     if BEST_SFT not in (play.baseline or []) or play.start == SFT_FIRST:
         return []
     return [
-        f"`baseline: {BEST_SFT}` trains the base that SFT first started from, so it needs `start: sft`. Without it, the given "
-        f"model is the start, and `{SFT}` is that baseline."
+        f"`baseline: {BEST_SFT}` trains the base that SFT first started from, so it needs `start: sft`. Without it, the "
+        f"given model is the start, and `{SFT}` is that baseline."
     ]
 
 

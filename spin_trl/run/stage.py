@@ -1,4 +1,4 @@
-"""Identifiers of a run's models: the base, the start, the iterations, and the baseline arms after as many gradient steps."""
+"""Identifiers of a run's models: the base, the start, the iterations, and the baseline arms at the same points."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ SFT, DFT = "sft", "sft-dft"
 """The arms that are trained only on the real responses: with cross-entropy, and with DFT's loss (arXiv 2508.05629)."""
 
 BEST_SFT = "sft-best"
-"""The arm that is trained from the base for as long as SFT first and self-play together, and keeps its best point. It has one
-stage, at the iteration with which the run ends."""
+"""The arm that is trained from the base for as long as SFT first and self-play together, and keeps its best point. It has a
+single stage, at the iteration with which the run ends."""
 
 BEFORE_SFT = "base"
 """The arm of the base alone: the given model, if the run trains its start from it with SFT (`start: sft`)."""

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 from datasets import load_from_disk
+from transformers import TrainerCallback
 
 import runs
+import tiny
 from messages import refused
 from runs import build, entry
 from spin_trl.errors import RecipeError, RunDirectoryError
+from spin_trl.play import supervise
 from spin_trl.play.equal import epochs_of_arm, steps_of_arm
+from spin_trl.play.gate import settle_generations
+from spin_trl.report.record import read_record
+from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import Journal, Step
 from spin_trl.run.stage import Stage
 
@@ -118,7 +124,9 @@ def test_compute_that_was_not_counted_is_refused(played: Any) -> None:
     """A run that an earlier version began."""
     run = played("compute")
     run.journal.append(Step.TRAIN, "iteration-1", steps=11)
-    with refused(RunDirectoryError, "train phase", "iteration-1", "`baseline_equal: compute`", "`baseline_equal: steps`"):
+    with refused(
+        RunDirectoryError, "train phase", "iteration-1", "`baseline_equal: compute`", "`baseline_equal: steps`"
+    ):
         epochs_of_arm(run, Stage("baseline/sft/iteration-1"), 100)
 
 
@@ -127,3 +135,64 @@ def test_without_sft_first_there_is_no_base_to_train(llama_folder: Path) -> None
         build(llama_folder, baseline="sft-best")
     with refused(RecipeError, "`baseline_equal`", "'tokens'", "compute"):
         build(llama_folder, baseline="sft", baseline_equal="tokens")
+
+
+class Interrupt(TrainerCallback):
+    """Ends the first training that has saved this many checkpoints."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def on_save(self, *of: Any, **more: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_sft_from_the_base_that_was_interrupted_ends_at_the_same_bytes(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its third of nine measurements, within an epoch, with a schedule and as much compute as all the rest."""
+    sft = {"sft_args": {"learning_rate": 1e-2, "num_train_epochs": 1, "eval_steps": 1}}
+    options = {**SFT, **sft, "baseline": "sft-best", "baseline_equal": "compute", "num_iterations": 1}
+    build(llama_folder, "whole", **options).run()
+    original = supervise.train_supervised
+
+    def interrupted(model: Any, tokenizer: Any, rows: Any, args: Any, callbacks: Any, *more: Any) -> Any:
+        return original(model, tokenizer, rows, args, [*callbacks, Interrupt(5)], *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(supervise, "train_supervised", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(llama_folder, **options).run()
+    stage = "baseline/sft-best/iteration-0"
+    assert any(Path("run", stage, "train").glob("checkpoint-*"))
+    build(llama_folder, **options).run()
+    resumed, whole = (entry("train", stage, folder) for folder in ("run", "whole"))
+    for name in ("steps", "points", "best_step", "compute", "learning_rate"):
+        assert resumed[name] == whole[name]
+    assert runs.weights(f"run/{stage}/model") == runs.weights(f"whole/{stage}/model")
+
+
+@pytest.mark.slow
+def test_the_arm_from_the_base_is_played_where_the_run_ends(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here before its second iteration, whose generations leave nothing to learn."""
+    original = settle_generations
+
+    def settle(run: Any, iteration: int) -> str | None:
+        monkeypatch.setattr(run.play, "identical_stop", 0.0 if iteration else 1.0)
+        return original(run, iteration)
+
+    for module in ("loop", "phases"):
+        monkeypatch.setattr(f"spin_trl.play.{module}.settle_generations", settle)
+    monkeypatch.setattr("spin_trl.play.generate._identical", lambda *of: {"responses": 12, "identical": 6})
+    result = build(llama_folder, **SFT, baseline="sft-best", num_iterations=3, test_dataset=tiny.sft(20)).run()
+    assert result.stopped is not None
+    trained = [stage for step, stage in runs.steps() if step == "train"]
+    assert trained == ["start", "iteration-0", "baseline/sft-best/iteration-0"]
+    assert result.figures[Stage("baseline/sft-best/iteration-0")]["nll"]
+    assert Stage("baseline/sft-best/iteration-0") in result.test_figures
+    assert not read_record(RunDirectory("run")).arms["sft-best"][1:]
