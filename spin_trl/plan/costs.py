@@ -126,8 +126,8 @@ class Hours:
         return [start, *iterations, *([self._final_test(speed)] if self.lengths.num_tested else [])]
 
     def _final_test(self, speed: Speed) -> Work:
-        """Return the work of measuring the final models on the test set: the start, the best iteration, each baseline's best,
-        and with SFT first the base."""
+        """Return the work of measuring the final models on the test set: the start, the best iteration, each baseline's
+        best, and with SFT first the base."""
         play = self.setup.play
         models = 2 + self.setup.sft_first + len(arms_of(play))
         return Work("test", {"test": models * self._evaluate(0, speed, self.lengths.num_tested)})

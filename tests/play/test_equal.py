@@ -81,6 +81,8 @@ def test_the_best_point_of_sft_from_the_base(llama_folder: Path) -> None:
     nll = {step: value for step, _, value in best["points"]}
     found = result.figures[Stage("baseline/sft-best/iteration-1")]["nll"]
     assert nll[best["best_step"]] == min(nll.values()) == pytest.approx(found, rel=1e-5)
+    card = Path("run/baseline/sft-best/iteration-1/model/README.md").read_text(encoding="utf-8")
+    assert "start →" not in card
     # Its first epoch is SFT first: the same base, rows, settings and seed.
     assert nll[3] == pytest.approx(entry("train", "start")["points"][0][2], rel=1e-6)
 
