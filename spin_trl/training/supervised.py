@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import torch
@@ -82,7 +82,7 @@ def train_supervised(
         )
     trainer.remove_callback(PrinterCallback)
     if epochs is not None:
-        trainer.args.max_steps = nearest_step(args, len(trainer.train_dataset), args.world_size, epochs)
+        trainer.args.max_steps = nearest_step(args, len(cast(Dataset, trainer.train_dataset)), args.world_size, epochs)
     found = _resumable(args)
     trainer.train(resume_from_checkpoint=None if found is None else str(found))
     return trainer
