@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..config.traits import EQUAL
 from .commands import RECIPES, add_command, add_trust
 from .failures import note_run_directory
 from .session import quieten
@@ -22,7 +23,14 @@ def add(commands: Any) -> None:
         nargs="+",
         required=True,
         metavar="ARM",
-        help="losses (sigmoid space tspin spif iris ...), weighted sums (space+0.1*sft), or sft, the supervised arm",
+        help="losses (sigmoid space tspin spif iris ...), weighted sums (space+0.1*sft), or supervised arms (sft, "
+        "sft-smoothing-0.1, sft-dft, sft-best)",
+    )
+    parser.add_argument(
+        "--equal",
+        choices=EQUAL,
+        help="what supervised arms have in common with the first arm: the number of gradient steps, or the compute "
+        "(default: the recipe's `baseline_equal`, which is steps unless set)",
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="number of seeds per arm (default: 1)")
     parser.add_argument(
@@ -46,6 +54,8 @@ def play_comparison(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.compare import Comparison
 
     arm_settings = as_mapping("--arm_settings", options.arm_settings)
+    if options.equal is not None:
+        overrides = [*overrides, "--baseline_equal", options.equal]
     comparison = Comparison(
         options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings, options.trust_run
     )

@@ -15,7 +15,7 @@ from ..evaluation.figures import SCORE_GREEDY, figure_of, is_score
 from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
 from .sft import SEEN_OR_NOT, check_sft_args
-from .traits import GIVEN, SFT_FIRST
+from .traits import EQUAL, EQUAL_STEPS, GIVEN, SFT_FIRST
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ by iteration: one number, or a list with one number per iteration."""
@@ -94,8 +94,11 @@ class SelfPlayConfig:
         stop_at_plateau: Stop when the policy no longer tells real from generated responses on held-out prompts, i.e.
             when the 95 % interval of its win rate contains one half. With too few prompts to tell, the run continues.
         baseline: Supervised baselines to compare with, one or several: `sft` also trains the start on the real responses
-            alone, for the same number of gradient steps, and evaluates it at the same points; `sft-dft` does so with
-            DFT's loss.
+            alone, for as long as self-play, and evaluates it at the same points; `sft-dft` does so with DFT's loss;
+            `sft-best`, with `start: sft`, trains the base for as long as SFT and self-play together, and keeps its best
+            point.
+        baseline_equal: What the baselines have in common with self-play: the number of gradient steps, or the compute, i.e.
+            3 x tokens trained on + tokens scored + tokens prefilled + tokens sampled, to the nearest step.
         baseline_learning_rate: Learning rate of the baseline. By default, that of the first iteration, or of `start: sft`.
         baseline_label_smoothing: Label smoothing of the baseline `sft`; each value is a separate arm.
         accelerate_config: Configuration of accelerate: a shipped one by name (`ddp`, `zero3`, ...), or a file. Every
@@ -284,8 +287,15 @@ class SelfPlayConfig:
     baseline: list[str] | None = setting(
         None,
         "Supervised baselines to compare with, one or several: `sft` also trains the start on the real responses alone, "
-        "for the same number of gradient steps, and evaluates it at the same points; `sft-dft` does so with DFT's loss.",
-        choices=["sft", "sft-dft"],
+        "for as long as self-play, and evaluates it at the same points; `sft-dft` does so with DFT's loss; `sft-best`, with "
+        "`start: sft`, trains the base for as long as SFT and self-play together, and keeps its best point.",
+        choices=["sft", "sft-dft", "sft-best"],
+    )
+    baseline_equal: str = setting(
+        EQUAL_STEPS,
+        "What the baselines have in common with self-play: the number of gradient steps, or the compute, i.e. 3 x tokens "
+        "trained on + tokens scored + tokens prefilled + tokens sampled, to the nearest step.",
+        choices=EQUAL,
     )
     baseline_learning_rate: Annotated[float | None, Bounds(0)] = setting(
         None, "Learning rate of the baseline. By default, that of the first iteration, or of `start: sft`."

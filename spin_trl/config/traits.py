@@ -44,5 +44,8 @@ USUAL_SETTINGS = frozenset(_NAMES["usual"])
 GIVEN, SFT_FIRST = "given", "sft"
 """Values of `start`: θ_0 is the given model, or is trained from it with SFT."""
 
+EQUAL_STEPS, EQUAL_COMPUTE = EQUAL = "steps", "compute"
+"""Values of `baseline_equal`: what the baseline arms have in common with self-play."""
+
 SFT_PREFIX = "sft_"
 """Prefix of the settings of TRL's SFTConfig in a recipe."""

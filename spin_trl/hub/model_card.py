@@ -17,7 +17,7 @@ from ..models.lineage import Origin
 from ..report.html.samples import notes_of
 from ..report.record import StageRecord, interval_of
 from ..run.journal import Step, is_of
-from ..run.stage import SELF_PLAY
+from ..run.stage import BEST_SFT, SELF_PLAY
 from . import markdown
 from .facts import AS_OBJECT, PLACEHOLDER, START_BRANCH, UNKNOWN_LICENSE, RunFacts, card_text, linked
 
@@ -131,11 +131,12 @@ def _origin_sentence(facts: ModelFacts) -> str:
     while before is not None and not before.name.is_start:
         chain.insert(0, before.label)
         before = facts.run.record.opponent(before)
-    chain = ["start", *chain] if facts.run.sft_first else chain
+    from_start = facts.run.sft_first and stage.arm != BEST_SFT
+    chain = ["start", *chain] if from_start else chain
     played = f" ({' → '.join([first, *chain])})" if len(chain) > 1 else ""
     what = "An adapter" if facts.is_adapter else "A model"
     how = "self-play" if stage.arm == SELF_PLAY else "supervised training"
-    how = f"SFT and {how}" if facts.run.sft_first else how
+    how = f"SFT and {how}" if from_start else how
     return f"{what} fine-tuned by {how} from {begin}{played}."
 
 

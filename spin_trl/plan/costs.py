@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -14,7 +15,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.sft_first import sft_epochs, sft_steps, sft_values
 from ..config.steps import gradient_steps
+from ..config.traits import EQUAL_COMPUTE
+from ..run.compute import TRAINED_COUNTS, Compute
 from ..run.run import arms_of
+from ..run.stage import BEST_SFT
 from .devices import Speed
 from .memory import MemoryPlan, kept_by, state_bytes
 from .model import PlannedModel
@@ -49,6 +53,8 @@ class Work:
         sampled: number of tokens generated for training.
         trained: number of tokens trained on (forward and backward), over all epochs.
         steps: number of optimiser steps.
+        rows: number of rows or pairs trained on, over all epochs.
+        compute: compute, counted as a run does ([`Compute`]).
     """
 
     stage: str
@@ -56,6 +62,8 @@ class Work:
     sampled: float = 0.0
     trained: float = 0.0
     steps: int = 0
+    rows: float = 0.0
+    compute: float = 0.0
 
     @property
     def total(self) -> float:
@@ -116,13 +124,19 @@ class Hours:
 
     def work(self, speed: Speed) -> list[Work]:
         """Return the work of the start and all iterations, on all processes together, given the speed of one device."""
+        start = self._start(speed)
         iterations = [self._iteration(t, speed) for t in range(self.setup.play.num_iterations)]
-        return [self._start(speed), *iterations, *([self._final_test(speed)] if self.lengths.num_tested else [])]
+        if BEST_SFT in arms_of(self.setup.play):
+            last, seconds = iterations[-1], self._best_sft([start, *iterations], speed)
+            of_baseline = {"baseline": last.seconds.get("baseline", 0.0) + seconds}
+            iterations[-1] = dataclasses.replace(last, seconds={**last.seconds, **of_baseline})
+        return [start, *iterations, *([self._final_test(speed)] if self.lengths.num_tested else [])]
 
     def _final_test(self, speed: Speed) -> Work:
-        """Return the work of measuring the start, the best iteration and each baseline's best on the test set."""
+        """Return the work of measuring the final models on the test set: the start, the best iteration, each baseline's
+        best, and with SFT first the base."""
         play = self.setup.play
-        models = 2 + len(arms_of(play))
+        models = 2 + self.setup.sft_first + len(arms_of(play))
         return Work("test", {"test": models * self._evaluate(0, speed, self.lengths.num_tested)})
 
     def _retention(self, speed: Speed) -> float:
@@ -137,30 +151,58 @@ class Hours:
         return seconds + self._computed(self.costs.forward(tokens * row, tokens * lengths.real, row), speed)
 
     def _start(self, speed: Speed) -> Work:
-        seconds = {}
+        seconds, rows = {}, 0.0
         if self.setup.is_from_scratch:
             rows = self.lengths.num_rows * self.setup.recipe.start.start_num_epochs
             seconds["train"] = self._supervised(rows, speed)
         elif self.setup.sft_first:
+            rows = self._rows_of_sft()
             seconds["train"] = self._sft_first(speed)
         measured = self._evaluate(0, speed, self.lengths.num_held_out) if self.lengths.num_held_out else 0.0
         measured += self._retention(speed)
         if measured:  # with SFT first, the base is evaluated as well
             seconds["evaluate"] = measured * (2 if self.setup.sft_first else 1)
-        return Work("start", seconds)
+        return Work("start", seconds, rows=rows, compute=TRAINED_COUNTS * rows * self._row)
 
     def _sft_first(self, speed: Speed) -> float:
         """Return the seconds of SFT first, with its measurements of the held-out NLL."""
-        setup, play, lengths = self.setup, self.setup.play, self.lengths
-        of_sft, processes = setup.of_sft(), setup.num_processes
-        seen = max(round(play.sft_share * lengths.num_rows), 1)
-        steps = sft_steps(setup.args, play, seen, processes)
-        rows = steps * of_sft.args.per_device_train_batch_size * of_sft.args.gradient_accumulation_steps * processes
+        steps, play = self._steps_of_sft(), self.setup.play
         every = sft_values(play).get("eval_steps") or steps / max(sft_epochs(play), 1)
-        row = lengths.prompt + lengths.real
-        measured = PADDING * math.floor(steps / max(every, 1)) * lengths.num_held_out
-        trained = self._supervised(rows, speed) * self._passes(of_sft.peft is not None) / self.passes
+        return self._from_base(self._rows_of_sft(), math.floor(steps / max(every, 1)), speed)
+
+    def _from_base(self, rows: float, measurements: int, speed: Speed) -> float:
+        """Return the seconds of SFT from the base, with its measurements of the held-out NLL."""
+        lengths, row = self.lengths, self._row
+        measured = PADDING * measurements * lengths.num_held_out
+        trained = self._supervised(rows, speed) * self._passes(self.setup.of_sft().peft is not None) / self.passes
         return trained + self._computed(self.costs.forward(measured * row, measured * lengths.real, row), speed)
+
+    def _best_sft(self, stages: list[Work], speed: Speed) -> float:
+        """Return the seconds of the baseline from the base, which is as long as SFT first and all iterations together."""
+        play, lengths = self.setup.play, self.lengths
+        rows = sum(stage.rows for stage in stages)
+        if play.baseline_equal == EQUAL_COMPUTE:
+            rows = sum(stage.compute for stage in stages) / (TRAINED_COUNTS * self._row)
+        every = sft_values(play).get("eval_steps")
+        steps_apart = lengths.num_rows if every is None else every * self._rows_of_sft() / self._steps_of_sft()
+        evaluated = self._evaluate(1, speed, lengths.num_held_out) if lengths.num_held_out else 0.0
+        trained = self._from_base(rows, math.floor(rows / max(steps_apart, 1)), speed)
+        return trained + evaluated + self._retention(speed)
+
+    @property
+    def _row(self) -> float:
+        """Tokens of a prompt and its real response."""
+        return self.lengths.prompt + self.lengths.real
+
+    def _steps_of_sft(self) -> int:
+        seen = max(round(self.setup.play.sft_share * self.lengths.num_rows), 1)
+        return sft_steps(self.setup.args, self.setup.play, seen, self.setup.num_processes)
+
+    def _rows_of_sft(self) -> float:
+        """Return the number of rows that SFT first trains on, over all epochs."""
+        args = self.setup.of_sft().args
+        a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.setup.num_processes
+        return float(self._steps_of_sft() * a_step)
 
     def _iteration(self, t: int, speed: Speed) -> Work:
         setup, lengths, args, play = self.setup, self.lengths, self.setup.args, self.setup.play
@@ -191,9 +233,27 @@ class Hours:
         evaluated += self._retention(speed)
         if evaluated:
             seconds["evaluate"] = evaluated
-        if play.baseline:
-            seconds["baseline"] = len(arms_of(play)) * (self._supervised(trained_pairs, speed) + evaluated)
-        return Work(f"iteration-{t}", seconds, responses * lengths.generated, trained_pairs * tokens, steps)
+        compute = self._compute(responses, pairs, trained_pairs, labels)
+        if arms := [arm for arm in arms_of(play) if arm != BEST_SFT]:
+            is_compute = play.baseline_equal == EQUAL_COMPUTE
+            rows = compute / (TRAINED_COUNTS * self._row) if is_compute else trained_pairs
+            seconds["baseline"] = len(arms) * (self._supervised(rows, speed) + evaluated)
+        sampled = responses * lengths.generated
+        return Work(f"iteration-{t}", seconds, sampled, trained_pairs * tokens, steps, trained_pairs, compute)
+
+    def _compute(self, responses: float, pairs: float, trained_pairs: float, labels: float) -> float:
+        """Return the compute of an iteration, without that of the start's pass (`opponent_mix`).
+
+        Args:
+            responses: number of generated responses.
+            pairs: number of pairs.
+            trained_pairs: number of pairs trained on, over all epochs.
+            labels: tokens of the responses in a pair.
+        """
+        pair, setup = self.lengths.prompt + labels, self.setup
+        scored = 0.0 if setup.terms.reference_free else pairs if setup.opponent_is_precomputed else trained_pairs
+        answered = responses * (self.lengths.prompt + self.lengths.generated)
+        return Compute(trained=trained_pairs * pair, scored=scored * pair, sampled=answered).total
 
     def _scored_by_start(self, t: int, speed: Speed) -> float:
         """Return the seconds in which the start scores what it has not scored yet: from iteration 2 on, new responses."""
@@ -268,8 +328,9 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
     of_start = (whole if setup.sft_peft is None or setup.peft is None else adapter) + of_tokenizer
     # In addition to the newest models, the best one is kept, and the one being trained is there too.
     kept = play.num_iterations if play.keep_iterations is None else min(play.keep_iterations + 2, play.num_iterations)
-    arms = len(arms_of(play)) * play.num_iterations
-    found = {"models": (kept + arms + setup.is_from_scratch) * model + setup.sft_first * of_start}
+    from_base = BEST_SFT in arms_of(play)
+    arms = (len(arms_of(play)) - from_base) * play.num_iterations
+    found = {"models": (kept + arms + setup.is_from_scratch) * model + (setup.sft_first + from_base) * of_start}
     if setup.sharding.is_sharded:  # in float32, with its optimiser
         checkpoint = whole + round(4 * (1 + kept_by(optim).states) * policy.num_trainable)
     else:

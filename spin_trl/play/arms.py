@@ -19,7 +19,7 @@ from ..errors import RecipeError
 from ..files import JOURNAL, write_text
 from ..run.directory import RunDirectory
 from ..run.journal import DATA, RETENTION, TEST, Journal, Step
-from ..run.stage import BASE, DFT, SFT, START, Stage, arm_name
+from ..run.stage import BASE, BEST_SFT, DFT, SFT, START, Stage, arm_name
 from .parent import held_pipe
 
 SHARED = frozenset(
@@ -42,7 +42,7 @@ class Arm:
     """One of the compared objectives.
 
     Attributes:
-        name: name as given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`, `sft-dft`.
+        name: name as given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`, `sft-dft`, `sft-best`.
         losses: weights by `loss_type`; empty for a supervised arm.
     """
 
@@ -60,7 +60,7 @@ class Arm:
         Raises:
             RecipeError: if it is not the name of an arm.
         """
-        if name in (SFT, DFT):
+        if name in (SFT, DFT, BEST_SFT):
             return cls(name)
         if name.startswith("sft-smoothing-"):
             return cls(arm_name(_weight_of_arm(name.removeprefix("sft-smoothing-"), name)))

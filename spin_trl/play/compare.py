@@ -1,5 +1,7 @@
 """Plays several objectives on the same data, start, seeds and number of gradient steps, with a run directory per arm.
 
+Supervised arms may have the first arm's compute instead of its steps (`baseline_equal`).
+
 For each seed, one arm produces what all arms share: θ_0 (if it is built from scratch), its figures, and its generations. The
 supervised arm is the baseline of the first run. Every arm runs in its own process, which resumes where it was interrupted.
 """
@@ -21,21 +23,33 @@ from ..config.arguments import without_options
 from ..config.loop import PER_ITERATION, iteration_settings
 from ..config.recipe import Recipe
 from ..config.traits import OF_AN_ARM
-from ..errors import DivergedError, LaunchError, RecipeError, visible
+from ..errors import DivergedError, LaunchError, RecipeError, refuse_unplayable, visible
 from ..evaluation.summary import ByPrompt, difference
 from ..files import home_expanded, write_json, write_text
 from ..objectives.registry import check_losses, own_settings, use_beta
 from ..report import terminal
-from ..report.comparison import AGAINST, ArmFigures, EarlyEnd, comparison_table, plot_comparison, summarise_cells
+from ..report.comparison import (
+    AGAINST,
+    ArmFigures,
+    EarlyEnd,
+    add_sums,
+    comparison_table,
+    cost_table,
+    costs_of_stage,
+    plot_comparison,
+    summarise_cells,
+)
 from ..report.record import read_record, read_shown_figures, read_stage
+from ..report.supervised import best_sft_in_words, learning_rates, length_in_words, untuned_in_words
 from ..report.tables import COSTED_STEPS
 from ..run.directory import RunDirectory
 from ..run.journal import Journal, Step, diverged, newest
 from ..run.marker import COMPARISON
 from ..run.ownership import Ownership
 from ..run.recipe import read_recipe
+from ..run.run import against_arms
 from ..run.settings import freeze, renew
-from ..run.stage import DFT, SFT, START, Stage, smoothing_of_arm
+from ..run.stage import BEST_SFT, DFT, SFT, START, Stage, smoothing_of_arm
 from ..run.trust import check_trust_of_recipe
 from .arms import Arm, Launches, share_start
 from .gate import finalists
@@ -77,7 +91,8 @@ class Comparison:
         self.arm_settings = dict(arm_settings or {})
         everyone = list({arm.name: arm for arm in map(Arm.parse, arms)}.values())
         self.arms = [arm for arm in everyone if arm.losses]
-        self.supervised = [arm for arm in everyone if not arm.losses]
+        # The first one is compared with at every iteration, which the arm from the base does not have.
+        self.supervised = sorted((arm for arm in everyone if not arm.losses), key=lambda arm: arm.name == BEST_SFT)
         if not self.arms:
             raise RecipeError("A comparison needs at least one self-play arm: it sets the number of steps of `sft`.")
         if seeds < 1 or devices < 1:
@@ -117,8 +132,8 @@ class Comparison:
             if self.supervised and name == self.arms[0].name and stepping:
                 raise RecipeError(
                     f"`--arm_settings` sets {stepping[0]!r} for {name!r}, but the supervised arms "
-                    f"({', '.join(arm.name for arm in self.supervised)}) take the same steps as the first arm. Put another "
-                    "arm first."
+                    f"({', '.join(arm.name for arm in self.supervised)}) are as long as the first arm. Put another arm "
+                    "first."
                 )
 
     def _recipe(self, arm: Arm, seed: int) -> Recipe:
@@ -141,9 +156,11 @@ class Comparison:
         recipe.play.on_regression, recipe.play.patience = "continue", None
         recipe.args.push_to_hub = False  # all arms would be pushed to the same repository
         supervised = [one.name for one in self.supervised] if arm == self.arms[0] else []
-        smoothings = [smoothing_of_arm(name) for name in supervised if name != DFT]
-        recipe.play.baseline = [*([SFT] if smoothings else []), *([DFT] if DFT in supervised else [])] or None
+        others = [name for name in (DFT, BEST_SFT) if name in supervised]
+        smoothings = [smoothing_of_arm(name) for name in supervised if name not in others]
+        recipe.play.baseline = [*([SFT] if smoothings else []), *others] or None
         recipe.play.baseline_label_smoothing = smoothings or [0.0]
+        refuse_unplayable(against_arms(recipe.play))
         if recipe.play.baseline_learning_rate is None and "learning_rate" in own:
             # The learning rate given for all arms, not the first arm's own.
             of_all = iteration_settings(self.base.play, 0)
@@ -253,18 +270,26 @@ class Comparison:
     def _show(self) -> dict[str, Any]:
         cells = [cell for seed in self.seeds for cell in self._cells(seed)]
         summary = summarise_cells(cells, len(self.seeds))
+        add_sums(summary)
         baseline = self.supervised[0].name if self.supervised else None
         table, wide = (
             comparison_table(summary, self.metric, len(self.seeds), width, baseline)
             for width in (self._console.width, None)
         )
         self._console.print(table)
+        if (costs := cost_table(summary, self._console.width)) is not None:
+            self._console.print(costs)
+        rates, remarks = self._on_supervised()
+        for remark in remarks:
+            self._console.print(remark, highlight=False, soft_wrap=True)
         ended = [end for seed in self.seeds for arm in self.arms if (end := self._end(arm, seed)) is not None]
         for end in ended:
             self._console.print(str(end), style="bold", highlight=False, soft_wrap=True)
-        text = _printed(wide) + "".join(f"\n{end}\n" for end in ended)
+        costs = cost_table(summary, None)
+        text = _printed(wide) + ("" if costs is None else _printed(costs))
+        text += "".join(f"\n{line}\n" for line in (*remarks, *ended))
         write_text(self.ownership.own("table.txt"), visible(text))
-        plot_comparison(self.ownership.own("plot.png"), summary, self.metric, baseline)
+        plot_comparison(self.ownership.own("plot.png"), summary, self.metric, baseline, self.base.play.baseline_equal)
         result = {
             "recipe": self.source,
             "arms": [arm.name for arm in (*self.arms, *self.supervised)],
@@ -272,9 +297,27 @@ class Comparison:
             "figures": summary,
             "ended": [asdict(end) for end in ended],
         }
+        if self.supervised:
+            result |= {"equal": self.base.play.baseline_equal, "learning_rates": rates, "remarks": remarks}
         write_json(self.ownership.own("comparison.json"), result)
         self._console.print(f"Table, plot and figures: {self.folder}", highlight=False)
         return result
+
+    def _on_supervised(self) -> tuple[dict[str, float], list[str]]:
+        """Return the learning rates of the supervised arms, and remarks on how long they are and how they were trained."""
+        records = {seed: read_record(self._directory(self.arms[0], seed)) for seed in self.seeds}
+        rates: dict[str, float] = {}
+        for record in records.values():
+            rates = learning_rates(record) | rates
+        rates = {arm.name: rates[arm.name] for arm in self.supervised if arm.name in rates}
+        if not rates:
+            return {}, []
+        settings = {"baseline_equal": self.base.play.baseline_equal}
+        names = ", ".join(arm for arm in rates if arm != BEST_SFT)
+        length = [f"{names}: {length_in_words(settings, self.arms[0].name)}."] if names else []
+        points = {seed: best_sft_in_words(record) for seed, record in records.items()}
+        found = [f"Seed {seed}: {said}" for seed, said in points.items() if said is not None and BEST_SFT in rates]
+        return rates, [*length, untuned_in_words(rates), *found]
 
     def _end(self, arm: Arm, seed: int) -> EarlyEnd | None:
         """Return why a run ended before its last iteration, or None. A supervised arm that ends early ends its whole run."""
@@ -314,10 +357,7 @@ def _figures_of_arm(
             name += AGAINST
             figures |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
     entries = [entry for entry in entries if entry["phase"] in COSTED_STEPS]
-    figures["seconds"] = sum(entry.get("seconds", 0.0) for entry in entries)
-    figures["generated_tokens"] = float(sum(entry.get("tokens", 0) for entry in entries))
-    figures["steps"] = float(sum(entry.get("steps", 0) for entry in entries))
-    return [ArmFigures(arm, iteration, seed, figures)]
+    return [ArmFigures(arm, iteration, seed, figures | costs_of_stage(entries))]
 
 
 def _has_start(directory: RunDirectory) -> bool:

@@ -34,7 +34,7 @@ from ..run.journal import MADE, MEASURED_SETS, RETENTION, TEST, Entry, Step
 from ..run.objects import best_stage
 from ..run.progress import seconds_left_of_phase, seconds_left_of_run
 from ..run.run import Run, device_name
-from ..run.stage import BASE, START, Stage, up_to
+from ..run.stage import BASE, BEST_SFT, START, Stage, up_to
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,12 @@ FILE_WIDTH = 160
 def all_figures(run: Run, iteration: int) -> Figures:
     """Return the figures of all stages up to an iteration, baseline arms last."""
     base = [BASE] if run.sft_first else []
-    of_arms = [Stage.of(t, arm) for arm in run.arms for t in range(iteration + 1)]
+    of_arms = [
+        stage
+        for arm in run.arms
+        for stage in (Stage.of(t, arm) for t in range(iteration + 1))
+        if arm != BEST_SFT or run.directory.metrics(stage).exists()  # it has a stage at the end only
+    ]
     return {stage: read_shown_figures(run.directory, stage) for stage in (*base, *up_to(iteration), *of_arms)}
 
 

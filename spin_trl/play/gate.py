@@ -251,6 +251,12 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     return Verdict(decision, best, opponent, lr_scale, reason, tuple(warnings))
 
 
+def ends_after(run: Run, iteration: int) -> bool:
+    """Return whether a run ends after an iteration (0-based) that has been played, as far as has been decided."""
+    after, next_one = (run.decisions.after(t).get("decision") for t in (iteration, iteration + 1))
+    return iteration + 1 == run.play.num_iterations or after == "stopped" or next_one == UNTRAINED
+
+
 def finalists(record: RunRecord, play: SelfPlayConfig) -> list[Stage]:
     """Return the models that are measured on the test set at the end of a run: the base if the run did SFT first, the
     start, the best iteration, and the best of each baseline arm. This is the one list of them.

@@ -44,7 +44,7 @@ from ..run.journal import MADE, RETENTION, TEST, Step
 from ..run.objects import best_stage
 from ..run.run import LAUNCHED, Run, given_stage
 from ..run.settings import freeze, python_settings, renew
-from ..run.stage import Stage
+from ..run.stage import BEST_SFT, Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds
 from .arguments import SMOKE_ROWS, first_rows, measured_rows_of, scorer_from, sft_adapter
@@ -258,6 +258,9 @@ class SelfPlay:
                     break
             if stopped is not None:  # this iteration is not trained
                 iteration -= 1
+                if iteration >= 0 and BEST_SFT in run.arms:  # only now is it known where the run ends
+                    self._play("baseline", iteration)
+                    pushing.finished()
                 if main:
                     show(run, iteration, deliver_best(run, iteration)["stage"], self._console)
                     self._tell(stopped)
@@ -331,7 +334,8 @@ class SelfPlay:
         """
         self._check_playable()
         if phase == TEST and LAUNCHED not in os.environ:
-            iteration = max(self.directory.iterations(), default=0)
+            played = (t for t in self.directory.iterations() if self.state.done(Step.TRAIN, Stage.of(t)))
+            iteration = max(played, default=0)
         if PartialState().is_main_process:
             self._claim_directory()
         self._set_up()

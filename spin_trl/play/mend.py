@@ -195,4 +195,5 @@ def check_made_again(run: Run, stage: str, files: Mapping[str, Sequence[Any]]) -
 def _stands_on(run: Run, stage: str) -> bool:
     """Return whether anything produced since then started from a stage's model."""
     after = [t for t in range(run.play.num_iterations) if run.decisions.opponent(t) == stage and run.has_begun(t)]
-    return bool(after) or run.done(Step.TRAIN, Stage.of(Stage(stage).iteration + 1, Stage(stage).arm)) is not None
+    later = Stage.of(Stage(stage).iteration + 1, Stage(stage).arm)
+    return bool(after) or (later.before == stage and run.done(Step.TRAIN, later) is not None)

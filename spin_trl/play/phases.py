@@ -29,10 +29,10 @@ from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK, RunDirectory
 from ..run.journal import TEST, Step
 from ..run.run import LAUNCHED, Run
-from ..run.stage import BASE, SELF_PLAY, START, Stage, arm_in_words
+from ..run.stage import BASE, BEST_SFT, SELF_PLAY, START, Stage, arm_in_words
 from .evaluate import evaluate
 from .final_test import measure_finalists
-from .gate import settle, settle_generations
+from .gate import ends_after, settle, settle_generations
 from .generate import generate_iteration
 from .parent import SECONDS_TO_END, held_pipe
 from .plugin import training_plugin
@@ -74,14 +74,24 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
 
 
 def baseline_phase(run: Run, iteration: int) -> None:
-    """Train the baseline arms for as many steps as the iteration, and compare them with it (under a plugin, only train)."""
-    for arm in run.arms:
+    """Train the baseline arms for as long as the iteration, and compare them with it (under a plugin, only train).
+
+    The arm from the base is played once the run has ended.
+    """
+    for arm in (arm for arm in run.arms if _has_stage(run, arm, iteration)):
         run.progress.part = arm_in_words(arm)
         play_baseline(run, arm, iteration)
         if training_plugin() is None:
             stage = Stage.of(iteration, arm)
             evaluate(run, stage, None, compared_with=Stage.of(iteration))
             measure_retention(run, stage)
+
+
+def _has_stage(run: Run, arm: str, iteration: int) -> bool:
+    """Return whether an arm has a stage at an iteration: the one from the base only where the run ends, or ended once before
+    it was given more iterations."""
+    has_begun = run.directory.stage(Stage.of(iteration, arm)).exists()
+    return arm != BEST_SFT or has_begun or ends_after(run, iteration)
 
 
 def final_test_phase(run: Run, iteration: int) -> None:
@@ -173,8 +183,7 @@ def _check_order(run: Run, phase: str, iteration: int) -> None:
             (Step.EVALUATE if measures else Step.TRAIN, Stage.of(iteration, arm)) for arm in (SELF_PLAY, *run.arms)
         ],
     }
-    has_ended = iteration + 1 == run.play.num_iterations or run.decisions.after(iteration).get("decision") == "stopped"
-    if phase == TEST and not has_ended:
+    if phase == TEST and not ends_after(run, iteration):
         raise RunDirectoryError(
             f"The test phase measures the final models, but the run in {run.directory.path} has only played iteration "
             f"{iteration} of {run.play.num_iterations}. `spin-trl run` runs all phases in order."

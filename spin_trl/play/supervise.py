@@ -1,8 +1,9 @@
 """Trains the models that learn from real responses alone: the start, and the baseline arms.
 
 The start is trained from the given model (`start: sft`), or built from the run's own dataset if there is none. A baseline
-arm answers "would more SFT have done just as well?": in each iteration it takes as many gradient steps as self-play did,
-from the same start, on the same real responses, with as many of them per batch.
+arm answers "would more SFT have done just as well?": in each iteration it takes as many gradient steps as self-play did, or
+as much compute, from the same start, on the same real responses, with as many of them per batch. The arm `sft-best` is
+trained from the base instead, once, at the end, for as long as SFT first and self-play together.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
-from ..run.stage import DFT, START, Stage, smoothing_of_arm
+from ..run.stage import BEST_SFT, DFT, START, Stage, smoothing_of_arm
 from ..training.scratch import build_tokenizer, start_config, texts_of
 from ..training.supervised import SupervisedTrainer, train_supervised
+from .equal import epochs_of_arm, steps_of_arm
 from .lower import faults, lowered_before, lowering
 from .mend import check_made_again
 from .save import save_trained
@@ -49,7 +51,7 @@ class _Lesson:
         make: function that builds or loads the model to train.
         rows: prepared rows to train on.
         held_out: prepared rows to choose the best point by; None: the last point is kept.
-        patience: as in [`train_supervised`].
+        patience, epochs: as in [`train_supervised`].
         merges: whether the trained adapter is merged into its base model.
     """
 
@@ -57,6 +59,7 @@ class _Lesson:
     rows: Dataset
     held_out: Dataset | None = None
     patience: int | None = None
+    epochs: float | None = None
     merges: bool = False
 
 
@@ -105,13 +108,18 @@ def _from_scratch(run: Run) -> tuple[SupervisedConfig, _Lesson]:
 
 def _sft_first(run: Run) -> tuple[SupervisedConfig, _Lesson]:
     """Return how θ_0 is trained from the given model (`start: sft`)."""
+    args, lesson = _from_base(run, START, run.sft_rows())
+    return args, dataclasses.replace(lesson, patience=run.play.sft_patience)
+
+
+def _from_base(run: Run, stage: Stage, rows: Dataset) -> tuple[SupervisedConfig, _Lesson]:
+    """Return how a stage is trained from the given model with the settings of SFT first, keeping the best point."""
     held_out = run.rows(held_out=True)
-    args = _placed(run, START, sft_first_config(run.args, run.play, measures=len(held_out) > 0))
+    args = _placed(run, stage, sft_first_config(run.args, run.play, measures=len(held_out) > 0))
     lesson = _Lesson(
         lambda: _load_to_train(run, run.given_model, run.sft_peft_config, args.seed),
-        run.sft_rows(),
+        rows,
         held_out if len(held_out) else None,
-        run.play.sft_patience,
         merges=run.sft_peft_config is not None and run.peft_config is None,
     )
     return args, lesson
@@ -124,7 +132,7 @@ def _size_of_start(trainer: SupervisedTrainer) -> dict[str, Any]:
 
 
 def _course_of(trainer: SupervisedTrainer, rows: int) -> dict[str, Any]:
-    """Return the course of SFT first for the journal: its steps, the held-out NLL at every point, and the best point."""
+    """Return the course of SFT from the base for the journal: steps, the held-out NLL at every point, and the best point."""
     history = [entry for entry in trainer.state.log_history if f"eval_{NLL}" in entry]
     points = [[entry["step"], round(entry["epoch"], 4), entry[f"eval_{NLL}"]] for entry in history]
     best = trainer.state.best_global_step
@@ -136,28 +144,44 @@ def _course_of(trainer: SupervisedTrainer, rows: int) -> dict[str, Any]:
 
 
 def play_baseline(run: Run, arm: str, iteration: int) -> None:
-    """Train a baseline arm for as many steps as iteration `iteration` took, starting from the arm's previous model."""
+    """Train a baseline arm for as long as iteration `iteration` took, starting from the arm's previous model.
+
+    [`BEST_SFT`] starts from the base, takes as long as SFT first and all iterations together, and keeps its best point.
+    """
     stage = Stage.of(iteration, arm)
     if run.done(Step.TRAIN, stage):
         return
     started = time.monotonic()
-    path = run.model_of(stage.before)
-    args = supervised_args(run, iteration, arm)
-    lesson = _Lesson(lambda: _load_to_train(run, path, run.peft_config, args.seed), run.self_play_rows())
-    trainer, done = _train_and_save(run, stage, args, lesson)
-    run.record(Step.TRAIN, stage, seconds=since(started), steps=args.max_steps, **done)
+    args, lesson = _best_sft(run, stage) if arm == BEST_SFT else _continued(run, stage)
+    epochs = epochs_of_arm(run, stage, _tokens_an_epoch(lesson.rows))
+    trainer, done = _train_and_save(run, stage, args, dataclasses.replace(lesson, epochs=epochs))
+    found = _course_of(trainer, len(lesson.rows)) if arm == BEST_SFT else {"steps": trainer.state.global_step}
+    run.record(Step.TRAIN, stage, seconds=since(started), learning_rate=args.learning_rate, **found, **done)
     del trainer
     free_memory()
 
 
+def _continued(run: Run, stage: Stage) -> tuple[SupervisedConfig, _Lesson]:
+    """Return how an arm continues from its previous model."""
+    args, path = supervised_args(run, stage.iteration, stage.arm), run.model_of(stage.before)
+    return args, _Lesson(lambda: _load_to_train(run, path, run.peft_config, args.seed), run.self_play_rows())
+
+
+def _best_sft(run: Run, stage: Stage) -> tuple[SupervisedConfig, _Lesson]:
+    """Return how the base is trained on all rows that SFT first or self-play has trained on, with the pace of SFT first.
+
+    Its length is given, so it never stops early: it would have used less than self-play.
+    """
+    args, lesson = _from_base(run, stage, run.sft_rows() if run.play.self_play_prompts == "seen" else run.rows())
+    args.max_steps = steps_of_arm(run, stage)
+    return args, lesson
+
+
 def supervised_args(run: Run, iteration: int, arm: str) -> SupervisedConfig:
-    """Return an iteration's settings for a supervised arm with the same number of steps."""
+    """Return an iteration's settings for an arm that continues from its previous model, with the same number of steps."""
     stage = Stage.of(iteration, arm)
     args = _placed(run, stage, supervised_config(run.iteration_args(iteration)))
-    trained = run.done(Step.TRAIN, Stage.of(iteration))
-    if trained is None:
-        raise RuntimeError(f"Iteration {iteration} has not been trained, so its number of gradient steps is unknown.")
-    args.max_steps = trained["steps"]
+    args.max_steps = steps_of_arm(run, stage)
     of_sft = sft_first_config(run.args, run.play, measures=False).learning_rate if run.sft_first else None
     args.learning_rate = run.play.baseline_learning_rate or of_sft or run.iteration_args(0).learning_rate
     args.rate_setting = "baseline_learning_rate"
@@ -193,7 +217,7 @@ def _train_and_save(
         callbacks = [ReportSteps(run.progress), *lowered_before(run, stage, args)]
         with training_logs(run, stage):
             trainer = train_supervised(
-                model, tokenizer, lesson.rows, args, callbacks, lesson.held_out, lesson.patience
+                model, tokenizer, lesson.rows, args, callbacks, lesson.held_out, lesson.patience, lesson.epochs
             )
         return trainer, since(started)
 

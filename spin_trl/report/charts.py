@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..evaluation.figures import figure_of, is_figure, is_score
 from ..evaluation.intervals import of_mean
-from ..run.stage import BASE, SELF_PLAY, START, arm_in_words
+from ..run.stage import BASE, BEST_SFT, SELF_PLAY, START, arm_in_words
 from .drawing import GENERATED, INK, REAL, Chart, Point, Series, lines_chart, write_picture
 from .formats import capitalised
 from .record import RunRecord, StageRecord
@@ -139,8 +139,8 @@ def _lead(record: RunRecord) -> Chart:
     return lines_chart(
         "lead",
         "Self-play minus baselines" if len(found) > 1 else f"Self-play {difference}",
-        f"{side} zero, self-play is ahead of the baseline after the same number of gradient steps; an interval that "
-        "includes zero is inconclusive.",
+        f"{side} zero, self-play is ahead of the baseline at the same iteration; an interval that includes zero is "
+        "inconclusive.",
         # The empty series reserves self-play's colour, so no baseline is drawn in it.
         {f"{difference}, {unit}": {SELF_PLAY: [], **found}},
         zero=0.0,
@@ -195,10 +195,11 @@ def _draw_histogram(stage: StageRecord, axes: Axes) -> None:
 
 
 def series(record: RunRecord, figure: str, scale: float = 1.0) -> Series:
-    """Return a figure by iteration for self-play, after the base if there is one, and then for every baseline arm; all arms
-    begin at the start."""
+    """Return a figure by iteration for self-play, after the base if there is one, and then for every baseline arm. Arms
+    begin at the start, or at the base if they are trained from it."""
     base, start = ([] if one is None else [one] for one in (record.base, record.start))
-    arms = {SELF_PLAY: base + record.self_play, **{arm: start + stages for arm, stages in record.arms.items()}}
+    first = {arm: base if arm == BEST_SFT else start for arm in record.arms}
+    arms = {SELF_PLAY: base + record.self_play, **{arm: first[arm] + stages for arm, stages in record.arms.items()}}
     found = {arm: [stage for stage in stages if stage.value(figure) is not None] for arm, stages in arms.items()}
     return {
         arm_in_words(arm): [_point(record, stage, figure, scale) for stage in stages]
@@ -208,7 +209,7 @@ def series(record: RunRecord, figure: str, scale: float = 1.0) -> Series:
 
 
 def leads(record: RunRecord) -> Series:
-    """Return how far self-play is above each baseline arm after the same number of gradient steps, on the same prompts."""
+    """Return how far self-play is above each baseline arm at the same iteration, on the same prompts."""
     scale = 100.0 if record.form(record.metric).percent else 1.0
     found = {
         f"minus {arm_in_words(arm)}": [
@@ -228,6 +229,6 @@ def _point(record: RunRecord, stage: StageRecord, figure: str, scale: float) -> 
         interval = of_mean([-value for value in stage.values["nll"].values()])
     low, high = (None, None) if interval is None else (scale * end for end in interval)
     opponent = record.opponent(stage)
-    came_from = stage.iteration - 1 if opponent is None else opponent.iteration
+    came_from = (stage.name.before if opponent is None else opponent).iteration
     is_first = stage.name == (START if record.base is None else BASE)
     return Point(stage.iteration, scale * stage.figures[figure], low, high, None if is_first else came_from)

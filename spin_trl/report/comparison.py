@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from ..config.traits import EQUAL_STEPS
 from ..evaluation.figures import FIGURES, Figure, figure_of, is_figure
 from ..evaluation.intervals import mean_and_error, of_mean
-from ..run.stage import Stage
+from ..run.compute import compute_of
+from ..run.journal import Entry
+from ..run.stage import BEST_SFT, Stage
 from .drawing import Point, Series, lines_chart, write_picture
 from .terminal_table import COLUMNS, difference_of, run_table
 
@@ -25,6 +28,22 @@ COSTS = (
     Figure("generated_tokens", "tokens generated", column="tokens gen.", digits=0, rank=3),
 )
 """Costs of an arm, shown in addition to its held-out figures."""
+
+COMPUTE_SO_FAR = "compute_so_far"
+"""The compute that a stage's model has taken from the given model on: with that of the stages it continues from."""
+
+OF_COMPUTE = (
+    Figure("seconds", "seconds", column="seconds", digits=0, rank=1),
+    Figure("tokens_trained", "tokens trained on", column="trained", digits=0, rank=3),
+    Figure("tokens_scored", "tokens scored", column="scored", digits=0, rank=3),
+    Figure("tokens_prefilled", "tokens prefilled", column="prefilled", digits=0, rank=3),
+    Figure("tokens_sampled", "tokens sampled", column="sampled", digits=0, rank=3),
+    Figure("compute", "compute", column="compute", digits=0, rank=1),
+    Figure(COMPUTE_SO_FAR, "compute so far", column="so far", digits=0, rank=2),
+)
+"""Columns of the table of costs."""
+
+COST_CAPTION = "tokens; compute: 3 x trained + scored + prefilled + sampled; so far: with the stages before"
 
 MORE_COLUMNS = (*(figure for figure in FIGURES.values() if figure.of_comparisons), *COSTS)
 
@@ -121,7 +140,7 @@ def comparison_table(
     """
     costs = {figure.name for figure in COSTS}
     rows = {
-        (START_ARM if arm == START_ARM else f"{arm}/iteration-{iteration}"): {
+        _row_name(arm, iteration): {
             # Costs vary with the machine, not with the method, so they have no standard error.
             name: value
             for name, value in figures.items()
@@ -142,7 +161,57 @@ def comparison_table(
     )
 
 
-def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | None = None) -> None:
+def _row_name(arm: str, iteration: int) -> str:
+    return START_ARM if arm == START_ARM else f"{arm}/iteration-{iteration}"
+
+
+def costs_of_stage(entries: Sequence[Entry]) -> dict[str, float]:
+    """Return the costs of a stage from its journal entries: steps, seconds, tokens generated, and the compute if known."""
+    costs = {
+        "seconds": float(sum(entry.get("seconds", 0.0) for entry in entries)),
+        "generated_tokens": float(sum(entry.get("tokens", 0) for entry in entries)),
+        "steps": float(sum(entry.get("steps", 0) for entry in entries)),
+    }
+    found = compute_of(entries)
+    if found is not None:
+        costs |= {f"tokens_{name}": float(count) for name, count in asdict(found).items()}
+        costs["compute"] = found.total
+    return costs
+
+
+def add_sums(summary: Summary) -> None:
+    """Add to every arm and iteration the compute so far ([`COMPUTE_SO_FAR`]), if that of every earlier stage is known."""
+    starts = summary.get(START_ARM, {}).get(-1, {}).get("compute", 0.0)
+    for arm, iterations in summary.items():
+        so_far = 0.0 if arm in (START_ARM, BEST_SFT) else starts
+        for figures in iterations.values():
+            if "compute" not in figures:
+                break
+            so_far += figures["compute"]
+            figures[COMPUTE_SO_FAR] = so_far
+
+
+def cost_table(summary: Summary, width: int | None) -> Table | None:
+    """Return the table of what every row of the comparison has cost, as a mean over the seeds; None if nothing is known.
+
+    Args:
+        summary: result of [`summarise_cells`], with its sums.
+        width: width of the terminal in columns; None: all columns are shown.
+    """
+    names = {figure.name for figure in OF_COMPUTE}
+    rows = {
+        _row_name(arm, iteration): {name: value for name, value in figures.items() if name in names}
+        for arm, iterations in summary.items()
+        for iteration, figures in iterations.items()
+    }
+    if not any("compute" in row for row in rows.values()):
+        return None
+    return run_table(rows, None, "Costs", width, columns=OF_COMPUTE, caption=COST_CAPTION)
+
+
+def plot_comparison(
+    path: Path, summary: Summary, metric: str, baseline: str | None = None, equal: str = EQUAL_STEPS
+) -> None:
     """Draw the metric by iteration for every arm and the log-probabilities of real and generated responses.
 
     If there is a supervised arm, a third plot shows the other arms' differences from it with their 95 % intervals.
@@ -152,6 +221,7 @@ def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | N
         summary: result of [`summarise_cells`].
         metric: figure of the first plot.
         baseline: name of the supervised arm that the others are compared with, or None.
+        equal: what it has in common with the first arm: the number of steps, or the compute (`baseline_equal`).
     """
     words, against = figure_of(metric).words, f"{metric}{AGAINST}"
     logps = {f"{kind}, nats": _points(summary, f"logps/{kind}") for kind in ("real", "generated")}
@@ -160,7 +230,7 @@ def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | N
         lines_chart("logps", "Log-probabilities of real and generated responses", "", logps, dashed=False),
         lines_chart(
             "lead",
-            f"Against {baseline} after the same number of steps",
+            f"Against {baseline}, with equal {equal}",
             "",
             {f"{words}, minus {baseline} (95 % interval)": _points(summary, against)},
             zero=0.0,
@@ -176,7 +246,7 @@ def _points(summary: Summary, figure: str) -> Series:
     return {
         arm: [
             Point(iteration, found[figure], *_ends(found, figure), came_from=iteration - 1)
-            for iteration, found in {**start, **iterations}.items()
+            for iteration, found in {**({} if arm == BEST_SFT else start), **iterations}.items()
             if not math.isnan(found.get(figure, math.nan))
         ]
         for arm, iterations in summary.items()

@@ -205,8 +205,8 @@ def _label(stage: StageRecord) -> str:
 
 
 def _compared_with(record: RunRecord, stage: StageRecord) -> StageRecord | None:
-    """Return an iteration's opponent, for a baseline the self-play model after the same number of gradient steps, and for
-    the start the base that SFT began from."""
+    """Return an iteration's opponent, for a baseline the self-play model at the same iteration, and for the start the
+    base that SFT began from."""
     if stage.name.iteration < 0:
         return record.base if stage is record.start else None
     return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)

@@ -22,7 +22,7 @@ COLUMNS = [figure for figure in FIGURES.values() if figure.column and not figure
 """Columns of the table of a run."""
 
 CHANGE = "change [95 %]"
-"""Heading of the column that compares an iteration with its opponent, or a baseline with self-play after as many steps."""
+"""Heading of the column that compares an iteration with its opponent, or a baseline with self-play at the same point."""
 
 
 def written_figure(figures: Mapping[str, float], figure: Figure) -> str:

@@ -12,9 +12,10 @@ from ..counts import counted
 from ..evaluation.figures import RETAINED, figure_of
 from ..evaluation.intervals import Difference
 from ..run.journal import Entry, Step, diverged, lowered, newest
-from ..run.stage import SELF_PLAY, START, Stage, arm_in_words
+from ..run.stage import BEST_SFT, Stage, arm_in_words
 from .formats import capitalised
 from .record import RunRecord, StageRecord, interval_of
+from .supervised import on_baselines, sft_in_words
 
 
 def verdict(record: RunRecord) -> str:
@@ -57,7 +58,9 @@ def remarks(record: RunRecord) -> list[str]:
             prefix = "" if stage.label in reason else f"After {stage.label}: "
             found.append(f"{prefix}{reason}")
     found += [reason] if (reason := record.untrained.get("reason")) else []
-    found += sft_in_words(record)
+    found += [*sft_in_words(record), *on_baselines(record)]
+    if (sentence := _against_best_sft(record)) is not None:
+        found.append(sentence)
     higher = _passed_over(record)
     if higher is not None:
         best = record.best_stage
@@ -146,22 +149,6 @@ def faults_in_words(journal: Sequence[Entry], stage: str) -> list[str]:
     return found
 
 
-def sft_in_words(record: RunRecord) -> list[str]:
-    """Return a sentence on SFT first: how long it trained, and which point became the start; empty without it."""
-    trained = newest(record.journal, Step.TRAIN, START)
-    points, best = trained.get("points"), trained.get("best_step")
-    if "steps" not in trained:
-        return []
-    said = f"The start is the base after SFT on {counted(trained.get('rows', 0), 'row')}"
-    if not points or not any(step == best for step, *_ in points):
-        return [f"{said}, {counted(trained['steps'], 'step')}."]
-    (found,) = (nll for step, _, nll in points if step == best)
-    text = (
-        f"{said}: step {best:,} of {trained['steps']:,} has the lowest NLL on held-out prompts, {found:.4f} per token"
-    )
-    return [f"{text} (at the last one, {points[-1][2]:.4f})." if points[-1][0] != best else f"{text}."]
-
-
 def _unmeasured(record: RunRecord) -> str:
     if not record.iterations:
         return "Nothing has been measured yet."
@@ -221,13 +208,16 @@ def _of_start(record: RunRecord, start: StageRecord) -> str:
 def _against_baseline(
     record: RunRecord, best: StageRecord, gain: Difference | None, iteration: int | None = None
 ) -> str:
-    """Compare the best model with the strongest baseline arm after the same number of gradient steps."""
+    """Compare the best model with the strongest baseline arm after as many gradient steps, or with as much compute."""
     at = best.iteration if iteration is None else iteration
-    arms = [stage for stage in _measured(record, record.stages) if stage.arm != SELF_PLAY and stage.iteration == at]
+    others = [stages for arm, stages in record.arms.items() if arm != BEST_SFT]
+    arms = [stage for stages in others for stage in _measured(record, stages) if stage.iteration == at]
     if not arms:
         return ""
     arm = _best_of(record, arms)
     steps = "the same number of steps" if iteration is None else "as many steps as the iterations took"
+    if record.settings.get("baseline_equal") == "compute":
+        steps = "the same compute" if iteration is None else "as much compute as the iterations took"
     name = f"{arm_in_words(arm.arm)} after {steps}"
     found = record.difference(best, arm, record.metric)
     against = _against(record, found, name)
@@ -237,6 +227,14 @@ def _against_baseline(
     is_lead = found is not None and record.is_better(found)
     joint = "and" if bool(is_gain) == bool(is_lead) else "but"
     return f", {joint} {against}" if iteration is None else f"; {the_stage(best)} is {against}"
+
+
+def _against_best_sft(record: RunRecord) -> str | None:
+    """Compare the best model with the baseline that is trained from the base; None if one of them was not measured."""
+    best, arm = record.best_stage, _measured(record, record.arms.get(BEST_SFT, []))
+    found = record.difference(best, arm[-1], record.metric) if best is not None and arm else None
+    against = _against(record, found, arm_in_words(BEST_SFT))
+    return None if best is None or against is None else f"{capitalised(the_stage(best))} is {against}."
 
 
 def _against(record: RunRecord, found: Difference | None, other: str) -> str | None:

@@ -37,7 +37,7 @@ from .directory import RunDirectory
 from .journal import DATA, Decisions, Entry, Journal, Step
 from .objects import best_stage
 from .progress import Progress
-from .stage import BASE, SELF_PLAY, SFT, START, Stage, arm_name
+from .stage import BASE, BEST_SFT, SELF_PLAY, SFT, START, Stage, arm_name
 
 BEST, LAST = "best", "last"
 """Names by which users refer to the best stage so far, and to the last iteration with a model."""
@@ -97,7 +97,7 @@ class Run:
         if self.play.retain_tasks:
             noted(self.refused, harness_version)
         noted(self.refused, lambda: check_losses(self.args.losses))
-        self.refused += [*self._against_objective(), *against_sft(self.args, self.play)]
+        self.refused += [*self._against_objective(), *against_sft(self.args, self.play), *against_arms(self.play)]
         if self.sft_first and self.model is None:
             self.refused.append(
                 "`start: sft` trains a given model. Without one, the start is built and trained by `start_*`: leave it out, "
@@ -253,6 +253,16 @@ def arms_of(play: SelfPlayConfig) -> list[str]:
     kinds: Sequence[str] = play.baseline or []
     smoothed = [arm_name(value) for value in play.baseline_label_smoothing] if SFT in kinds else []
     return [*smoothed, *(kind for kind in kinds if kind != SFT)]
+
+
+def against_arms(play: SelfPlayConfig) -> list[str]:
+    """Return why a run with these settings can't play one of its baseline arms."""
+    if BEST_SFT not in (play.baseline or []) or play.start == SFT_FIRST:
+        return []
+    return [
+        f"`baseline: {BEST_SFT}` trains the base that SFT first started from, so it needs `start: sft`. Without it, the "
+        f"given model is the start, and `{SFT}` is that baseline."
+    ]
 
 
 def permission_of(play: SelfPlayConfig) -> Permission:

@@ -1,4 +1,4 @@
-"""Identifiers of a run's models: the base, the start, the iterations, and the baseline arms after as many gradient steps."""
+"""Identifiers of a run's models: the base, the start, the iterations, and the baseline arms at the same points."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ SELF_PLAY = "self-play"
 
 SFT, DFT = "sft", "sft-dft"
 """The arms that are trained only on the real responses: with cross-entropy, and with DFT's loss (arXiv 2508.05629)."""
+
+BEST_SFT = "sft-best"
+"""The arm that is trained from the base for as long as SFT first and self-play together, and keeps its best point. It has a
+single stage, at the iteration with which the run ends."""
 
 BEFORE_SFT = "base"
 """The arm of the base alone: the given model, if the run trains its start from it with SFT (`start: sft`)."""
@@ -65,8 +69,8 @@ class Stage(str):
 
     @property
     def before(self) -> Stage:
-        """The stage of the same arm one iteration earlier."""
-        return Stage.of(self.iteration - 1, self.arm)
+        """The stage that this one's arm continues from: the same arm one iteration earlier; for [`BEST_SFT`], the base."""
+        return BASE if self.arm == BEST_SFT else Stage.of(self.iteration - 1, self.arm)
 
     @property
     def label(self) -> str:
@@ -94,7 +98,7 @@ def arm_in_words(arm: str) -> str:
     """Return a baseline arm's name in words."""
     if arm.startswith(_SMOOTHED):
         return f"smoothed SFT ({arm.removeprefix(_SMOOTHED)})"
-    return {SFT: "plain SFT", DFT: "SFT with DFT's loss"}.get(arm, arm)
+    return {SFT: "plain SFT", DFT: "SFT with DFT's loss", BEST_SFT: "best SFT from the base"}.get(arm, arm)
 
 
 def smoothing_of_arm(arm: str) -> float:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import torch
@@ -28,6 +28,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ..config.paths import output_folder
 from ..config.sft import NLL, SupervisedConfig
+from ..config.steps import nearest_step
 from ..files import Checksum, checksums_in, whole_folder
 from ..models.adapters import Policy
 from ..models.saving import hashing
@@ -47,6 +48,7 @@ def train_supervised(
     callbacks: list[TrainerCallback],
     held_out: Dataset | None = None,
     patience: int | None = None,
+    epochs: float | None = None,
 ) -> SupervisedTrainer:
     """Train on the real responses: cross-entropy over their tokens, EOS included, prompts masked.
 
@@ -60,6 +62,7 @@ def train_supervised(
         callbacks: callbacks of the trainer.
         held_out: prepared rows to measure the NLL on, if `eval_strategy` says so.
         patience: number of measurements in a row without a lower NLL after which training stops; None: it never stops early.
+        epochs: number of epochs to train for, to the nearest gradient step; None: as the settings say.
 
     Returns:
         The trainer, whose model is the best point by NLL if `load_best_model_at_end` is true, else the last one.
@@ -78,6 +81,8 @@ def train_supervised(
             callbacks=callbacks,
         )
     trainer.remove_callback(PrinterCallback)
+    if epochs is not None:
+        trainer.args.max_steps = nearest_step(args, len(cast(Dataset, trainer.train_dataset)), args.world_size, epochs)
     found = _resumable(args)
     trainer.train(resume_from_checkpoint=None if found is None else str(found))
     return trainer

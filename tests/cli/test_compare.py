@@ -43,6 +43,11 @@ def test_options_and_settings_reach_the_comparison(asked: list[Any]) -> None:
     assert asked[0] == ("my.yaml", ["--beta", "0.2", "--num_iterations=2"], ["space"], 3, 2, own, True)
 
 
+def test_what_arms_have_in_common_is_a_setting_of_their_runs(asked: list[Any]) -> None:
+    assert main(["compare", "my.yaml", "--arms", "space", "sft", "--equal", "compute"]) == 0
+    assert asked[0][1] == ["--baseline_equal", "compute"]
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", "space"])
 def test_settings_of_arms_are_a_mapping(text: str, asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "my.yaml", "--arms", "space", "--arm_settings", text]) == 2

@@ -167,6 +167,33 @@ def test_sft_first_by_hand(tmp_path):
     assert kept.disk(work)["checkpoints"] == pytest.approx(3 * 3 * weights, rel=0.01)
 
 
+def test_baselines_with_equal_compute_by_hand(tmp_path):
+    """A pair of 50 + 100 + 100 tokens is trained on (3 x 250) and scored (250); 50 are prefilled and 100 sampled: 1,150, as
+    much as 1,150 / (3 x 150) rows of SFT. SFT first has 314 steps of two rows."""
+    settings = {
+        "num_train_epochs": 1,
+        "max_new_tokens": 100,
+        "num_iterations": 1,
+        "save_strategy": "no",
+        "start": "sft",
+    }
+    settings |= {"sft_num_train_epochs": 1, "per_device_train_batch_size": 2}
+    found = {
+        (arm, equal): works(tmp_path, baseline=arm, baseline_equal=equal, **settings)
+        for arm in ("sft", "sft-best")
+        for equal in ("steps", "compute")
+    }
+    (plan, (start, iteration)) = found["sft", "compute"]
+    assert (start.rows, start.compute) == (628, 3 * 628 * 150)
+    assert (iteration.rows, iteration.compute) == (627, 627 * 1150)
+    trained = {of: made[1][1].seconds["baseline"] - iteration.seconds["evaluate"] for of, made in found.items()}
+    assert trained["sft", "compute"] == pytest.approx(trained["sft", "steps"] * 1150 / 450)
+    whole = 628 * 450 + 627 * 1150  # against as many rows as SFT first and self-play together
+    expected = trained["sft-best", "steps"] * whole / (450 * (628 + 627))
+    assert trained["sft-best", "compute"] == pytest.approx(expected, rel=0.05)
+    assert plan.disk([start, iteration])["models"] == found["sft-best", "steps"][0].disk([start, iteration])["models"]
+
+
 def test_the_start_scores_what_it_has_not_scored(tmp_path):
     """627 real and 2 x 627 generated responses at iteration 1 (its own, and iteration 0's as history), then 627."""
     settings = {"opponent_mix": 0.5, "num_iterations": 3, "history": 1, "max_new_tokens": 100, "num_train_epochs": 1}

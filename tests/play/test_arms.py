@@ -77,6 +77,7 @@ def test_nothing_is_started_after_a_stop(tmp_path: Path, monkeypatch: pytest.Mon
         ("sft", {}, 0.0),
         ("sft-smoothing-0.1", {}, 0.1),
         ("sft-dft", {}, 0.0),
+        ("sft-best", {}, 0.0),
     ],
 )
 def test_an_arm_is_named_by_its_losses(name: str, losses: dict[str, float], smoothing: float | None) -> None:

@@ -326,6 +326,47 @@ def test_an_arm_may_step_in_its_own_way(tmp_path: Path, llama_folder: Path) -> N
     assert [one.name for one in Comparison(str(recipe), [], ["space", "sft", "sft-smoothing-0"]).supervised] == ["sft"]
 
 
+def test_supervised_arms_are_the_baselines_of_the_first_run(tmp_path: Path, llama_folder: Path) -> None:
+    """The arm from the base comes last, since it can't be compared with at every iteration."""
+    recipe = runs.recipe(tmp_path / "r", llama_folder, start="sft")
+    arms = ["sft-best", "space", "iris", "sft-dft", "sft"]
+    found = Comparison(str(recipe), ["--baseline_equal", "compute"], arms)
+    assert [one.name for one in found.supervised] == ["sft-dft", "sft", "sft-best"]
+    space, iris = (found.recipes[name, 42].play for name in ("space", "iris"))
+    assert (space.baseline, space.baseline_equal) == (["sft", "sft-dft", "sft-best"], "compute")
+    assert iris.baseline is None
+    with refused(RecipeError, "`baseline: sft-best`", "`start: sft`"):
+        Comparison(str(recipe), ["--start", "given"], ["space", "sft-best"])
+
+
+@pytest.mark.slow
+def test_a_comparison_with_equal_compute(tmp_path: Path, llama_folder: Path) -> None:
+    """Costs and their sums stand in the table and in comparison.json: SFT from the base has cost as much as SFT first and
+    self-play, to a step; and it says that the learning rates were not tuned."""
+    recipe = runs.recipe(tmp_path / "r", llama_folder, start="sft", sft_learning_rate=1e-2, sft_num_train_epochs=1)
+    command = ["compare", str(recipe), "--arms", "sigmoid", "sft", "sft-best", "--equal", "compute"]
+    assert main(command) == 0
+    found = json.loads((tmp_path / "r/run/comparison.json").read_text(encoding="utf-8"))
+    assert (found["equal"], found["learning_rates"]) == ("compute", {"sft": 1e-2, "sft-best": 1e-2})
+    assert {arm: sorted(by) for arm, by in found["figures"].items()} == {
+        "start": ["-1"],
+        "sigmoid": ["0", "1"],
+        "sft": ["0", "1"],
+        "sft-best": ["1"],
+    }
+    last = {arm: found["figures"][arm]["1"] for arm in ("sigmoid", "sft", "sft-best")}
+    step = last["sft"]["compute"] / last["sft"]["steps"]
+    for arm in ("sft", "sft-best"):
+        assert abs(last[arm]["compute_so_far"] - last["sigmoid"]["compute_so_far"]) <= step / 2 + 9
+    counted = last["sigmoid"]
+    names = ("tokens_scored", "tokens_prefilled", "tokens_sampled")
+    assert counted["compute"] == 3 * counted["tokens_trained"] + sum(counted[name] for name in names)
+    text = (tmp_path / "r/run/table.txt").read_text(encoding="utf-8")
+    assert f"{counted['compute_so_far']:.0f}" in text
+    assert all(remark in text for remark in found["remarks"])
+    assert [part in found["remarks"][1] for part in ("sft 0.01", "sft-best 0.01")] == [True, True]
+
+
 def test_every_arm_plays_all_its_iterations(tmp_path: Path, llama_folder: Path) -> None:
     """Anything that could end a run early is switched off: compared arms have been trained for the same time."""
     stops = {"degeneration_stop": {"truncated": 0.1}, "on_regression": "stop", "patience": 1}

@@ -18,7 +18,7 @@ from spin_trl.cli import main
 from spin_trl.errors import RecipeError, RunDirectoryError
 from spin_trl.play import supervise
 from spin_trl.report.record import read_record
-from spin_trl.report.verdict import sft_in_words
+from spin_trl.report.supervised import sft_in_words
 from spin_trl.run.directory import RunDirectory
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}

@@ -9,7 +9,10 @@ from spin_trl.report.comparison import (
     ArmFigures,
     EarlyEnd,
     _points,
+    add_sums,
     comparison_table,
+    cost_table,
+    costs_of_stage,
     plot_comparison,
     summarise_cells,
 )
@@ -69,10 +72,46 @@ def test_the_table_has_a_row_for_every_arm_and_iteration() -> None:
     assert "2.000 ±0.500" in {cell for cells in columns.values() for cell in cells}
 
 
+def test_the_costs_of_a_stage_are_those_of_its_steps() -> None:
+    """Compute: 3 x 100 + 50 + 20 + 30 = 400. Where it was not counted, it is unknown."""
+    entries = [
+        {"phase": "generate", "seconds": 2.0, "tokens": 30, "compute": {"prefilled": 20, "sampled": 30}},
+        {"phase": "train", "seconds": 3.5, "steps": 7, "compute": {"trained": 100, "scored": 50}},
+    ]
+    assert costs_of_stage(entries) == {
+        "seconds": 5.5, "generated_tokens": 30.0, "steps": 7.0, "compute": 400.0, "tokens_trained": 100.0,
+        "tokens_scored": 50.0, "tokens_prefilled": 20.0, "tokens_sampled": 30.0,
+    }  # fmt: skip
+    assert costs_of_stage([{"phase": "train", "seconds": 1.0, "steps": 2}]) == {
+        "seconds": 1.0, "generated_tokens": 0.0, "steps": 2.0
+    }  # fmt: skip
+
+
+def test_what_a_model_has_cost_so_far_begins_at_the_given_model() -> None:
+    """The arm from the base does not go through the start."""
+    summary = {
+        "start": {-1: {"compute": 1000.0}},
+        "space": {0: {"compute": 200.0}, 1: {"compute": 300.0}},
+        "old": {0: {"nll": 1.0}, 1: {"compute": 5.0}},
+        "sft-best": {1: {"compute": 1500.0}},
+    }
+    add_sums(summary)
+    found = {arm: [one.get("compute_so_far") for one in by.values()] for arm, by in summary.items()}
+    assert found == {"start": [1000.0], "space": [1200.0, 1500.0], "old": [None, None], "sft-best": [1500.0]}
+    table = cost_table(summary, None)
+    assert table is not None
+    columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
+    assert columns["compute"] == ["1000", "200", "300", "–", "5", "1500"]
+    assert columns["so far"] == ["1000", "1200", "1500", "–", "–", "1500"]
+    assert cost_table(SUMMARY, None) is None
+
+
 def test_points_begin_at_the_start_and_have_the_interval_that_is_known() -> None:
     assert _points(SUMMARY, "nll")["space"] == [
         Point(-1, 3.0, None, None, -2), Point(0, 2.0, 1.5, 2.5, -1), Point(1, 1.0, None, None, 0)
     ]  # fmt: skip
+    from_base = {**SUMMARY, "sft-best": {1: {"nll": 1.5}}}
+    assert _points(from_base, "nll")["sft-best"] == [Point(1, 1.5, None, None, 0)]
     assert _points(SUMMARY, "nll_vs_baseline") == {"space": [Point(0, -0.5, -0.75, -0.25, -1)]}
 
 

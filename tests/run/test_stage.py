@@ -50,6 +50,7 @@ def test_the_base_comes_before_the_start_of_every_arm() -> None:
     assert Stage.of(-2) is START.before is BASE
     assert BASE.is_base
     assert not START.is_base
+    assert Stage.of(2, "sft-best").before is BASE
 
 
 def test_a_stage_is_written_and_copied_as_its_name() -> None:
@@ -61,10 +62,11 @@ def test_a_stage_is_written_and_copied_as_its_name() -> None:
 
 def test_an_arm_is_named_after_its_smoothing() -> None:
     assert (arm_name(0.0), arm_name(0.05)) == ("sft", "sft-smoothing-0.05")
-    assert [arm_in_words(arm) for arm in ("sft", "sft-smoothing-0.05", "sft-dft", "own")] == [
+    assert [arm_in_words(arm) for arm in ("sft", "sft-smoothing-0.05", "sft-dft", "sft-best", "own")] == [
         "plain SFT",
         "smoothed SFT (0.05)",
         "SFT with DFT's loss",
+        "best SFT from the base",
         "own",
     ]
     assert [smoothing_of_arm(arm) for arm in ("sft", "sft-smoothing-0.05", "sft-dft")] == [0, 0.05, 0]
