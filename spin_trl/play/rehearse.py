@@ -57,8 +57,8 @@ from . import given
 
 logger = logging.getLogger(__name__)
 
-ROWS = 2
-"""Number of rows in a rehearsal."""
+ROWS, MOST_GENERATIONS = 2, 8
+"""Numbers of rows and, at most, of generated responses per row in a rehearsal."""
 
 OWN = frozenset(known.name for known in fields(SPINConfig)) - frozenset(known.name for known in fields(DPOConfig))
 """Settings that this package adds; they are checked when the settings object is created."""
@@ -305,6 +305,7 @@ def _refused(make: Callable[[], None], peft_config: Any) -> list[str]:
 
 
 def _rehearsed_trainer(model: Any, tokenizer: PreTrainedTokenizerBase, args: SPINConfig) -> SPINTrainer:
+    args.num_generations = min(args.num_generations, MOST_GENERATIONS)
     pairs = [(f"{number}", sample) for number in range(ROWS) for sample in range(args.num_generations)]
     generations = [{"key": key, "sample": sample, "ids": [1, 2]} for key, sample in pairs]
     row = {"prompt_hash": "", "prompt_ids": [1, 2], "real_ids": [3, 4], "prompt": "", "real": ""}

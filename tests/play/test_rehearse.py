@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from accelerate import PartialState
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 import tiny
@@ -146,6 +147,25 @@ def test_a_rehearsal_leaves_no_trace(llama_folder: Path, tmp_path: Path) -> None
     assert (random.getstate(), torch.get_rng_state().tolist(), dict(PartialState._shared_state)) == states
     assert run.args.to_dict() == args
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rehearsal_is_small_however_many_responses_a_run_generates(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows with 2^20 generations each would take a gigabyte."""
+    sizes: list[int] = []
+
+    class Counted(Dataset):
+        @classmethod
+        def from_list(cls, rows: list[Any], *given: Any, **named: Any) -> Dataset:
+            sizes.append(len(rows))
+            return Dataset.from_list(rows, *given, **named)
+
+    monkeypatch.setattr("spin_trl.play.rehearse.Dataset", Counted)
+    run = run_of(llama_folder, num_generations=2**20)
+    assert rehearse(run, config_of(run)) == []
+    assert run.args.num_generations == 2**20
+    assert max(sizes) == 16  # two rows, eight generations each
 
 
 def test_where_the_defaults_fail_nothing_is_refused(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
