@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import RecipeError, nearest
 from .scoring import Score
 
-EQUAL, IDENTICAL, WITHOUT_SCORE = WITHOUT_PAIR = "equal", "identical", "unscored"
+EQUAL_SCORES, IDENTICAL, WITHOUT_SCORE = WITHOUT_PAIR = "equal", "identical", "unscored"
 """Why a prompt gives no pair: all its samples have the same score; the best and the worst are the same text; fewer than two
 have a score."""
 
@@ -39,7 +39,7 @@ def best_and_worst(scores: Sequence[float], texts: Sequence[str]) -> BestAndWors
         return WITHOUT_SCORE
     best, worst = max(scored, key=lambda sample: scores[sample]), min(scored, key=lambda sample: scores[sample])
     if scores[best] == scores[worst]:
-        return EQUAL
+        return EQUAL_SCORES
     if texts[best].strip() == texts[worst].strip():
         return IDENTICAL
     return BestAndWorst(best, worst)

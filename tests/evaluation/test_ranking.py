@@ -9,7 +9,7 @@ import pytest
 from messages import refused
 from spin_trl.errors import RecipeError
 from spin_trl.evaluation.ranking import (
-    EQUAL,
+    EQUAL_SCORES,
     IDENTICAL,
     WITHOUT_SCORE,
     BestAndWorst,
@@ -27,8 +27,8 @@ def test_the_best_and_the_worst_make_a_pair_and_the_first_wins_a_tie() -> None:
 
 
 def test_samples_that_score_the_same_give_no_pair() -> None:
-    assert best_and_worst([1.0, 1.0, 1.0, 1.0], TEXTS) == EQUAL
-    assert best_and_worst([0.0, math.nan, 0.0, math.inf], TEXTS) == EQUAL
+    assert best_and_worst([1.0, 1.0, 1.0, 1.0], TEXTS) == EQUAL_SCORES
+    assert best_and_worst([0.0, math.nan, 0.0, math.inf], TEXTS) == EQUAL_SCORES
 
 
 def test_the_same_text_is_no_pair() -> None:
