@@ -162,8 +162,8 @@ The opponents' responses were generated with these settings:
 
 ### Cost
 
-\| stage \| generate \| train \| evaluate \| total \| tokens generated \| gradient steps \| pairs \|
-(\|.+\n)+\| iteration 0 \| 1 h 0 min \| 2 h 0 min \| – \| 3 h 0 min \| 12,345 \| 78 \| – \|
+\| stage \| generate \| train \| evaluate \| total \| tokens generated \| gradient steps \| pairs \| compute \|
+(\|.+\n)+\| iteration 0 \| 1 h 0 min \| 2 h 0 min \| – \| 3 h 0 min \| 12,345 \| 78 \| – \| – \|
 (\|.+\n)+
 Hardware: NVIDIA A100\.
 
