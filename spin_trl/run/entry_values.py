@@ -61,7 +61,7 @@ _KIND_OF: Mapping[str, ValueKind] = MappingProxyType(
         **dict.fromkeys(("phase", "stage", "device", "decision", "digest", "dataset", "lost", "on_nan"), _is_str),
         **dict.fromkeys(("repository", "revision", "kind", "commit", "url"), _is_str),
         **dict.fromkeys(("reason", "collapse", "best"), _optional(_is_str)),
-        **dict.fromkeys(("time", "seconds", "work_seconds", "lr_scale", "identical"), _is_number),
+        **dict.fromkeys(("time", "seconds", "work_seconds", "learning_rate", "lr_scale", "identical"), _is_number),
         **dict.fromkeys(("processes", "steps", "tokens", "responses", "parameters"), _is_whole_number),
         **dict.fromkeys(("best_step", "back_to", "skipped_by_scaler"), _is_whole_number),
         **dict.fromkeys(("train_rows", "held_out_rows"), _is_whole_number),
@@ -72,6 +72,7 @@ _KIND_OF: Mapping[str, ValueKind] = MappingProxyType(
         "pairs": _object_of(_is_whole_number),
         **dict.fromkeys(("first", "last", "compute"), _object_of(_is_number)),
         **dict.fromkeys(("isolation", "remarks", "to"), _list_of(_is_str)),
+        "rows": lambda value: _is_whole_number(value) or _is_list(value),  # their number, or those that diverged
         "points": _list_of(_is_point),
         "skipped": _list_of(_is_object),
     }

@@ -17,6 +17,8 @@ from spin_trl.run.entry_values import wrong_value
         ("opponent", ["start", "iteration-3"], ["elsewhere", "../start", None, 3]),
         ("seconds", [1, 2.5, float("nan")], ["1", None, True]),
         ("tokens", [0, 7], [7.5, "7", True]),
+        ("learning_rate", [1e-4, 0], ["1e-4", [1e-4]]),
+        ("rows", [300, [["key", 0]]], ["300", 1.5, None]),
         ("at_step", [3, None], ["3"]),
         ("pairs", [{"total": 3, "empty": 0}, {}], [{"total": 3, "empty": [1]}, [], None]),
         ("compute", [{"trained": 3.5}], [{"trained": "3"}, 3]),
