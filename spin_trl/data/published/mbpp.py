@@ -16,6 +16,7 @@ from datasets import Dataset
 from ...counts import counted
 from ...errors import DataError
 from ...files import home_expanded
+from ..held_out import group_of
 from ..reading.folder import choose_split
 from ..reading.json_rows import read_json_rows
 
@@ -54,8 +55,8 @@ def load_mbpp(split: str, file: str | None = None) -> Dataset:
     def rows_of(name: str) -> Dataset:
         chosen = [task for task in tasks if task["task_id"] in TASKS[name]]
         if name == "train":
-            tested = {_same(task["text"]) for task in tasks if task["task_id"] in TASKS["test"]}
-            every, chosen = chosen, [task for task in chosen if _same(task["text"]) not in tested]
+            tested = {group_of(task["text"]) for task in tasks if task["task_id"] in TASKS["test"]}
+            every, chosen = chosen, [task for task in chosen if group_of(task["text"]) not in tested]
             if len(chosen) < len(every):
                 many = counted(len(every) - len(chosen), "task")
                 logger.warning(
@@ -97,10 +98,6 @@ def _tasks(path: Path) -> list[dict[str, Any]]:
         if missing:
             raise DataError(f"{path}, row {number} has no usable `{missing[0]}`. Is it MBPP's mbpp.jsonl?")
     return tasks
-
-
-def _same(text: str) -> str:
-    return " ".join(text.lower().split())
 
 
 def _with_plain_ends(text: str) -> str:
