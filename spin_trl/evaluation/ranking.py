@@ -58,8 +58,7 @@ def ranking_number(scores: Iterable[Score], wanted: str | None = None) -> str | 
     known = dict.fromkeys(name for score in scores if isinstance(score, Mapping) for name in score)
     if wanted is None:
         return next(iter(known), None)
-    if wanted not in known:
-        check_ranking_number(wanted, list(known))
+    check_ranking_number(wanted, list(known))
     return wanted
 
 

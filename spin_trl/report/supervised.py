@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..config.traits import EQUAL_COMPUTE
 from ..counts import counted
 from ..run.journal import Entry, Step, newest
 from ..run.stage import BEST_SFT, START, arm_in_words
@@ -57,8 +58,13 @@ def length_in_words(settings: Mapping[str, object], of: str) -> str:
         settings: settings of the run.
         of: whose steps or compute they are compared with.
     """
-    is_compute = settings.get("baseline_equal") == "compute"
-    return f"as much compute as {of}, to the nearest step" if is_compute else f"as many gradient steps as {of}"
+    by_compute = has_equal_compute(settings)
+    return f"as much compute as {of}, to the nearest step" if by_compute else f"as many gradient steps as {of}"
+
+
+def has_equal_compute(settings: Mapping[str, object]) -> bool:
+    """Return whether a run's baselines have as much compute as self-play, rather than as many gradient steps."""
+    return settings.get("baseline_equal") == EQUAL_COMPUTE
 
 
 def untuned_in_words(rates: Mapping[str, float]) -> str:

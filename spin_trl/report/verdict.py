@@ -15,7 +15,7 @@ from ..run.journal import Entry, Step, diverged, lowered, newest
 from ..run.stage import BEST_SFT, Stage, arm_in_words
 from .formats import capitalised
 from .record import RunRecord, StageRecord, interval_of
-from .supervised import on_baselines, sft_in_words
+from .supervised import has_equal_compute, on_baselines, sft_in_words
 
 
 def verdict(record: RunRecord) -> str:
@@ -216,7 +216,7 @@ def _against_baseline(
         return ""
     arm = _best_of(record, arms)
     steps = "the same number of steps" if iteration is None else "as many steps as the iterations took"
-    if record.settings.get("baseline_equal") == "compute":
+    if has_equal_compute(record.settings):
         steps = "the same compute" if iteration is None else "as much compute as the iterations took"
     name = f"{arm_in_words(arm.arm)} after {steps}"
     found = record.difference(best, arm, record.metric)
