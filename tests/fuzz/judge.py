@@ -163,6 +163,8 @@ def _in_the_child(
     cache.mkdir(exist_ok=True)
     datasets.config.HF_DATASETS_CACHE = cache  # every input reads its data again, like a user's first run
     os.environ["TMPDIR"] = tempfile.tempdir = str(cache)
+    # The folder for uncached rows of the process that this one is forked from, if it has any, can't be written to from here.
+    datasets.fingerprint._TEMP_DIR_FOR_TEMP_CACHE_FILES = None
     if not confine(folder, cache) and os.getuid() == 0:
         raise RuntimeError(
             "This machine has no Landlock, by which an input is kept in its folder: fuzz as a user that isn't root."

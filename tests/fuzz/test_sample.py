@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
+from datasets.fingerprint import get_temporary_cache_files_directory
 
 from fuzz import inputs, values
 from fuzz.judge import Kind, Limits, Outcome, judge
@@ -135,6 +136,20 @@ def test_a_message_of_an_error_that_nobody_has_foreseen_is_none(
         print('spin-trl: No.', file=sys.stderr)
         return 1"""
     assert command(monkeypatch, tmp_path, do).kind == kind
+
+
+def test_rows_without_a_cache_are_written_where_an_input_may_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`datasets` keeps the folder for them once it has made it, as an earlier test may have done."""
+    get_temporary_cache_files_directory()
+    do = """
+    import pathlib
+    from datasets.fingerprint import get_temporary_cache_files_directory
+    pathlib.Path(get_temporary_cache_files_directory(), "rows").write_text("a", encoding="utf-8")
+    return 0"""
+    found = command(monkeypatch, tmp_path, do)
+    assert found.kind == Kind.ACCEPTED, found.printed
 
 
 def test_an_input_changes_nothing_outside_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
