@@ -17,7 +17,7 @@ from ..files import remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
 from ..run.checked import CHANGED, GONE
 from ..run.integrity import Damage, damage
-from ..run.journal import CHECKSUMS, MADE, MEASURED_SETS, Entry, Step, is_of, newest
+from ..run.journal import CHECKSUMS, MADE, MEASURED_SETS, PAIRS, Entry, Step, is_of, newest
 from ..run.objects import best_stage
 from ..run.run import Run
 from ..run.stage import START, Stage
@@ -158,6 +158,8 @@ def _why_not_again(run: Run, step: Step, stage: str, lost: Container[tuple[Step,
 def _to_remove(run: Run, step: Step, stage: str, found: Sequence[Damage]) -> list[Path]:
     if step is Step.PREPARE and stage in MEASURED_SETS:
         return [run.directory.measured_rows(stage)]
+    if step is Step.PREPARE and stage == PAIRS:
+        return [run.directory.pairs]
     if step is Step.PREPARE:
         tokenizer = [run.directory.tokenizer()] if any(_is_in(run.directory.tokenizer(), one) for one in found) else []
         return [run.directory.train_rows, run.directory.held_out_rows, *tokenizer]
