@@ -41,8 +41,8 @@ class DataConfig:
             `dataset_name`. It is never trained on; every model's likelihood of its responses is compared with the start's.
         retain_config: Configuration of `retain_name`. By default, `dataset_config` if both are the same dataset.
         retain_split: Split of `retain_name`, if it has several.
-        dpo_name: Dataset of preference pairs for `then_dpo`, in any of TRL's preference formats: `chosen` and `rejected`, with
-            or without `prompt`, as text or messages.
+        dpo_name: Dataset of preference pairs for `then_dpo`, in any of TRL's preference formats: `chosen` and `rejected`,
+            with or without `prompt`, as text or messages.
         dpo_config: Configuration of `dpo_name`. By default, `dataset_config` if both are the same dataset.
         dpo_split: Split of `dpo_name`, if it has several.
         column_mapping: Columns to rename, like '{"question": "prompt", "answer": "completion"}'.

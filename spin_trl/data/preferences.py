@@ -1,7 +1,7 @@
-"""Check preference pairs before a run trains on them: `chosen` and `rejected`, with or without `prompt`, as text or messages.
+"""Check preference pairs before a run trains on them: `chosen` and `rejected`, with or without `prompt`, text or messages.
 
-The pairs stay as they are stored: DPOTrainer tokenises them. This module only reads them, to refuse pairs that can't be used,
-to leave out those that say nothing, and to tell their prompts.
+The pairs stay as they are stored: DPOTrainer tokenises them. This module only reads them, to refuse pairs that can't be
+used, to leave out those that state no preference, and to find their prompts.
 """
 
 from __future__ import annotations

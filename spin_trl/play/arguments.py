@@ -20,8 +20,8 @@ SMOKE_ROWS = 8
 """Number of rows in a smoke run."""
 
 DRAWING_SEED = 0
-"""Seed for drawing the rows of the retention set and the pairs of DPO on top: the same for every run, so that several runs are
-comparable."""
+"""Seed for drawing the rows of the retention set and the pairs of DPO on top: the same for every run, so that several runs
+are comparable."""
 
 
 def scorer_from(scorer: Any, play: SelfPlayConfig) -> Scorer | None:

@@ -135,8 +135,8 @@ def intention(run: Run, phases: Sequence[str], processes: int, *, is_text: bool)
         first += f"on {counted(seen, 'row')}."
     if run.play.then_dpo:
         pairs = len(run.pairs())
-        first += f" Then DPO on {', '.join(run.play.then_dpo)}: about "
-        first += f"{counted(dpo_steps(run.args, run.play, pairs, processes), 'gradient step')} on {counted(pairs, 'pair')} each."
+        of_each = counted(dpo_steps(run.args, run.play, pairs, processes), "gradient step")
+        first += f" Then DPO on {', '.join(run.play.then_dpo)}: about {of_each} on {counted(pairs, 'pair')} each."
     done = [entry for entry in run.journal.entries() if entry["phase"] in MADE]
     last = [f"Already finished: everything up to {done[-1]['stage']}: {done[-1]['phase']}."] if done else []
     return [first, second, *([_of_text(run)] if is_text else []), *last]

@@ -58,7 +58,7 @@ from .plugin import check_launcher, training_plugin
 from .prepare import check_human_responses, check_scorer_columns, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import check_same_start, is_same_start, point_adapters_at_start
-from .trackers import track
+from .trackers import track, track_dpo
 
 logger = logging.getLogger(__name__)
 
@@ -314,6 +314,8 @@ class SelfPlay:
         if self._play(phase, iteration) and PartialState().is_main_process:
             is_dpo = phase == DPO
             best = deliver_best(self.state, iteration)["stage"] if is_dpo else str(best_stage(self.directory))
+            if is_dpo:
+                track_dpo(self.state)
             show(self.state, iteration, best, self._console if is_dpo else None)
             record = read_record(self.directory)
             table = None if is_dpo else table_of_tests(record, self._console.width)
@@ -359,6 +361,7 @@ class SelfPlay:
             # Phases that are launched separately also produce a run's outputs, as far as the run has got.
             best = deliver_best(self.state, iteration)["stage"]
             track(self.state, iteration)
+            track_dpo(self.state)
             show(self.state, iteration, best, None)
             self._write_cards()
         if by_hand and phase == "evaluate":

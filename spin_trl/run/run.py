@@ -277,7 +277,7 @@ def _no_rows() -> Dataset:
 
 
 def stages_with_model(run: Run) -> list[Stage]:
-    """Return the base, the start, the iterations and the stages of the baseline arms and of DPO, those whose models exist."""
+    """Return all stages whose models exist, in the order of [`RunDirectory.stages`]."""
     return [
         stage
         for stage in run.directory.stages()
