@@ -175,9 +175,8 @@ def dpo_in_words(record: RunRecord) -> list[str]:
         found = None if origin is None else record.difference(stage, origin, record.metric)
         against = None if origin is None else _against(record, found, the_stage(origin))
         if against is not None:
-            said.append(
-                f"{capitalised(stage.label)}: {_metric_in_words(record)}, {_with_interval(record, stage)}, {against}."
-            )
+            value = f"{_metric_in_words(record)}, {_with_interval(record, stage)}"
+            said.append(f"{capitalised(stage.label)}: {value}, {against}.")
     return said
 
 

@@ -1,7 +1,7 @@
 """`PreferenceTrainer`: [`SPINTrainer`] on preference pairs whose reference is the model that training starts from.
 
-That is DPOTrainer with its own tokenisation, losses and metrics, and in addition checkpoints with a manifest, `on_nan`, and a
-check at step 0 that policy and reference are the same model.
+That is DPOTrainer with its own tokenisation, losses and metrics, and in addition checkpoints with a manifest, `on_nan`, and
+a check at step 0 that policy and reference are the same model.
 """
 
 from __future__ import annotations
