@@ -36,7 +36,9 @@ def difference_in_ends(rows: Dataset, tokenizer: PreTrainedTokenizerBase, templa
         template: template of the run.
     """
     few = rows.select(range(min(COMPARED_PAIRS, len(rows))))
-    for number, (pair, theirs) in enumerate(zip(rows_of(few), tokens_of_dpo(few, tokenizer), strict=True)):
+    found = tokens_of_dpo(few, tokenizer)
+    by_dpo = [prompt + chosen for prompt, chosen in zip(found["prompt_ids"], found["chosen_ids"], strict=True)]
+    for number, (pair, theirs) in enumerate(zip(rows_of(few), by_dpo, strict=True)):
         ours = _tokens_of_run(pair, template)
         if ours is None or ours == theirs:
             continue
@@ -60,12 +62,12 @@ def difference_in_ends(rows: Dataset, tokenizer: PreTrainedTokenizerBase, templa
     return None
 
 
-def tokens_of_dpo(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Return the tokens of prompt and chosen response of each pair, by DPOTrainer's own function."""
+def tokens_of_dpo(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[list[int]]]:
+    """Return the tokens of the pairs by DPOTrainer's own function: `prompt_ids`, `chosen_ids` and `rejected_ids`."""
     stand_in: Any = types.SimpleNamespace(_tokenizer=tokenizer)
     args: Any = types.SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
     found = DPOTrainer._prepare_dataset(stand_in, rows, tokenizer, args, "pairs")
-    return [prompt + chosen for prompt, chosen in zip(found["prompt_ids"], found["chosen_ids"], strict=True)]
+    return {name: list(found[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
 
 
 def _tokens_of_run(pair: dict[str, Any], template: PairTemplate) -> Sequence[int] | None:
