@@ -19,6 +19,7 @@ DPO = "dpo"
 
 _SMOOTHED = f"{SFT}-smoothing-"
 _OF_DPO = f"{DPO}/"
+_AFTER_DPO = re.compile(rf"{_OF_DPO}(?:start|{BEFORE_SFT}|iteration-\d+)")
 _NAME = re.compile(r"(?:baseline/([^/]+)/)?iteration-(\d+)")
 
 
@@ -46,7 +47,7 @@ class Stage(str):
     arm: str
 
     def __new__(cls, name: str) -> Stage:
-        if name.startswith(_OF_DPO) and cls(name.removeprefix(_OF_DPO)).arm in (SELF_PLAY, BEFORE_SFT):
+        if _AFTER_DPO.fullmatch(name) is not None:
             stage = super().__new__(cls, name)
             stage.arm, stage.iteration = DPO, max(stage.origin.iteration + 1, 0)
             return stage
