@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
 from ..errors import RecipeError, nearest
@@ -98,6 +99,8 @@ def against_dpo(args: SPINConfig, play: SelfPlayConfig, *, has_pairs: bool) -> l
         if number is not None and int(number[1]) >= play.num_iterations:
             found.append(f"`then_dpo: {name}`: the last iteration of the run is iteration-{play.num_iterations - 1}.")
     values = dpo_values(play)
+    if values.get("save_strategy") == SaveStrategy.BEST:
+        found.append("`dpo_save_strategy: best`: DPO has no dataset to evaluate on. The run measures its result.")
     weights, losses = values.get("loss_weights"), dpo_config(args, play).losses
     if weights is not None and len(weights) != len(losses):
         found.append(f"`dpo_loss_weights` has {len(weights)} numbers for {len(losses)} losses (`dpo_loss_type`).")

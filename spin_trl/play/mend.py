@@ -20,7 +20,7 @@ from ..run.integrity import Damage, damage
 from ..run.journal import CHECKSUMS, MADE, MEASURED_SETS, PAIRS, Entry, Step, is_of, newest
 from ..run.objects import best_stage
 from ..run.run import Run
-from ..run.stage import START, Stage
+from ..run.stage import BEFORE_SFT, SELF_PLAY, START, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -197,4 +197,6 @@ def check_made_again(run: Run, stage: str, files: Mapping[str, Sequence[Any]]) -
 def _stands_on(run: Run, stage: str) -> bool:
     """Return whether anything produced since then started from a stage's model."""
     after = [t for t in range(run.play.num_iterations) if run.decisions.opponent(t) == stage and run.has_begun(t)]
+    if Stage(stage).arm in (SELF_PLAY, BEFORE_SFT) and run.done(Step.TRAIN, Stage.after_dpo(stage)) is not None:
+        return True
     return bool(after) or run.done(Step.TRAIN, Stage.of(Stage(stage).iteration + 1, Stage(stage).arm)) is not None

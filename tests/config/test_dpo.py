@@ -76,6 +76,7 @@ def test_where_dpo_may_start() -> None:
         ({"then_dpo": None, "dpo_args": {"beta": 0.2}, "dpo_max": 3}, True, ("`dpo_beta`", "`dpo_name`", "`dpo_max`")),
         ({"then_dpo": ["base"]}, True, ("`then_dpo: base`", "`start: sft`")),
         ({"then_dpo": ["iteration-3"]}, True, ("`then_dpo: iteration-3`", "iteration-2")),
+        ({"dpo_args": {"save_strategy": "best"}}, True, ("`dpo_save_strategy: best`",)),
         ({"dpo_args": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}}, True, ("`dpo_loss_weights`",)),
     ],
 )

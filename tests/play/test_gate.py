@@ -138,7 +138,7 @@ def test_what_dpo_made_is_a_candidate_unless_it_is_worse(nll: float, is_candidat
 
 
 def test_dpo_on_the_start_is_compared_with_the_start() -> None:
-    """It is worse than iteration 0 but not than the start that it was trained from, so it is a candidate, if not the best."""
+    """It is worse than iteration 0 but not than the start that it was trained from: a candidate, but not the best."""
     metric, run = metric_of(SelfPlayConfig()), after_dpo(played(2.0, 1.0), "start", 1.5)
     assert best_of(with_dpo(run, 0, metric), metric) == "iteration-0"
     assert "dpo/start" in with_dpo(run, 0, metric)
