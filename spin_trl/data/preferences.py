@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
 """Columns that DPOTrainer reads."""
 
-NAME = "preference"
+PREFERENCE = "preference"
 """What the dataset is called in messages."""
 
 
@@ -68,10 +68,10 @@ def check_pairs(dataset: Dataset) -> Dataset:
     if not is_preference(dataset):
         raise DataError(
             f"DPO needs pairs: the columns `chosen` and `rejected` (or `real` and `generated`), but the columns of the "
-            f"{NAME} dataset are {dataset.column_names}. If they have other names, set `column_mapping`."
+            f"{PREFERENCE} dataset are {dataset.column_names}. If they have other names, set `column_mapping`."
         )
     if not len(dataset):
-        raise DataError(f"The {NAME} dataset has no rows.")
+        raise DataError(f"The {PREFERENCE} dataset has no rows.")
     refuse_media(dataset)
     return as_preference(dataset)
 
@@ -115,16 +115,18 @@ def read_pairs(dataset: Dataset, bad_rows: BadRows | None = None) -> Pairs:
             kept.append(number)
             groups.append(group_of(pair["prompt"]))
     if len(bad) > policy.limit(len(dataset)):
-        raise DataError(refusal_of_rows(bad, len(dataset), NAME, policy))
+        raise DataError(refusal_of_rows(bad, len(dataset), PREFERENCE, policy))
     if not kept:
         raise DataError(
-            f"The {NAME} dataset states no preference: `chosen` and `rejected` are equal in all "
+            f"The {PREFERENCE} dataset states no preference: `chosen` and `rejected` are equal in all "
             f"{counted(identical, 'row')}."
         )
-    remarks = [left_out(bad, len(dataset), NAME)] if bad else []
+    remarks = [left_out(bad, len(dataset), PREFERENCE)] if bad else []
     if identical:
         them = agreeing(identical, "its `chosen` and `rejected` are equal", "their `chosen` and `rejected` are equal")
-        remarks.append(f"{counted(identical, f'{NAME} pair')} {agreeing(identical, 'is', 'are')} left out: {them}.")
+        remarks.append(
+            f"{counted(identical, f'{PREFERENCE} pair')} {agreeing(identical, 'is', 'are')} left out: {them}."
+        )
     for remark in remarks:
         logger.warning("%s", remark)
     return Pairs(read.select(kept), groups, identical, len(bad), remarks)
@@ -147,14 +149,16 @@ def pairs_as_conversations(dataset: Dataset) -> Dataset:
     def as_messages(row: dict[str, Any]) -> dict[str, Any]:
         if any(not isinstance(row[name], str) for name in names) or row["chosen"] == row["rejected"]:
             # Refused or left out when the pairs are read.
-            return {name: [_message("user" if name == "prompt" else "assistant", row.get(name))] for name in PARTS}
+            return {
+                name: [_message("user" if name == "prompt" else "assistant", row.get(name))] for name in PARTS_OF_PAIR
+            }
         found = explicit(row)
-        return {name: [_message("user" if name == "prompt" else "assistant", found[name])] for name in PARTS}
+        return {name: [_message("user" if name == "prompt" else "assistant", found[name])] for name in PARTS_OF_PAIR}
 
     return apart(pairs).map(as_messages, load_from_cache_file=False, desc="Turning text into conversations")
 
 
-PARTS = ("prompt", "chosen", "rejected")
+PARTS_OF_PAIR = ("prompt", "chosen", "rejected")
 """Columns of a pair whose prompt is apart."""
 
 
@@ -172,7 +176,7 @@ def _repeats_prompt(row: Mapping[str, Any]) -> bool:
 
 def _problem(row: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a pair, or None."""
-    for name in [name for name in PARTS if name in row]:
+    for name in [name for name in PARTS_OF_PAIR if name in row]:
         value = row[name]
         if value is None or value == [] or (isinstance(value, str) and not value.strip()):
             return f"its `{name}` is empty."
@@ -180,7 +184,7 @@ def _problem(row: Mapping[str, Any]) -> str | None:
             return f"its `{name}` is neither text nor messages with `role` and `content`: {value!r:.60}."
         if name != "prompt" and not isinstance(value, str) and value[-1].get("role") != "assistant":
             return f"its `{name}` ends with a message of the role {value[-1].get('role')!r}, not of the assistant."
-    kinds = {isinstance(row[name], str) for name in PARTS if name in row}
+    kinds = {isinstance(row[name], str) for name in PARTS_OF_PAIR if name in row}
     return "some of its parts are text, and others messages." if len(kinds) > 1 else None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from ..config.dpo import dpo_config, dpo_steps
+from ..config.dpo_on_top import dpo_config, dpo_steps
 from ..config.sft_first import sft_epochs, sft_steps, sft_values
 from ..config.steps import gradient_steps
 from ..run.run import arms_of

@@ -18,7 +18,7 @@ from rich.progress import Task
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
-from ..config.dpo import dpo_steps
+from ..config.dpo_on_top import dpo_steps
 from ..config.sft_first import sft_steps
 from ..config.steps import gradient_steps
 from ..counts import counted

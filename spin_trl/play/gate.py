@@ -16,7 +16,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ..config.dpo import named_iterations
+from ..config.dpo_on_top import named_iterations
 from ..config.loop import SelfPlayConfig
 from ..config.traits import SFT_FIRST
 from ..counts import counted

@@ -13,7 +13,8 @@ import time
 from accelerate import PartialState
 from transformers import PrinterCallback
 
-from ..config.dpo import OF_BEST, OF_LAST, dpo_config
+from ..config.dpo import OF_BEST, OF_LAST
+from ..config.dpo_on_top import dpo_config
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..errors import SpinError
@@ -33,10 +34,9 @@ from ..training.whole_checkpoints import newest_checkpoint
 from .gate import metric_of
 from .lower import faults, lowered_before, lowering
 from .mend import check_made_again
-from .save import save_trained
 from .trackers import training_logs
 
-_LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
+_LOGGED_BY_DPO = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 
 
 def stages_of_dpo(run: Run) -> list[Stage]:
@@ -67,7 +67,7 @@ def train_on_pairs(run: Run, stage: Stage) -> None:
     started = time.monotonic()
     find_stage(run, stage.origin)
     args = dpo_args_of(run, stage)
-    trainer, work_seconds = lowering(run, stage, args, lambda args: _trained(run, stage, args))
+    trainer, work_seconds = lowering(run, stage, args, lambda args: _trained_on_pairs(run, stage, args))
     merges = run.peft_config is not None and run.play.lora_opponent == "merge"
     files = recorded(f"{stage}/model", save_trained(run, trainer, stage, merges=merges, has_card=True))
     if PartialState().is_main_process:
@@ -83,9 +83,9 @@ def train_on_pairs(run: Run, stage: Stage) -> None:
         steps=trainer.state.global_step,
         preferences=len(trainer.train_dataset),
         objective={"loss_type": args.losses, "beta": args.beta},
-        **_compute_of(trainer).as_entry(),
-        first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
-        last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
+        **_compute_of_dpo(trainer).as_entry(),
+        first={name: log[0][name] for name in _LOGGED_BY_DPO if name in log[0]} if log else {},
+        last={name: log[-1][name] for name in _LOGGED_BY_DPO if name in log[-1]} if log else {},
         **faults(trainer.state.log_history, trainer.collapses()),
         files=files,
     )
@@ -103,11 +103,11 @@ def dpo_args_of(run: Run, stage: Stage) -> SPINConfig:
     return args
 
 
-def _trained(run: Run, stage: Stage, args: SPINConfig) -> tuple[PreferenceTrainer, float]:
+def _trained_on_pairs(run: Run, stage: Stage, args: SPINConfig) -> tuple[PreferenceTrainer, float]:
     """Train from the newest checkpoint or from the start. Return the trainer and the seconds of work."""
     started = time.monotonic()
     with training_logs(run, stage):
-        trainer = _trainer_of(run, stage, args)
+        trainer = _dpo_trainer(run, stage, args)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ReportSteps(run.progress))
     for callback in lowered_before(run, stage, args):
@@ -117,7 +117,7 @@ def _trained(run: Run, stage: Stage, args: SPINConfig) -> tuple[PreferenceTraine
     return trainer, since(started)
 
 
-def _trainer_of(run: Run, stage: Stage, args: SPINConfig) -> PreferenceTrainer:
+def _dpo_trainer(run: Run, stage: Stage, args: SPINConfig) -> PreferenceTrainer:
     origin = run.model_of(stage.origin)
     continues_adapter = is_adapter(origin)
     try:
@@ -135,7 +135,7 @@ def _trainer_of(run: Run, stage: Stage, args: SPINConfig) -> PreferenceTrainer:
         raise refusal_of_trainer(error, run.peft_config) from error
 
 
-def _compute_of(trainer: PreferenceTrainer) -> Compute:
+def _compute_of_dpo(trainer: PreferenceTrainer) -> Compute:
     """Return the compute of training, with the passes of the reference."""
     tokens = trainer.tokens()
     trained = tokens * float(trainer.state.epoch or 0)

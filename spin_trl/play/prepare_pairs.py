@@ -14,7 +14,7 @@ from datasets import Dataset
 from ..counts import counted
 from ..data.arrow import save_rows
 from ..data.bad_rows import BadRows
-from ..data.preferences import NAME, pairs_digest, read_pairs
+from ..data.preferences import PREFERENCE, pairs_digest, read_pairs
 from ..errors import DataError
 from ..files import remove
 from ..models.lineage import dataset_origin
@@ -48,12 +48,12 @@ def prepare_pairs(run: Run, dataset: Dataset, kept_apart: Callable[[], set[str]]
     is_same = known is not None and known["dataset"] == digest
     if known is not None and not is_same and (stages := trained_stages(run)):
         raise DataError(
-            f"The {NAME} data has changed since {', '.join(stages)} in {run.directory.path} "
+            f"The {PREFERENCE} data has changed since {', '.join(stages)} in {run.directory.path} "
             f"{'was' if len(stages) == 1 else 'were'} trained on it (`dpo_name`: digest {known['dataset']} then, {digest} "
             "now). Restore the data, or start a new run."
         )
     if not is_there or not is_same:
-        _prepare(run, dataset, digest, kept_apart)
+        _prepare_once(run, dataset, digest, kept_apart)
 
 
 def trained_stages(run: Run) -> list[Stage]:
@@ -63,14 +63,14 @@ def trained_stages(run: Run) -> list[Stage]:
     return [stage for stage in of_dpo if any(folder(stage).is_dir() for folder in folders)]
 
 
-def _prepare(run: Run, dataset: Dataset, digest: str, kept_apart: Callable[[], set[str]]) -> None:
+def _prepare_once(run: Run, dataset: Dataset, digest: str, kept_apart: Callable[[], set[str]]) -> None:
     found, left_out = read_pairs(dataset, BadRows(run.args.bad_rows, run.args.bad_rows_max)).without(kept_apart())
     if not len(found.rows):
         raise DataError(
-            f"All prompts of the {NAME} data are also held out or in the test data ({counted(left_out, 'row')}), so nothing "
-            "is left for DPO to train on. Name other data in `dpo_name`."
+            f"All prompts of the {PREFERENCE} data are also held out or in the test data ({counted(left_out, 'row')}), so "
+            "nothing is left for DPO to train on. Name other data in `dpo_name`."
         )
-    news = [overlap_in_words(left_out, NAME, "held-out or test")] if left_out else []
+    news = [overlap_in_words(left_out, PREFERENCE, "held-out or test")] if left_out else []
     ends = difference_in_ends(found.rows, run.tokenizer(), run.template())
     news += [ends] if ends is not None else []
     for remark in news:

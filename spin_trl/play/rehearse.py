@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, IntervalStrategy, PretrainedConfi
 from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
-from ..config.dpo import dpo_config, dpo_values
+from ..config.dpo_on_top import dpo_config, dpo_values
 from ..config.iteration import SPINConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
 from ..config.sft import supervised_config

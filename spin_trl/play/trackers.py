@@ -66,17 +66,17 @@ def track(run: Run, iteration: int) -> None:
     """
     arms = {f"baseline/{arm}": Stage.of(iteration, arm) for arm in run.arms}
     stages: dict[int, dict[str, Stage]] = {0: {TRACKER_PREFIX: START}} if iteration == 0 else {}
-    _report(run, Stage.of(iteration), stages | {iteration + 1: {TRACKER_PREFIX: Stage.of(iteration)} | arms})
+    _report_once(run, Stage.of(iteration), stages | {iteration + 1: {TRACKER_PREFIX: Stage.of(iteration)} | arms})
 
 
 def track_dpo(run: Run) -> None:
     """Report the figures of all results of DPO, under their own names, at the step of one more iteration."""
     for stage in run.directory.stages():
         if stage.arm == DPO:
-            _report(run, stage, {stage.iteration + 1: {str(stage): stage}})
+            _report_once(run, stage, {stage.iteration + 1: {str(stage): stage}})
 
 
-def _report(run: Run, stage: Stage, stages: Mapping[int, dict[str, Stage]]) -> None:
+def _report_once(run: Run, stage: Stage, stages: Mapping[int, dict[str, Stage]]) -> None:
     """Report the figures of stages, by step and prefix, once; `stage` is the one that this is recorded for."""
     known = (run.done(Step.TRACK, stage) or {}).get("to", [])
     wanted = [name for name in run.args.report_to or [] if name not in known]

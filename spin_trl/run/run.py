@@ -17,7 +17,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..config.dpo import against_dpo
+from ..config.dpo_on_top import against_dpo
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
 from ..config.sft_first import against_sft

@@ -229,7 +229,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 ) -> None:
     options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "peft_config": peft_config}
     session(llama_folder, "whole", **options).run()
-    real = preference._trainer_of
+    real = preference._dpo_trainer
 
     def stopping(*arguments: Any) -> Any:
         trainer = real(*arguments)
@@ -237,7 +237,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         return trainer
 
     with monkeypatch.context() as patch:
-        patch.setattr(preference, "_trainer_of", stopping)
+        patch.setattr(preference, "_dpo_trainer", stopping)
         with pytest.raises(KeyboardInterrupt):
             session(llama_folder, "run", **options).run()
     assert list(Path("run/dpo/iteration-0/train").glob("checkpoint-2/checkpoint.json"))
