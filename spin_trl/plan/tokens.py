@@ -226,7 +226,20 @@ def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str)
     kept, out = _split(recipe, num_rows or ASSUMED_ROWS, None)
     rows = "" if num_rows else f"{ASSUMED_ROWS:,} rows (set with `--rows`), "
     described = f"assumed, because {why}: {rows}prompts and real responses of {prompt} {agreeing(prompt, 'token')}"
-    return Lengths([(prompt, prompt)], kept, out, sampling, described, None, False, *_num_measured(recipe, {}))
+    measured = _num_measured(recipe, {})
+    return Lengths(
+        [(prompt, prompt)], kept, out, sampling, described, None, False, *measured, _assumed_pairs(recipe, prompt)
+    )
+
+
+def _assumed_pairs(recipe: Recipe, length: int) -> PreferenceLengths | None:
+    """Assume that the prompt and each response of a preference pair have this many tokens; None without DPO on top."""
+    if not recipe.play.then_dpo:
+        return None
+    count = ASSUMED_ROWS
+    if is_local(recipe.data.dpo_name or "") and not named_code({"dpo_name": recipe.data.dpo_name}):
+        count = len(recipe.data.pairs() or ())
+    return PreferenceLengths(min(count, recipe.play.dpo_max or count), 3.0 * length, float(length))
 
 
 def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:

@@ -34,6 +34,7 @@ from ..training.whole_checkpoints import newest_checkpoint
 from .gate import metric_of
 from .lower import faults, lowered_before, lowering
 from .mend import check_made_again
+from .save import save_trained
 from .trackers import training_logs
 
 _LOGGED_BY_DPO = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
