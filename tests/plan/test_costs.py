@@ -169,19 +169,19 @@ def test_the_start_scores_what_it_has_not_scored(tmp_path):
 
 
 def test_dpo_on_top_by_hand(tmp_path):
-    """100 pairs in batches of 2 are 50 steps an epoch, for DPOConfig's three epochs, on two models, which are then evaluated
+    """100 pairs in batches of 8 are 13 steps an epoch, for DPOConfig's three epochs, on two models, which are then evaluated
     like two iterations; with `dpo_max_steps`, as many steps as it says."""
     pairs = str(tiny.write_jsonl(tmp_path / "pairs.jsonl", tiny.preference(100)))
     settings = {"then_dpo": ["best", "start"], "dpo_name": pairs, "num_iterations": 1}
     found, work = works(tmp_path, **settings)
     assert [one.stage for one in work] == ["start", "iteration-0", "dpo"]
-    assert work[-1].steps == 2 * 3 * 50
+    assert work[-1].steps == 2 * 3 * 13
     assert work[-1].seconds["evaluate"] == pytest.approx(2 * work[1].seconds["evaluate"])
     lengths = found.lengths.preferences
     assert work[-1].trained == pytest.approx(2 * 3 * 100 * lengths.pair)
     few = works(tmp_path, **settings, dpo_max_steps=7)[1][-1]
-    assert (few.steps, few.trained) == (14, pytest.approx(2 * 7 * 2 * lengths.pair))
-    assert work[-1].seconds["train"] > 10 * few.seconds["train"]
+    assert (few.steps, few.trained) == (14, pytest.approx(2 * 7 * 8 * lengths.pair))
+    assert work[-1].seconds["train"] > 5 * few.seconds["train"]
     without, plain = works(tmp_path, num_iterations=1)
     assert [one.stage for one in plain] == ["start", "iteration-0"]
     model = without.disk(plain)["models"]

@@ -25,7 +25,7 @@ def test_pairs_may_change_until_a_model_was_trained(llama_folder: Path) -> None:
     assert [entry["rows"] + entry["overlap"] for entry in found] == [20, 24]
     assert len(load_from_disk("run/data/dpo")) == found[-1]["rows"]
     assert trained_stages(session.state) == []
-    Path("run/dpo/start/train").mkdir(parents=True)
+    session.state.directory.own("dpo/start/train").mkdir(parents=True)
     assert trained_stages(session.state) == ["dpo/start"]
 
 
