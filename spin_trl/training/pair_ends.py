@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import types
-from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -70,7 +69,7 @@ def tokens_of_dpo(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str
     return {name: list(found[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
 
 
-def _tokens_of_run(pair: dict[str, Any], template: PairTemplate) -> Sequence[int] | None:
+def _tokens_of_run(pair: dict[str, Any], template: PairTemplate) -> list[int] | None:
     """Return the tokens that the run would make of a pair's prompt and chosen response; None if it would refuse them."""
     found = explicit(pair)
     row: dict[str, Any] = {"prompt": found["prompt"], "completion": found["chosen"]}
