@@ -248,10 +248,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         )
         assert one.keys() == other.keys()
         assert [name for name in one if one[name] != other[name] and not name.endswith("adapter_config.json")] == []
-    assert (
-        json.loads(Path("whole/best.json").read_text())["stage"]
-        == json.loads(Path("run/best.json").read_text())["stage"]
-    )
+    best = [json.loads(Path(run, "best.json").read_text(encoding="utf-8"))["stage"] for run in ("whole", "run")]
+    assert best[0] == best[1]
 
 
 @pytest.mark.slow
