@@ -131,9 +131,9 @@ class Hours:
             last, seconds = iterations[-1], self._best_sft([start, *iterations], speed)
             of_baseline = {"baseline": last.seconds.get("baseline", 0.0) + seconds}
             iterations[-1] = dataclasses.replace(last, seconds={**last.seconds, **of_baseline})
-        last = [self._dpo(speed)] if self.setup.play.then_dpo and self.lengths.preferences is not None else []
-        last += [self._final_test(speed)] if self.lengths.num_tested else []
-        return [start, *iterations, *last]
+        at_end = [self._dpo(speed)] if self.setup.play.then_dpo and self.lengths.preferences is not None else []
+        at_end += [self._final_test(speed)] if self.lengths.num_tested else []
+        return [start, *iterations, *at_end]
 
     def _dpo(self, speed: Speed) -> Work:
         """Return the work of DPO on top: training every model that `then_dpo` names, and evaluating it."""

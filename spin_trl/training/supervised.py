@@ -103,11 +103,23 @@ class SupervisedTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, SFTTrainer):
         return output
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Compute the loss of a batch as SFTTrainer does, and add it to the NLL."""
+        """Compute the NLL of a batch as SFTTrainer does, whatever loss it trains with, and add it to the sum."""
         tokens = int((inputs["labels"][:, 1:] != -100).sum())
-        result = super().prediction_step(model, inputs, *args, **kwargs)
+        with self._by_nll():
+            result = super().prediction_step(model, inputs, *args, **kwargs)
         self._nll += torch.tensor([float(result[0]) * tokens, tokens], dtype=torch.float64)
         return result
+
+    @contextlib.contextmanager
+    def _by_nll(self) -> Iterator[None]:
+        """Replace DFT's loss and label smoothing by the NLL: models are compared by it, whatever they were trained with."""
+        settings, smoother = cast(SupervisedConfig, self.args), self.label_smoother
+        loss_type = settings.loss_type
+        settings.loss_type, self.label_smoother = "nll", None
+        try:
+            yield
+        finally:
+            settings.loss_type, self.label_smoother = loss_type, smoother
 
 
 class _Collator(DataCollatorForLanguageModeling):

@@ -63,6 +63,17 @@ def test_the_loss_by_hand(llama: Any, smoothing: float) -> None:
     assert logged(llama, label_smoothing_factor=smoothing) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(("loss_type", "smoothing"), [("nll", 0.0), ("dft", 0.0), ("nll", 0.25)])
+def test_points_are_compared_by_the_nll_whatever_the_loss_is(llama: Any, loss_type: str, smoothing: float) -> None:
+    """DFT's loss falls where the NLL rises, and a smoothed one is no NLL either."""
+    expected = by_hand(llama, ROWS, 0.0)
+    args = supervised(max_steps=1, learning_rate=1e-12, label_smoothing_factor=smoothing)
+    args.loss_type = loss_type
+    trainer = train_supervised(llama, tiny.tokenizer(), rows(), args, [], held_out=rows())
+    assert trainer.evaluate()["eval_nll"] == pytest.approx(expected, rel=1e-4)
+    assert (trainer.args.loss_type, trainer.args.label_smoothing_factor) == (loss_type, smoothing)
+
+
 def test_rows_that_are_too_long_are_cut_at_their_end(llama: Any) -> None:
     """3 + 1 tokens of the first one are left."""
     cut = [([5, 6, 7], [8]), *ROWS[1:]]
