@@ -39,7 +39,8 @@ def add(commands: Any) -> None:
     which.add_argument(
         "--stage",
         default="best",
-        help="the stage whose model is evaluated: best (default), last, start, iteration-2, ...",
+        help="the stage whose model is evaluated: best (default), last, start, iteration-2, baseline/sft/iteration-2, "
+        "dpo/start, ...",
     )
     parser.add_argument(
         "--num_fewshot",

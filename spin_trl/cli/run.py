@@ -1,4 +1,5 @@
-"""`spin-trl run` plays all iterations; `generate`, `train`, `evaluate`, `start` and `baseline` run one phase each."""
+"""`spin-trl run` plays all iterations; `generate`, `train`, `evaluate`, `start`, `baseline`, `dpo` and `test`
+run one phase each."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ PHASE_COMMANDS = {
     "evaluate": "evaluate an iteration's model on the held-out prompts",
     "start": "build the start, if no checkpoint is given, and evaluate it",
     "baseline": "train and evaluate an iteration's supervised baseline",
+    "dpo": "train the models of `then_dpo` on preference pairs and evaluate them, after the last iteration",
     "test": "measure the start, the best model and each baseline's best on the test set, after the last iteration",
 }
 

@@ -66,6 +66,7 @@ def session_of(source: str, overrides: list[str], *, trust_run: bool = False) ->
         eval_dataset=recipe.data.held_out(bad_as_rows=recipe.args.bad_rows == SKIP),
         test_dataset=recipe.data.test(bad_as_rows=recipe.args.bad_rows == SKIP),
         retain_dataset=recipe.data.retain(bad_as_rows=recipe.args.bad_rows == SKIP),
+        dpo_dataset=recipe.data.pairs(),
         peft_config=peft_config_of(recipe.model),
         sft_peft_config=peft_config_of(recipe.model, use_peft=recipe.play.sft_use_peft),
         quantization_config=get_quantization_config(recipe.model),

@@ -15,7 +15,7 @@ from ..config.reference.in_words import default_in_words, facts_of, first_senten
 from ..config.reference.known import KnownSetting
 from ..config.reference.listed import every_setting, looked_up, version_of
 from ..config.reference.schema import schema_of
-from ..config.traits import SFT_PREFIX
+from ..config.traits import DPO_PREFIX, SFT_PREFIX
 from .commands import add_command
 
 _WHAT_IS_LISTED = """\
@@ -60,12 +60,12 @@ def add(commands: Any) -> None:
 def show_settings(options: argparse.Namespace, overrides: list[str]) -> None:
     """Show settings."""
     settings = installed_settings()
-    words, of_sft = _of_sft(options.words, settings)
+    words, of_trl = _of_trl(options.words, settings)
     found = looked_up(words, settings) if words else settings
-    if of_sft and not options.json:
-        print(
-            _filled(f"{of_sft} sets SFTConfig's setting of that name for `start: sft`. In an iteration, it means:", 0)
-        )
+    if of_trl and not options.json:
+        whose = "DPOConfig's" if of_trl.startswith(DPO_PREFIX) else "SFTConfig's"
+        where = "`then_dpo`" if of_trl.startswith(DPO_PREFIX) else "`start: sft`"
+        print(_filled(f"{of_trl} sets {whose} setting of that name for {where}. In an iteration, it means:", 0))
     if options.json:
         print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
     elif not words:
@@ -116,11 +116,11 @@ def _say_it_takes_long() -> None:
     quieten()
 
 
-def _of_sft(words: Sequence[str], settings: Sequence[KnownSetting]) -> tuple[list[str], str]:
-    """Return the words to look up, and the name that was asked for if it is SFTConfig's (`sft_X`), without its prefix."""
+def _of_trl(words: Sequence[str], settings: Sequence[KnownSetting]) -> tuple[list[str], str]:
+    """Return the words to look up, and the name that was asked for if it is that of TRL's config (`sft_X`, `dpo_X`)."""
     names = {setting.name for setting in settings}
     asked = words[0].lstrip("-").replace("-", "_").lower() if len(words) == 1 else ""
-    plain = asked.removeprefix(SFT_PREFIX)
+    plain = asked.removeprefix(SFT_PREFIX).removeprefix(DPO_PREFIX)
     if asked == plain or asked in names or plain not in names:
         return list(words), ""
     return [plain], asked

@@ -10,6 +10,7 @@ import yaml
 from datasets import Dataset
 
 from ..data.load import as_conversations, load_rows
+from ..data.preferences import pairs_as_conversations
 from ..errors import RecipeError
 from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown
@@ -41,6 +42,10 @@ class DataConfig:
             `dataset_name`. It is never trained on; every model's likelihood of its responses is compared with the start's.
         retain_config: Configuration of `retain_name`. By default, `dataset_config` if both are the same dataset.
         retain_split: Split of `retain_name`, if it has several.
+        dpo_name: Dataset of preference pairs for `then_dpo`, in any of TRL's preference formats: `chosen` and `rejected`,
+            with or without `prompt`, as text or messages.
+        dpo_config: Configuration of `dpo_name`. By default, `dataset_config` if both are the same dataset.
+        dpo_split: Split of `dpo_name`, if it has several.
         column_mapping: Columns to rename, like '{"question": "prompt", "answer": "completion"}'.
         as_conversations: Turn prompts and completions that are plain text into a user and an assistant message, so that
             the chat template is applied to them. For chat models.
@@ -95,6 +100,15 @@ class DataConfig:
         None, "Configuration of `retain_name`. By default, `dataset_config` if both are the same dataset."
     )
     retain_split: str = setting("test", "Split of `retain_name`, if it has several.")
+    dpo_name: str | None = setting(
+        None,
+        "Dataset of preference pairs for `then_dpo`, in any of TRL's preference formats: `chosen` and `rejected`, with or "
+        "without `prompt`, as text or messages.",
+    )
+    dpo_config: str | None = setting(
+        None, "Configuration of `dpo_name`. By default, `dataset_config` if both are the same dataset."
+    )
+    dpo_split: str = setting("train", "Split of `dpo_name`, if it has several.")
     column_mapping: dict[str, Any] | str | None = setting(
         None, 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'
     )
@@ -113,7 +127,7 @@ class DataConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("held_out_name", "test_name", "retain_name"):
+        for name in ("held_out_name", "test_name", "retain_name", "dpo_name"):
             setattr(self, name, getattr(self, name) or None)  # `--held_out_name ""` removes the recipe's value
         if isinstance(self.column_mapping, str):
             try:
@@ -189,6 +203,11 @@ class DataConfig:
             bad_as_rows: as in [`load_rows`].
         """
         return self._other("retain", bad_as_rows)
+
+    def pairs(self) -> Dataset | None:
+        """Load the preference pairs for DPO on top, or return None if `dpo_name` is not set."""
+        found = self._other_as_stored("dpo", bad_as_rows=False)
+        return pairs_as_conversations(found) if found is not None and self.as_conversations else found
 
     def held_out_as_stored(self, *, bad_as_rows: bool = False) -> Dataset | None:
         """Load the evaluation data, if any, without turning text into conversations.

@@ -11,7 +11,7 @@ from pathlib import Path
 from . import credentials
 from .arguments import options_of, without_options
 from .reference.known import KnownSetting
-from .traits import SFT_PREFIX
+from .traits import TRL_PREFIXES
 from .wrong_settings import as_called_here, refuse_unknown_options, refuse_unknown_settings, refuse_wrong_choices
 from .yaml_files import read_text, read_yaml
 
@@ -40,10 +40,10 @@ def refuse_early(path: Path, overrides: Sequence[str], known: Iterable[KnownSett
     credentials.refuse_in_text(read_text(path), path)
     names = [*by_name, *ONLY_IN_PYTHON, *OF_FILES]
     settings, arguments, _ = as_called_here(path, settings, overrides, names)
-    # SFTConfig knows these.
-    settings = {name: value for name, value in settings.items() if not name.startswith(SFT_PREFIX)}
+    # SFTConfig and DPOConfig know these.
+    settings = {name: value for name, value in settings.items() if not name.startswith(TRL_PREFIXES)}
     arguments = without_options(
-        arguments, [one.name for one in options_of(arguments) if one.name.startswith(SFT_PREFIX)]
+        arguments, [one.name for one in options_of(arguments) if one.name.startswith(TRL_PREFIXES)]
     )
     refuse_unknown_settings(path, settings, names)
     spellings = [*names, *(f"no_{setting.name}" for setting in by_name.values() if "boolean" in setting.kinds)]

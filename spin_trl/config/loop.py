@@ -14,6 +14,7 @@ from ..evaluation.degeneration import SIGNS
 from ..evaluation.figures import SCORE_GREEDY, figure_of, is_score
 from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
+from .dpo import check_dpo_args, check_origins
 from .sft import SEEN_OR_NOT, check_sft_args
 from .traits import EQUAL, EQUAL_STEPS, GIVEN, SFT_FIRST
 
@@ -37,6 +38,11 @@ class SelfPlayConfig:
         sft_patience: Stop SFT after this many measurements in a row without a lower held-out NLL. By default, it trains for
             its whole length; the start is the best point either way.
         self_play_prompts: Prompts that self-play uses: all, or only those that SFT has seen, or has not seen.
+        then_dpo: Models to train further with DPO on the pairs of `dpo_name`, after the last iteration: `best`, `start`,
+            `last`, `base` (with `start: sft`) or `iteration-N`; one or several. Each becomes a model of the run.
+        dpo_args: Settings of TRL's `DPOConfig` for `then_dpo`; in a recipe, `dpo_X` sets `X`. Settings that are left out are
+            those of an iteration, except loss, learning rate, schedule and length, which are DPOConfig's defaults.
+        dpo_max: Maximum number of pairs of `dpo_name` that are trained on, drawn with a fixed seed.
         identical_stop: Share of generations that equal the real response, token by token, above which an iteration is not
             trained and the run ends. 1 never ends it.
         run_dir: Directory that holds everything the run writes. By default, `output_dir` if the recipe sets it, else
@@ -153,6 +159,19 @@ class SelfPlayConfig:
         SEEN_OR_NOT[0],
         "Prompts that self-play uses: all, or only those that SFT has seen, or has not seen.",
         choices=SEEN_OR_NOT,
+    )
+    then_dpo: list[str] | None = setting(
+        None,
+        "Models to train further with DPO on the pairs of `dpo_name`, after the last iteration: `best`, `start`, `last`, "
+        "`base` (with `start: sft`) or `iteration-N`; one or several. Each becomes a model of the run.",
+    )
+    dpo_args: dict[str, Any] | str | None = setting(
+        None,
+        "Settings of TRL's `DPOConfig` for `then_dpo`; in a recipe, `dpo_X` sets `X`. Settings that are left out are those "
+        "of an iteration, except loss, learning rate, schedule and length, which are DPOConfig's defaults.",
+    )
+    dpo_max: Annotated[int | None, Bounds(1)] = setting(
+        None, "Maximum number of pairs of `dpo_name` that are trained on, drawn with a fixed seed."
     )
     identical_stop: Annotated[float, Bounds(0, 1)] = setting(
         0.95,
@@ -332,13 +351,15 @@ class SelfPlayConfig:
     def __post_init__(self) -> None:
         if self.smoke:
             self.num_iterations = min(self.num_iterations, 2)
-        for name in ("scorer", "retain_scorer", "retain_tasks", "baseline"):
+        for name in ("scorer", "retain_scorer", "retain_tasks", "baseline", "then_dpo"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])
         check_fields(self)
         for name in ("degeneration_warn", "degeneration_stop"):
             setattr(self, name, thresholds(name, getattr(self, name), list(SIGNS)))
         self.sft_args = check_sft_args(self.sft_args) or None
+        self.dpo_args, self.then_dpo = check_dpo_args(self.dpo_args) or None, self.then_dpo or None
+        check_origins(self.then_dpo or [])
         self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
         if self.greater_is_better_iteration is None:
             self.greater_is_better_iteration = figure_of(self.metric_for_best_iteration).greater_is_better

@@ -35,7 +35,7 @@ from .paths import found_from
 from .plain import accelerates_state_kept, differences_from_defaults
 from .recipe_file import find_file, name_of_recipe
 from .start import StartConfig
-from .traits import SFT_PREFIX
+from .traits import TRL_PREFIXES
 from .unusual import unusual
 from .wrong_settings import (
     as_called_here,
@@ -196,7 +196,8 @@ def read_settings(
         settings, overrides = _with_losses(settings, overrides, losses)
     lists = {name: settings.pop(name) for name in PER_ITERATION if isinstance(settings.get(name), list)}
     arguments, more = _split_lists(overrides)
-    settings, arguments = _with_sft_args(settings, arguments, _known(parser))
+    for prefix in TRL_PREFIXES:
+        settings, arguments = _with_trl_args(prefix, settings, arguments, _known(parser))
     lists = {**(as_mapping("per_iteration", settings.pop("per_iteration", None)) or {}), **lists, **more}
     lists = {name: values for name, values in lists.items() if not is_overridden(name, arguments)}
     refuse_unknown_settings(path, settings, _known(parser))
@@ -300,33 +301,35 @@ def _split_lists(overrides: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     return rest, lists
 
 
-def _with_sft_args(
-    settings: dict[str, Any], arguments: Sequence[str], known: Sequence[str]
+def _with_trl_args(
+    prefix: str, settings: dict[str, Any], arguments: Sequence[str], known: Sequence[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Gather all settings named `sft_X` that are not settings of the loop under `sft_args`, for `SFTConfig`.
+    """Gather all settings with a prefix that are not settings of the loop (`sft_X`) under one name (`sft_args`), for TRL.
 
     Args:
+        prefix: one of [`TRL_PREFIXES`].
         settings: settings of the file.
         arguments: command-line arguments, which take precedence.
         known: names of all other settings.
 
     Raises:
-        RecipeError: if `sft_args` is not a mapping, or text on the command line is not valid YAML.
+        RecipeError: if that name is not a mapping, or text on the command line is not valid YAML.
     """
-    found = as_mapping("sft_args", settings.get("sft_args")) or {}
-    here = {name: value for name, value in settings.items() if name.startswith(SFT_PREFIX) and name not in known}
-    found |= {name.removeprefix(SFT_PREFIX): value for name, value in here.items()}
-    on_line = [one for one in options_of(arguments) if one.name.startswith(SFT_PREFIX) and one.name not in known]
+    gathered = f"{prefix}args"
+    found = as_mapping(gathered, settings.get(gathered)) or {}
+    here = {name: value for name, value in settings.items() if name.startswith(prefix) and name not in known}
+    found |= {name.removeprefix(prefix): value for name, value in here.items()}
+    on_line = [one for one in options_of(arguments) if one.name.startswith(prefix) and one.name not in known]
     for option in on_line:
         try:
             values = [parse_yaml(value) for value in option.values] or [True]
         except yaml.YAMLError as error:
             raise RecipeError(f"`--{option.name}` is {shown(' '.join(option.values))}; expected one value.") from error
-        found[option.name.removeprefix(SFT_PREFIX)] = values[0] if len(values) == 1 else values
-    if on_line and is_overridden("sft_args", arguments):
-        raise RecipeError(f"`--sft_args` and `--{on_line[0].name}` can't be combined. Use one of them.")
+        found[option.name.removeprefix(prefix)] = values[0] if len(values) == 1 else values
+    if on_line and is_overridden(gathered, arguments):
+        raise RecipeError(f"`--{gathered}` and `--{on_line[0].name}` can't be combined. Use one of them.")
     rest = {name: value for name, value in settings.items() if name not in here}
-    return rest | ({"sft_args": found} if found else {}), without_options(arguments, [one.name for one in on_line])
+    return rest | ({gathered: found} if found else {}), without_options(arguments, [one.name for one in on_line])
 
 
 def known_settings() -> frozenset[str]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from transformers import IntervalStrategy
 from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig
 
-from ..errors import RecipeError, nearest
-from .bounds import OF_RECIPES, POSSIBLE
-from .checks import as_mapping, check_setting
-from .kinds import typed
-from .plain import differences_from_defaults
+from ..errors import RecipeError
 from .traits import OF_PREFERENCES, SET_BY_SFT, SFT_PREFIX
+from .trl_args import TrlArgs
 
 if TYPE_CHECKING:
     from .iteration import SPINConfig
@@ -41,40 +37,13 @@ class SupervisedConfig(SFTConfig):
     rate_setting: str = "learning_rate"
 
 
-@functools.cache
-def kinds_of_sft() -> dict[str, Any]:
-    """Return the declared type of each of SFTConfig's settings that `sft_X` may set, by its name without the prefix."""
-    hints = get_type_hints(SFTConfig)
-    return {
-        field.name: hints[field.name] for field in fields(SFTConfig) if field.init and field.name not in SET_BY_SFT
-    }
+OF_SFT = TrlArgs(SFTConfig, SFT_PREFIX, "SFT", SET_BY_SFT)
+"""The settings of SFTConfig that a recipe may set as `sft_X`."""
 
 
 def check_sft_args(values: Any) -> dict[str, Any]:
-    """Check settings of SFTConfig and convert them to their types.
-
-    Args:
-        values: settings by name, without the prefix, as a mapping or JSON; or an `SFTConfig`, of which the settings that
-            differ from its defaults are used, except those that the run sets itself.
-
-    Raises:
-        RecipeError: if a setting is unknown or set by the run itself, or its value is not allowed.
-    """
-    if isinstance(values, SFTConfig):
-        values = {name: value for name, value in differences_from_defaults(values).items() if name in kinds_of_sft()}
-    known, checked = kinds_of_sft(), dict[str, Any]()
-    for name, value in (as_mapping("sft_args", values) or {}).items():
-        named = f"{SFT_PREFIX}{name}"
-        if name in SET_BY_SFT:
-            raise RecipeError(f"`{named}` can't be set: the run sets SFTConfig's `{name}` itself.")
-        if name not in known:
-            raise RecipeError(
-                f"Unknown setting {named!r} of SFT (`sft_args`){nearest(named, [f'{SFT_PREFIX}{one}' for one in known])}"
-            )
-        checked[name] = typed(named, value, known[name])
-        allowed = {**POSSIBLE, **OF_RECIPES}.get(name)
-        if allowed is not None and checked[name] is not None:
-            check_setting(named, checked[name], allowed)
+    """Check the settings of SFT first, and convert them to their types; arguments and errors as for [`TrlArgs.check`]."""
+    checked = OF_SFT.check(values)
     if checked.get("num_train_epochs", 1) == 0 and checked.get("max_steps", -1) <= 0:
         raise RecipeError("`sft_num_train_epochs` is 0, so SFT trains nothing. Leave out `start: sft`, or raise it.")
     return checked

@@ -29,6 +29,12 @@ OF_SFT_PACE = frozenset(_NAMES["of_sft_pace"])
 SET_BY_SFT = frozenset(_NAMES["set_by_sft"])
 """Settings of SFTConfig that the run itself sets for SFT first, so that `sft_X` may not."""
 
+OF_DPO_PACE = frozenset(_NAMES["of_dpo_pace"])
+"""Settings of DPOConfig whose values for DPO on top do not come from an iteration: its loss, its pace and its length."""
+
+SET_BY_DPO = frozenset(_NAMES["set_by_dpo"])
+"""Settings of DPOConfig that the run itself sets for DPO on top, so that `dpo_X` may not."""
+
 HARMLESS_MODEL_KWARGS = frozenset(_NAMES["harmless_model_kwargs"])
 """Keys of `model_init_kwargs` that run no code. All others are treated as code."""
 
@@ -49,3 +55,9 @@ EQUAL_STEPS, EQUAL_COMPUTE = EQUAL = "steps", "compute"
 
 SFT_PREFIX = "sft_"
 """Prefix of the settings of TRL's SFTConfig in a recipe."""
+
+DPO_PREFIX = "dpo_"
+"""Prefix of the settings of TRL's DPOConfig for DPO on top in a recipe."""
+
+TRL_PREFIXES = (SFT_PREFIX, DPO_PREFIX)
+"""Prefixes of the settings that a recipe passes to a config of TRL."""

@@ -17,9 +17,9 @@ from ..report.html.samples import evenly
 from ..report.record import RunRecord, StageRecord, read_record
 from ..report.write import digests, read_samples
 from ..run.directory import RunDirectory
-from ..run.journal import Step, is_of
+from ..run.journal import WORSE, Step, is_of
 from ..run.objects import read_object
-from ..run.stage import START, Stage
+from ..run.stage import DPO, START, Stage
 from .dataset import PairsInfo, info_of
 from .dataset_card import dataset_card
 from .facts import START_BRANCH, Names, RunFacts, at_commit
@@ -28,6 +28,9 @@ from .model_card import SAMPLES, ModelFacts, model_card
 
 def branch_of(stage: StageRecord) -> str:
     """Return the branch that a stage's model is pushed to."""
+    if stage.arm == DPO:
+        origin = stage.name.origin
+        return f"{DPO}-{origin if origin.iteration < 0 else f'iter-{origin.iteration}'}"
     return START_BRANCH if stage.name.is_start else f"iter-{stage.iteration}"
 
 
@@ -37,11 +40,11 @@ def has_model(directory: RunDirectory, stage: StageRecord | None) -> bool:
 
 
 def accepted(record: RunRecord) -> list[StageRecord]:
-    """Return the accepted iterations: those that did not diverge, and that the gate did not fall back from."""
+    """Return the accepted iterations and results of DPO: those that did not diverge, and that the gate did not reject."""
     return [
         stage
-        for stage in record.iterations
-        if record.decision(stage).get("decision") not in (None, "fell back") and not stage.has_diverged
+        for stage in (*record.iterations, *record.after_dpo)
+        if record.decision(stage).get("decision") not in (None, "fell back", WORSE) and not stage.has_diverged
     ]
 
 
@@ -73,7 +76,7 @@ def card_of(directory: RunDirectory, run: RunFacts, stage: StageRecord, revision
         revision: branch that the card is for; None for `main`.
     """
     # The opponent's sampling settings; for the start, its own as the first opponent.
-    manifest = _manifest(directory, max(stage.iteration, 0))
+    manifest = _manifest(directory, max(stage.name.origin.iteration, 0))
     sampling = dict(manifest.get("sampling") or {})
     samples = directory.samples(stage.name)
     return model_card(

@@ -28,7 +28,7 @@ from ..report.record import RunRecord, StageRecord
 from ..report.tables import costs, devices, figures, final_test, retention, standings
 from ..report.verdict import on_choice, remarks, verdict
 from ..report.write import made_by
-from ..run.journal import TEST, Step, newest
+from ..run.journal import PAIRS, TEST, Step, newest
 from . import markdown
 
 PLACEHOLDER = "path/to/this/folder"
@@ -121,6 +121,11 @@ class RunFacts:
     def test(self) -> Origin | None:
         """The origin of the test set, or None if there is none or it is unknown."""
         return origin_from(self.record.prepared_set(TEST).get("origin")) or self._by_setting("test_name")
+
+    @cached_property
+    def pairs(self) -> Origin | None:
+        """The origin of the preference pairs of DPO on top, or None if there are none or it is unknown."""
+        return origin_from(self.record.prepared_set(PAIRS).get("origin")) or self._by_setting("dpo_name")
 
     def _origin(self, of: str) -> Origin | None:
         return origin_from((self.record.prepared.get("origins") or {}).get(of))

@@ -16,8 +16,8 @@ from ..evaluation.selection import Measured
 from ..models.lineage import Origin
 from ..report.html.samples import notes_of
 from ..report.record import StageRecord, interval_of
-from ..run.journal import Step, is_of
-from ..run.stage import BEST_SFT, SELF_PLAY
+from ..run.journal import PAIRS, Step, is_of
+from ..run.stage import BEST_SFT, DPO, SELF_PLAY
 from . import markdown
 from .facts import AS_OBJECT, PLACEHOLDER, START_BRANCH, UNKNOWN_LICENSE, RunFacts, card_text, linked
 
@@ -46,6 +46,21 @@ class ModelFacts:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     samples: Sequence[Mapping[str, Any]] = ()
     has_weights: bool = True
+
+    @property
+    def is_after_dpo(self) -> bool:
+        """Whether DPO trained the model on preference pairs."""
+        return self.stage.arm == DPO
+
+    @property
+    def skips_self_play(self) -> bool:
+        """Whether DPO started from the base or the start, so that no iteration of self-play led to the model."""
+        return self.is_after_dpo and self.stage.name.origin.iteration < 0
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of preference pairs that DPO trained on; 0 for other models."""
+        return int(self.run.record.prepared_set(PAIRS).get("rows") or 0) if self.is_after_dpo else 0
 
 
 def model_card(facts: ModelFacts) -> ModelCard:
@@ -128,14 +143,16 @@ def _origin_sentence(facts: ModelFacts) -> str:
         return f"This is the start of the run: {trained if facts.run.sft_first else begin}."
     chain: list[str] = []
     before: StageRecord | None = stage
-    while before is not None and not before.name.is_start:
+    while before is not None and not before.name.is_start and not before.name.is_base:
         chain.insert(0, before.label)
         before = facts.run.record.opponent(before)
-    from_start = facts.run.sft_first and stage.arm != BEST_SFT
+    from_start = facts.run.sft_first and stage.arm != BEST_SFT and not stage.name.origin.is_base
     chain = ["start", *chain] if from_start else chain
     played = f" ({' → '.join([first, *chain])})" if len(chain) > 1 else ""
     what = "An adapter" if facts.is_adapter else "A model"
     how = "self-play" if stage.arm == SELF_PLAY else "supervised training"
+    if facts.is_after_dpo:
+        how = "DPO" if facts.skips_self_play else "self-play and DPO"
     how = f"SFT and {how}" if from_start else how
     return f"{what} fine-tuned by {how} from {begin}{played}."
 
@@ -163,7 +180,7 @@ def _usage(facts: ModelFacts) -> dict[str, str | None]:
     """Return the names and revisions used in the card's code example."""
     origin, repository = facts.run.origin, facts.run.names.model
     base, base_revision = PLACEHOLDER.replace("this/folder", "the/base"), None
-    if facts.run.adapts_own_start and repository:
+    if facts.run.adapts_own_start and repository and not facts.stage.name.origin.is_base:
         base, base_revision = repository, START_BRANCH
     elif origin is not None and origin.name != AS_OBJECT:
         base = origin.name if origin.on_hub else f"path/to/{origin.name}"

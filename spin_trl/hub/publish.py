@@ -141,7 +141,7 @@ class Publisher:
         folder, has_weights = self._run.directory.model(stage.name), cards.has_model(self._run.directory, stage)
 
         def files() -> dict[str, File | None]:
-            found = model_files(folder, _base(run)) if has_weights else {}
+            found = model_files(folder, _base(run, stage)) if has_weights else {}
             if has_weights and not any(name.endswith(".safetensors") for name in found):
                 raise HubError(
                     f"The model of {stage.name} was deleted (`keep_iterations`), so it can no longer be pushed."
@@ -195,9 +195,9 @@ class Publisher:
             self._unwritten.append({"phase": step, "stage": stage, **what})
 
 
-def _base(run: RunFacts) -> tuple[str, str | None] | None:
+def _base(run: RunFacts, stage: StageRecord) -> tuple[str, str | None] | None:
     """Return the repository and branch to name as an adapter's base if its configuration names a folder."""
-    is_own = run.adapts_own_start or not run.sft_first
+    is_own = (run.adapts_own_start or not run.sft_first) and not stage.name.origin.is_base
     if is_own and START in run.names.branches and run.names.model:
         return run.names.model, run.names.branches[START]
     return (run.given.name, None) if run.given is not None else None

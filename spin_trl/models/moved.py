@@ -34,7 +34,9 @@ def base_in_run(adapter: Path, named: str) -> Path | None:
             names = marker["entries"]
             if here.relative_to(root).parts[0] not in names.values():
                 return None  # the user's own adapter
-            return _start(root / names.get("start", "start"), here) or _at_former_place(root, marker, named)
+            # An adapter on the base alone (`dpo/base`) is not on the start.
+            own = "base" if here.relative_to(root).parts[1:2] == ("base",) else "start"
+            return _start(root / names.get(own, own), here) or _at_former_place(root, marker, named)
         if not os.path.isdir(named) and Path(named).parts[-2:-1] == ("start",):  # a run of version 0.1.0 has no marker
             found = _start(root / "start", here)
             if found is not None and found.name == Path(named).name:

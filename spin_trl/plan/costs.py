@@ -13,12 +13,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from ..config.dpo_on_top import dpo_config, dpo_steps
 from ..config.sft_first import sft_epochs, sft_steps, sft_values
 from ..config.steps import gradient_steps
 from ..config.traits import EQUAL_COMPUTE
 from ..run.compute import TRAINED_COUNTS, Compute
 from ..run.run import arms_of
-from ..run.stage import BEST_SFT
+from ..run.stage import BEST_SFT, DPO
 from .devices import Speed
 from .memory import MemoryPlan, kept_by, state_bytes
 from .model import PlannedModel
@@ -45,10 +46,10 @@ TOKENS_A_REQUEST = 200
 
 @dataclass(frozen=True)
 class Work:
-    """The time and tokens of an iteration or the start.
+    """The time and tokens of an iteration, the start, or a phase that ends the run.
 
     Attributes:
-        stage: `start`, `iteration-0`, ...
+        stage: `start`, `iteration-0`, ..., `dpo`, `test`.
         seconds: seconds by phase.
         sampled: number of tokens generated for training.
         trained: number of tokens trained on (forward and backward), over all epochs.
@@ -130,13 +131,37 @@ class Hours:
             last, seconds = iterations[-1], self._best_sft([start, *iterations], speed)
             of_baseline = {"baseline": last.seconds.get("baseline", 0.0) + seconds}
             iterations[-1] = dataclasses.replace(last, seconds={**last.seconds, **of_baseline})
-        return [start, *iterations, *([self._final_test(speed)] if self.lengths.num_tested else [])]
+        at_end = [self._dpo(speed)] if self.setup.play.then_dpo and self.lengths.preferences is not None else []
+        at_end += [self._final_test(speed)] if self.lengths.num_tested else []
+        return [start, *iterations, *at_end]
+
+    def _dpo(self, speed: Speed) -> Work:
+        """Return the work of DPO on top: training every model that `then_dpo` names, and evaluating it."""
+        setup, pairs, models = self.setup, self.lengths.preferences, len(self.setup.play.then_dpo or ())
+        assert pairs is not None
+        args = dpo_config(setup.args, setup.play)
+        steps = dpo_steps(setup.args, setup.play, pairs.num_pairs, setup.num_processes)
+        trained = steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * setup.num_processes
+        if args.max_steps <= 0:
+            trained = min(trained, round(pairs.num_pairs * args.num_train_epochs))
+        # Without shared prompts, both responses of a pair have their own.
+        tokens = pairs.pair if self.shares else PADDING * (2 * pairs.pair - 2 * pairs.response)
+        forward = self.costs.forward(tokens, 2 * pairs.response, pairs.pair - pairs.response)
+        is_full = setup.peft is None  # an adapter's reference runs at every step
+        of_reference = pairs.num_pairs if is_full else trained
+        operations = self.passes * trained * forward + of_reference * forward
+        seconds = {"train": models * self._trained(trained * tokens, operations, speed)}
+        evaluated = self._evaluate(1, speed, self.lengths.num_held_out) if self.lengths.num_held_out else 0.0
+        evaluated += self._retention(speed)
+        if evaluated:
+            seconds["evaluate"] = models * evaluated
+        return Work(DPO, seconds, trained=models * trained * tokens, steps=models * steps)
 
     def _final_test(self, speed: Speed) -> Work:
         """Return the work of measuring the final models on the test set: the start, the best iteration, each baseline's
         best, and with SFT first the base."""
         play = self.setup.play
-        models = 2 + self.setup.sft_first + len(arms_of(play))
+        models = 2 + self.setup.sft_first + len(arms_of(play)) + len(play.then_dpo or ())
         return Work("test", {"test": models * self._evaluate(0, speed, self.lengths.num_tested)})
 
     def _retention(self, speed: Speed) -> float:
@@ -330,14 +355,16 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
     kept = play.num_iterations if play.keep_iterations is None else min(play.keep_iterations + 2, play.num_iterations)
     from_base = BEST_SFT in arms_of(play)
     arms = (len(arms_of(play)) - from_base) * play.num_iterations
-    found = {"models": (kept + arms + setup.is_from_scratch) * model + (setup.sft_first + from_base) * of_start}
+    of_size = kept + arms + setup.is_from_scratch + len(play.then_dpo or ())
+    found = {"models": of_size * model + (setup.sft_first + from_base) * of_start}
     if setup.sharding.is_sharded:  # in float32, with its optimiser
         checkpoint = whole + round(4 * (1 + kept_by(optim).states) * policy.num_trainable)
     else:
         checkpoint = (whole if setup.peft is None else adapter) + state_bytes(optim, policy.trainable)
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy != "no":
-        steps = max(one.steps for one in work)
+        # Of DPO on several models, only one at a time has checkpoints.
+        steps = max(one.steps // (len(play.then_dpo or ()) if one.stage == DPO else 1) for one in work)
         every = args.save_steps if args.save_steps >= 1 else args.save_steps * steps
         count = math.ceil(steps / max(every, 1)) if strategy == "steps" else math.ceil(args.num_train_epochs)
         if args.save_total_limit:

@@ -49,6 +49,14 @@ def show_model(console: Console, plan: Plan) -> None:
         f"per prompt, {lengths.real:,.0f} per real response ({lengths.described}); generated responses are assumed to be "
         "as long",
     )
+    pairs, origins = lengths.preferences, setup.play.then_dpo
+    if origins:
+        each = "the pairs are not available locally, and are not planned for"
+        if pairs is not None:
+            each = f"{counted(pairs.num_pairs, 'preference pair')}, {pairs.pair:,.0f} tokens per pair"
+        _say(console, f"DPO on {', '.join(origins)} after the last iteration: {each}")
+    if pairs is not None and pairs.ends is not None:
+        _say(console, pairs.ends, style="yellow")
 
 
 def memory_table(plan: Plan, device: Device | None) -> Table:

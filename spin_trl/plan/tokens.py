@@ -27,6 +27,7 @@ from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
 from ..run.trust import named_code, run_of_recipe
 from ..training.scratch import build_tokenizer, texts_of
+from .pairs import PreferenceLengths, preference_lengths
 
 SAMPLE = 1000
 """Approximate number of rows whose tokens are counted."""
@@ -72,6 +73,7 @@ class Lengths:
         tokenizer: tokenizer used for counting, if any.
         is_counted: whether the rows were counted, so that the longest of them is the longest possible.
         num_tested, num_retained: numbers of rows of the test set and of the retention set.
+        preferences: lengths of the preference pairs for DPO on top, if they are available locally.
     """
 
     rows: Sequence[tuple[int, int]]
@@ -83,6 +85,7 @@ class Lengths:
     is_counted: bool = True
     num_tested: int = 0
     num_retained: int = 0
+    preferences: PreferenceLengths | None = None
 
     def pair(self, row: tuple[int, int], branches: int = 2, *, longest: bool = False) -> PairLengths:
         """Return a row's pair. Generated responses are as long as the real one or, with `longest`, of maximum length."""
@@ -170,7 +173,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
         DataError: if the data is available, but its first rows can't be used.
     """
     sampling = Sampling.from_args(recipe.args)
-    names = ("dataset_name", "held_out_name", "test_name", "retain_name")
+    names = ("dataset_name", "held_out_name", "test_name", "retain_name", "dpo_name")
     functions = named_code({name: getattr(recipe.data, name) for name in names})
     if functions and run_of_recipe(recipe.file) is not None:
         why = f"{', '.join(functions.values())} is a function, and planning a run directory does not run its code"
@@ -184,6 +187,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
             dataset = recipe.data.train_as_stored(bad_as_rows=recipe.args.bad_rows == SKIP)
             held_out = recipe.data.held_out_as_stored(bad_as_rows=recipe.args.bad_rows == SKIP)
             others = recipe.data.measured_as_stored(bad_as_rows=recipe.args.bad_rows == SKIP)
+            pairs = recipe.data.pairs() if recipe.play.then_dpo else None
     except (DataError, RecipeError):
         if recipe.data.dataset_name is None or is_local(recipe.data.dataset_name):
             raise
@@ -211,7 +215,8 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     of = f"of {len(dataset):,} {agreeing(len(dataset), 'row')} of {recipe.data.dataset_name}"
     described = f"counted on {len(sample):,} {of}"
     measured = _num_measured(recipe, {kind: len(dataset) for kind, dataset in others.items()})
-    return Lengths(counted, kept, out, sampling, described, tokenizer, True, *measured)
+    preferences = None if pairs is None else preference_lengths(recipe, pairs, template)
+    return Lengths(counted, kept, out, sampling, described, tokenizer, True, *measured, preferences)
 
 
 def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str) -> Lengths:
@@ -221,7 +226,20 @@ def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str)
     kept, out = _split(recipe, num_rows or ASSUMED_ROWS, None)
     rows = "" if num_rows else f"{ASSUMED_ROWS:,} rows (set with `--rows`), "
     described = f"assumed, because {why}: {rows}prompts and real responses of {prompt} {agreeing(prompt, 'token')}"
-    return Lengths([(prompt, prompt)], kept, out, sampling, described, None, False, *_num_measured(recipe, {}))
+    measured = _num_measured(recipe, {})
+    return Lengths(
+        [(prompt, prompt)], kept, out, sampling, described, None, False, *measured, _assumed_pairs(recipe, prompt)
+    )
+
+
+def _assumed_pairs(recipe: Recipe, length: int) -> PreferenceLengths | None:
+    """Assume that the prompt and each response of a preference pair have this many tokens; None without DPO on top."""
+    if not recipe.play.then_dpo:
+        return None
+    count = ASSUMED_ROWS
+    if is_local(recipe.data.dpo_name or "") and not named_code({"dpo_name": recipe.data.dpo_name}):
+        count = len(recipe.data.pairs() or ())
+    return PreferenceLengths(min(count, recipe.play.dpo_max or count), 3.0 * length, float(length))
 
 
 def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:

@@ -19,8 +19,9 @@ from ..training.arguments import check_kinds, kind_of
 SMOKE_ROWS = 8
 """Number of rows in a smoke run."""
 
-RETENTION_SEED = 0
-"""Seed for drawing the rows of the retention set: the same for every run, so that figures of several runs are comparable."""
+DRAWING_SEED = 0
+"""Seed for drawing the rows of the retention set and the pairs of DPO on top: the same for every run, so that several runs
+are comparable."""
 
 
 def scorer_from(scorer: Any, play: SelfPlayConfig) -> Scorer | None:
@@ -49,9 +50,14 @@ def measured_rows_of(dataset: Dataset, name: str, play: SelfPlayConfig) -> Datas
     """Return the rows of the test or the retention set that are measured."""
     if play.smoke:
         dataset = first_rows(dataset, SMOKE_ROWS)
-    if name != RETENTION or len(dataset) <= play.retain_max:
+    return drawn_rows(dataset, play.retain_max) if name == RETENTION else dataset
+
+
+def drawn_rows(dataset: Dataset, most: int | None) -> Dataset:
+    """Return at most this many rows, drawn with a fixed seed, in their order; None: all of them."""
+    if most is None or len(dataset) <= most:
         return dataset
-    drawn = np.random.default_rng(RETENTION_SEED).permutation(len(dataset))[: play.retain_max]
+    drawn = np.random.default_rng(DRAWING_SEED).permutation(len(dataset))[:most]
     return dataset.select(np.sort(drawn))
 
 

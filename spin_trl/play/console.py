@@ -18,6 +18,7 @@ from rich.progress import Task
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
+from ..config.dpo_on_top import dpo_steps
 from ..config.sft_first import sft_steps
 from ..config.steps import gradient_steps
 from ..counts import counted
@@ -34,7 +35,7 @@ from ..run.journal import MADE, MEASURED_SETS, RETENTION, TEST, Entry, Step
 from ..run.objects import best_stage
 from ..run.progress import seconds_left_of_phase, seconds_left_of_run
 from ..run.run import Run, device_name
-from ..run.stage import BASE, BEST_SFT, START, Stage, up_to
+from ..run.stage import BASE, BEST_SFT, DPO, START, Stage, up_to
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ FILE_WIDTH = 160
 
 
 def all_figures(run: Run, iteration: int) -> Figures:
-    """Return the figures of all stages up to an iteration, baseline arms last."""
+    """Return the figures of all stages up to an iteration, then those of baseline arms and of DPO's results."""
     base = [BASE] if run.sft_first else []
     of_arms = [
         stage
@@ -57,7 +58,8 @@ def all_figures(run: Run, iteration: int) -> Figures:
         for stage in (Stage.of(t, arm) for t in range(iteration + 1))
         if arm != BEST_SFT or run.directory.metrics(stage).exists()  # it has a stage at the end only
     ]
-    return {stage: read_shown_figures(run.directory, stage) for stage in (*base, *up_to(iteration), *of_arms)}
+    of_dpo = [stage for stage in run.directory.stages() if stage.arm == DPO]
+    return {stage: read_shown_figures(run.directory, stage) for stage in (*base, *up_to(iteration), *of_arms, *of_dpo)}
 
 
 def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
@@ -75,9 +77,9 @@ def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
             share = 100 * entry["identical"] / entry["responses"]
             line += f"; {share:.1f} % of the generations equal the real response"
         return line
-    if entry["phase"] == Step.TRAIN and "pairs" in entry:
-        first, last, pairs = entry["first"], entry["last"], entry["pairs"]
-        used = pairs["total"] - pairs["dropped"]
+    if entry["phase"] == Step.TRAIN and ("pairs" in entry or "preferences" in entry):
+        first, last, pairs = entry["first"], entry["last"], entry.get("pairs", {})
+        used = entry["preferences"] if "preferences" in entry else pairs["total"] - pairs["dropped"]
         line = f"{where}: {counted(entry['steps'], 'step')} on {counted(used, 'pair')} in {seconds:.0f} s"
         faults = faults_in_words(journal, entry["stage"])
         line += "".join(f"; {fault}" for fault in faults)
@@ -136,6 +138,10 @@ def intention(run: Run, phases: Sequence[str], processes: int, *, is_text: bool)
         seen = len(run.sft_rows())
         first += f" SFT first: about {counted(sft_steps(run.args, run.play, seen, processes), 'gradient step')} "
         first += f"on {counted(seen, 'row')}."
+    if run.play.then_dpo:
+        pairs = len(run.pairs())
+        of_each = counted(dpo_steps(run.args, run.play, pairs, processes), "gradient step")
+        first += f" Then DPO on {', '.join(run.play.then_dpo)}: about {of_each} on {counted(pairs, 'pair')} each."
     done = [entry for entry in run.journal.entries() if entry["phase"] in MADE]
     last = [f"Already finished: everything up to {done[-1]['stage']}: {done[-1]['phase']}."] if done else []
     return [first, second, *([_of_text(run)] if is_text else []), *last]
@@ -255,7 +261,7 @@ def watched(
             "run_seconds_left": of_run,
         }
 
-    name = phase if phase in (START, TEST) else f"{Stage.of(iteration)}: {phase}"
+    name = phase if phase in (START, DPO, TEST) else f"{Stage.of(iteration)}: {phase}"
     shown: PhaseProgress | PhaseLog
     if console.is_interactive:
         shown = PhaseProgress(console, name, table_so_far(run, iteration, console.width, console.height), renew)

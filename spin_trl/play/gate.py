@@ -16,6 +16,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from ..config.dpo_on_top import named_iterations
 from ..config.loop import SelfPlayConfig
 from ..config.traits import SFT_FIRST
 from ..counts import counted
@@ -25,10 +26,10 @@ from ..files import give_back, read_json, write_json
 from ..generation.store import STORE_MANIFEST
 from ..report.record import RunRecord, StageRecord, read_record
 from ..run.directory import RunDirectory
-from ..run.journal import UNTRAINED, Decisions, Step
+from ..run.journal import UNTRAINED, WORSE, Decisions, Step
 from ..run.objects import best_stage
 from ..run.run import Run
-from ..run.stage import BASE, START, Stage, up_to
+from ..run.stage import BASE, DPO, START, Stage, up_to
 
 WIDEST = 0.1
 """Largest distance from the win rate to either end of its interval for which a rate of one half counts as a plateau rather
@@ -259,7 +260,7 @@ def ends_after(run: Run, iteration: int) -> bool:
 
 def finalists(record: RunRecord, play: SelfPlayConfig) -> list[Stage]:
     """Return the models that are measured on the test set at the end of a run: the base if the run did SFT first, the
-    start, the best iteration, and the best of each baseline arm. This is the one list of them.
+    start, the best iteration, the best of each baseline arm, and DPO's. This is the one list of them.
 
     Args:
         record: record of the run.
@@ -269,7 +270,8 @@ def finalists(record: RunRecord, play: SelfPlayConfig) -> list[Stage]:
     models = {stage.name: stage for stage in record.self_play}
     groups = [models, *({stage.name: stage for stage in stages} for stages in record.arms.values())]
     first = [BASE, START] if play.start == SFT_FIRST else [START]
-    return list(dict.fromkeys([*first, *(best_of(group, metric) for group in groups if group)]))
+    best = [best_of(group, metric) for group in groups if group]
+    return list(dict.fromkeys([*first, *best, *(stage.name for stage in record.after_dpo)]))
 
 
 def plateau(figures: Mapping[str, float]) -> str | None:
@@ -341,7 +343,8 @@ def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
     newest = iteration
     while run.done(Step.TRAIN, Stage.of(newest + 1)):
         newest += 1
-    models, metric = read_record(run.directory).candidates(newest), metric_of(run.play)
+    metric = metric_of(run.play)
+    models = with_dpo(read_record(run.directory), newest, metric)
     stage = best_of(models, metric)
     model, value = run.model_of(stage), models[stage].figures.get(metric.name)
     best = {"stage": stage, "model": model, "metric": None if value is None else metric.name, "value": value}
@@ -349,6 +352,57 @@ def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
     _link_best(run.directory, model)
     _tidy(run, iteration, stage)
     return best
+
+
+def with_dpo(record: RunRecord, newest: int, metric: Metric) -> dict[Stage, StageRecord]:
+    """Return the candidates for the best model, with DPO's results that are not worse than the models they started from.
+
+    Without figures, only DPO on the model that would be delivered otherwise is a candidate, since it was asked for.
+
+    Args:
+        record: record of the run.
+        newest: newest iteration (0-based).
+        metric: metric by which the best model is chosen.
+    """
+    models = record.candidates(newest)
+    is_measured = any(model.value(metric.name) is not None for model in models.values())
+    best = best_of(models, metric) if models else None
+    for stage in record.after_dpo:
+        origin = record.stage(stage.name.origin)
+        is_worse = stage.has_diverged or (origin is not None and metric.regresses(stage, origin))
+        if not is_worse and (is_measured or stage.name.origin == best):
+            models[stage.name] = stage
+    return models
+
+
+def settle_dpo(run: Run, stage: Stage) -> str | None:
+    """Judge what DPO made of a model, and record the decision once.
+
+    Returns:
+        Why it is not delivered, if it is worse than the model that it started from; None otherwise, or if that is known.
+    """
+    state, record, metric = PartialState(), read_record(run.directory), metric_of(run.play)
+    result, origin, known = record.stage(stage), record.stage(stage.origin), record.decisions.on(stage)
+    state.wait_for_everyone()  # all must have read the journal before one writes
+    if result is None or origin is None or known:
+        return None
+    reason = None
+    if result.has_diverged:
+        reason = f"{stage} is not delivered: the logits are NaN: training diverged."
+    elif metric.regresses(result, origin):
+        reason = f"{stage} is not delivered: it is worse than {stage.origin}: {_comparison(metric, result, origin)}."
+    decision = WORSE if reason is not None else "improved" if metric.improves(result, origin) else "continued"
+    if state.is_main_process:
+        run.journal.append(
+            *(Step.GATE, stage),
+            decision=decision,
+            best=best_of(with_dpo(record, max(run.directory.iterations(), default=-1), metric), metric),
+            opponent=stage.origin,
+            lr_scale=1.0,
+            reason=reason,
+        )
+    state.wait_for_everyone()
+    return reason
 
 
 def _link_best(directory: RunDirectory, model: str) -> None:
@@ -366,11 +420,15 @@ def _link_best(directory: RunDirectory, model: str) -> None:
 def _tidy(run: Run, iteration: int, best_stage: str) -> None:
     """Free disk space after an iteration: delete its checkpoints, and the models beyond `keep_iterations`.
 
-    The best model is kept, and so is the newest, which the next iteration starts from.
+    The best model is kept, and so are the newest, which the next iteration starts from, and those that DPO starts from.
     """
     shutil.rmtree(run.directory.training(Stage.of(iteration)), ignore_errors=True)
     if run.play.keep_iterations is None:
         return
+    for_dpo = {Stage.of(number) for number in named_iterations(run.play)} | {
+        stage.origin for stage in run.directory.stages() if stage.arm == DPO
+    }
+    for_dpo |= {best_of(read_record(run.directory).candidates(iteration), metric_of(run.play))}
     for old in range(iteration + 1 - run.play.keep_iterations):
-        if Stage.of(old) != best_stage:
+        if Stage.of(old) not in {best_stage, *for_dpo}:
             give_back(run.directory.model(Stage.of(old)))

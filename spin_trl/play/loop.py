@@ -29,6 +29,7 @@ from ..config.start import StartConfig
 from ..config.unusual import long_warmup, unusual
 from ..counts import counted
 from ..data.columns import is_text
+from ..data.preferences import check_pairs
 from ..errors import DataError, RunDirectoryError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer
 from ..files import JOURNAL
@@ -44,10 +45,10 @@ from ..run.journal import MADE, RETENTION, TEST, Step
 from ..run.objects import best_stage
 from ..run.run import LAUNCHED, Run, given_stage
 from ..run.settings import freeze, python_settings, renew
-from ..run.stage import BEST_SFT, Stage
+from ..run.stage import BEST_SFT, DPO, Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds
-from .arguments import SMOKE_ROWS, first_rows, measured_rows_of, scorer_from, sft_adapter
+from .arguments import SMOKE_ROWS, drawn_rows, first_rows, measured_rows_of, scorer_from, sft_adapter
 from .console import Figures, all_figures, intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, deliver_best, judge, settle, settle_generations
 from .given import keep_given
@@ -57,7 +58,7 @@ from .plugin import check_launcher, training_plugin
 from .prepare import check_human_responses, check_scorer_columns, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import check_same_start, is_same_start, point_adapters_at_start
-from .trackers import track, track_tests
+from .trackers import track, track_dpo, track_tests
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class SelfPlay:
         retain_dataset: responses of other tasks, in the same form, on which every model is compared with the start; None:
             no retention set.
         sft_peft_config: PEFT configuration of SFT first (`start: sft`); None: `peft_config`, unless `sft_use_peft` is false.
+        dpo_dataset: preference pairs for `then_dpo`, in any of TRL's preference formats; None: no DPO on top.
 
     Raises:
         DataError: if the data can't be used.
@@ -138,6 +140,7 @@ class SelfPlay:
         test_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
         retain_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
         sft_peft_config: Any = None,
+        dpo_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         # Long, since it takes everything a run can be given and validates it before anything is stored.
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
@@ -161,6 +164,8 @@ class SelfPlay:
             )
             if dataset is not None
         }
+        pairs = None if dpo_dataset is None else check_pairs(as_dataset(dpo_dataset, "dpo_dataset"))
+        self.pairs = None if pairs is None else drawn_rows(pairs, SMOKE_ROWS if play.smoke else play.dpo_max)
         self.launch = launch
         self.directory = RunDirectory(play.run_dir or output_folder(args))
         named = model_path(os.path.expanduser(whole)) if isinstance(whole, str) else None
@@ -180,6 +185,7 @@ class SelfPlay:
             given=given,
             sources=sources or {},
             refused=refused,
+            has_pairs=pairs is not None,
         )
         check_scorer_columns(self.state, self.train_dataset, self.eval_dataset)
         self._settings = settings or python_settings(self.state)
@@ -286,10 +292,11 @@ class SelfPlay:
             if verdict.stopped is not None:
                 stopped = None if ends else verdict.stopped
                 break
-        if TEST in self.measured:
+        last = [*([DPO] if run.play.then_dpo else ()), *([TEST] if TEST in self.measured else ())]
+        for phase in last:
             if cards is not None:
-                cards.result()  # the cards are written again, with the figures on the test set
-            self._test(iteration)
+                cards.result()  # the cards are written again, with the new figures
+            self._play_last(phase, iteration)
             pushing.finished(iteration)
         delivered = best_stage(self.directory)
         if delivered is None:
@@ -305,13 +312,21 @@ class SelfPlay:
             {stage.name: dict(stage.test.figures) for stage in read_record(self.directory).tested},
         )
 
-    def _test(self, iteration: int) -> None:
-        """Measure the final models on the test set, and show the figures wherever a run's results are shown."""
-        if self._play(TEST, iteration) and PartialState().is_main_process:
-            show(self.state, iteration, str(best_stage(self.directory)), None)
-            table = table_of_tests(read_record(self.directory), self._console.width)
+    def _play_last(self, phase: str, iteration: int) -> None:
+        """Play a phase that follows the last iteration, and show its figures wherever a run's results are shown."""
+        if self._play(phase, iteration) and PartialState().is_main_process:
+            is_dpo = phase == DPO
+            best = deliver_best(self.state, iteration)["stage"] if is_dpo else str(best_stage(self.directory))
+            if is_dpo:
+                track_dpo(self.state)
+            show(self.state, iteration, best, self._console if is_dpo else None)
+            record = read_record(self.directory)
+            table = None if is_dpo else table_of_tests(record, self._console.width)
             if table is not None:
                 self._console.print(table)
+            for stage in record.after_dpo if is_dpo else ():
+                if reason := record.decision(stage).get("reason"):
+                    terminal.tell(self._console, reason, "yellow")
             self._write_cards()
         if PartialState().is_main_process:
             track_tests(self.state)
@@ -328,12 +343,12 @@ class SelfPlay:
         """Run one phase of one iteration in this process, under any launcher; skip it if it has finished.
 
         Args:
-            phase: `start`, `generate`, `train`, `evaluate`, `baseline` or `test`.
-            iteration: number of the iteration (0-based). The phases before this one must have finished. `test` always
-                follows the last iteration that was played.
+            phase: `start`, `generate`, `train`, `evaluate`, `baseline`, `dpo` or `test`.
+            iteration: number of the iteration (0-based). The phases before this one must have finished. `dpo` and `test`
+                always follow the last iteration that was played.
         """
         self._check_playable()
-        if phase == TEST and LAUNCHED not in os.environ:
+        if phase in (DPO, TEST) and LAUNCHED not in os.environ:
             played = (t for t in self.directory.iterations() if self.state.done(Step.TRAIN, Stage.of(t)))
             iteration = max(played, default=0)
         if PartialState().is_main_process:
@@ -348,10 +363,11 @@ class SelfPlay:
                     watched(self.state, self._console, phase, iteration, self._phases, elsewhere=False)
                 )
             in_this_process(self.state, phase, iteration)
-        if by_hand and phase in ("evaluate", "baseline", TEST) and len(self.state.journal.entries()) > before:
+        if by_hand and phase in ("evaluate", "baseline", DPO, TEST) and len(self.state.journal.entries()) > before:
             # Phases that are launched separately also produce a run's outputs, as far as the run has got.
             best = deliver_best(self.state, iteration)["stage"]
             track(self.state, iteration)
+            track_dpo(self.state)
             track_tests(self.state)
             show(self.state, iteration, best, None)
             self._write_cards()
@@ -407,7 +423,8 @@ class SelfPlay:
             if LAUNCHED not in os.environ:
                 mend(self.state)
         PartialState().wait_for_everyone()
-        prepare_data(self.state, self.train_dataset, self.eval_dataset, self.measured)
+        pairs = self.pairs if self.state.play.then_dpo else None
+        prepare_data(self.state, self.train_dataset, self.eval_dataset, self.measured, pairs)
         if PartialState().is_main_process:
             point_adapters_at_start(self.state)
             self._say_of_warmup()

@@ -17,10 +17,10 @@ from ..files import remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
 from ..run.checked import CHANGED, GONE
 from ..run.integrity import Damage, damage
-from ..run.journal import CHECKSUMS, MADE, MEASURED_SETS, Entry, Step, is_of, newest
+from ..run.journal import CHECKSUMS, MADE, MEASURED_SETS, PAIRS, Entry, Step, is_of, newest
 from ..run.objects import best_stage
 from ..run.run import Run
-from ..run.stage import START, Stage
+from ..run.stage import BEFORE_SFT, SELF_PLAY, START, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,8 @@ def _why_not_again(run: Run, step: Step, stage: str, lost: Container[tuple[Step,
 def _to_remove(run: Run, step: Step, stage: str, found: Sequence[Damage]) -> list[Path]:
     if step is Step.PREPARE and stage in MEASURED_SETS:
         return [run.directory.measured_rows(stage)]
+    if step is Step.PREPARE and stage == PAIRS:
+        return [run.directory.pairs]
     if step is Step.PREPARE:
         tokenizer = [run.directory.tokenizer()] if any(_is_in(run.directory.tokenizer(), one) for one in found) else []
         return [run.directory.train_rows, run.directory.held_out_rows, *tokenizer]
@@ -195,5 +197,7 @@ def check_made_again(run: Run, stage: str, files: Mapping[str, Sequence[Any]]) -
 def _stands_on(run: Run, stage: str) -> bool:
     """Return whether anything produced since then started from a stage's model."""
     after = [t for t in range(run.play.num_iterations) if run.decisions.opponent(t) == stage and run.has_begun(t)]
+    if Stage(stage).arm in (SELF_PLAY, BEFORE_SFT) and run.done(Step.TRAIN, Stage.after_dpo(stage)) is not None:
+        return True
     later = Stage.of(Stage(stage).iteration + 1, Stage(stage).arm)
     return bool(after) or (later.before == stage and run.done(Step.TRAIN, later) is not None)

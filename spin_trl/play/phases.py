@@ -29,13 +29,14 @@ from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK, RunDirectory
 from ..run.journal import TEST, Step
 from ..run.run import LAUNCHED, Run
-from ..run.stage import BASE, BEST_SFT, SELF_PLAY, START, Stage, arm_in_words
+from ..run.stage import BASE, BEST_SFT, DPO, SELF_PLAY, START, Stage, arm_in_words
 from .evaluate import evaluate
 from .final_test import measure_finalists
-from .gate import ends_after, settle, settle_generations
+from .gate import ends_after, settle, settle_dpo, settle_generations
 from .generate import generate_iteration
 from .parent import SECONDS_TO_END, held_pipe
 from .plugin import training_plugin
+from .preference import stages_of_dpo, train_on_pairs
 from .retention import measure_retention, measures_retention
 from .supervise import make_start, play_baseline
 from .train import train
@@ -94,6 +95,19 @@ def _has_stage(run: Run, arm: str, iteration: int) -> bool:
     return arm != BEST_SFT or has_begun or ends_after(run, iteration)
 
 
+def dpo_phase(run: Run, iteration: int) -> None:
+    """Train the models that `then_dpo` names on the preference pairs, and evaluate them (under a plugin, only train)."""
+    for stage in stages_of_dpo(run):
+        run.progress.part = stage.label
+        if PartialState().is_main_process:
+            run.directory.own(stage)
+        train_on_pairs(run, stage)
+        if training_plugin() is None:
+            evaluate(run, stage, stage.origin)
+            measure_retention(run, stage)
+            settle_dpo(run, stage)
+
+
 def final_test_phase(run: Run, iteration: int) -> None:
     """Measure the final models on the test set, once the run has ended."""
     measure_finalists(run)
@@ -105,10 +119,11 @@ PHASES: Mapping[str, Callable[[Run, int], None]] = {
     "train": train,
     "evaluate": evaluate_iteration,
     "baseline": baseline_phase,
+    DPO: dpo_phase,
     TEST: final_test_phase,
 }
 
-TRAINS = ("train", "baseline")
+TRAINS = ("train", "baseline", DPO)
 """Phases that always run under a training plugin (FSDP, DeepSpeed). The others load a full replica in each process."""
 
 
@@ -163,7 +178,7 @@ def _measures_start(run: Run) -> bool:
 
 def _folder_of(phase: str, iteration: int) -> str:
     """Return the entry of the run directory that a phase writes to."""
-    return {"start": START, "baseline": "baseline"}.get(phase, Stage.of(iteration))
+    return {"start": START, "baseline": "baseline", DPO: DPO}.get(phase, Stage.of(iteration))
 
 
 def _check_order(run: Run, phase: str, iteration: int) -> None:
@@ -180,12 +195,18 @@ def _check_order(run: Run, phase: str, iteration: int) -> None:
         "evaluate": [(Step.TRAIN, stage), *([(Step.EVALUATE, run.decisions.opponent(iteration))] if measures else [])],
         "baseline": [(Step.TRAIN, stage), *([(Step.EVALUATE, stage)] if measures else [])],
         TEST: [
-            (Step.EVALUATE if measures else Step.TRAIN, Stage.of(iteration, arm)) for arm in (SELF_PLAY, *run.arms)
+            (Step.EVALUATE if measures else Step.TRAIN, Stage.of(iteration, arm))
+            for arm in (SELF_PLAY, *run.arms)
+            if iteration >= 0  # otherwise the run ended before its first iteration was trained
         ],
     }
-    if phase == TEST and not ends_after(run, iteration):
+    needed[DPO] = list(needed[TEST])
+    if phase == TEST and run.play.then_dpo:
+        needed[TEST] += [(Step.EVALUATE if measures else Step.TRAIN, stage) for stage in stages_of_dpo(run)]
+    if phase in (DPO, TEST) and not ends_after(run, iteration):
+        does = "trains" if phase == DPO else "measures"
         raise RunDirectoryError(
-            f"The test phase measures the final models, but the run in {run.directory.path} has only played iteration "
+            f"The {phase} phase {does} the final models, but the run in {run.directory.path} has only played iteration "
             f"{iteration} of {run.play.num_iterations}. `spin-trl run` runs all phases in order."
         )
     for earlier, where in needed[phase]:

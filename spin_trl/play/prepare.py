@@ -42,6 +42,7 @@ from ..run.stage import START
 from ..training.unplayable import of_lengths
 from .divide import divide
 from .prepare_measured import NAMED_BY, overlap_in_words, prepare_measured
+from .prepare_pairs import prepare_pairs
 from .rehearse import config_of
 from .supervise import make_tokenizer
 
@@ -54,7 +55,11 @@ PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "acc
 
 
 def prepare_data(
-    run: Run, train: Dataset, held_out: Dataset | None, measured: Mapping[str, Dataset] = MappingProxyType({})
+    run: Run,
+    train: Dataset,
+    held_out: Dataset | None,
+    measured: Mapping[str, Dataset] = MappingProxyType({}),
+    pairs: Dataset | None = None,
 ) -> None:
     """Tokenise the data and hold some out, once; after that, only check that it is still the same data.
 
@@ -63,6 +68,7 @@ def prepare_data(
         train: human responses.
         held_out: human responses to evaluate on; None: a fraction of the prompts is held out.
         measured: the test set and the retention set, by their names ([`TEST`], [`RETENTION`]), if there are any.
+        pairs: preference pairs for DPO on top, if it is asked for.
 
     Raises:
         DataError: if a row can't be used, or the data has changed since the run was started.
@@ -90,6 +96,8 @@ def prepare_data(
             digests, apart = _digests(keys, held_out), _to_keep_apart(run, measured.get(TEST), known)
             groups = _prepare(run, train, held_out, keys, digests, apart)
         prepare_measured(run, measured, partial(_checked, run), lambda: groups or _groups_of(run, train, held_out))
+        if pairs is not None:
+            prepare_pairs(run, pairs, lambda: _groups_apart(run, train, held_out, measured.get(TEST)))
     state.wait_for_everyone()
     by_gap = [objective.asks_for_gap(settings) for objective, settings in run.args.objectives]
     if any(by_gap) and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
@@ -253,6 +261,21 @@ def _groups_of(run: Run, train: Dataset, held_out: Dataset | None) -> frozenset[
     """Return the groups of all prompts that may have been trained on or held out, by tokenising the data again."""
     datasets = [(train, "train"), *([] if held_out is None else [(held_out, "held-out")])]
     return frozenset(group for dataset, name in datasets for group in _prepared(run, dataset, name).rows[GROUP][:])
+
+
+def _groups_apart(run: Run, train: Dataset, held_out: Dataset | None, test: Dataset | None) -> set[str]:
+    """Return the groups of the prompts that no model is trained on: those held out and those of the test set.
+
+    Prepared rows do not keep their groups, so the data is tokenised again, usually from the cache, and matched by its keys.
+    """
+    source = (train, "train") if held_out is None else (held_out, "held-out")
+    apart = [(_prepared(run, *source).rows, run.rows(held_out=True))]
+    apart += [] if test is None else [(_checked(run, test, TEST).rows, run.measured_rows(TEST))]
+    found = set[str]()
+    for everything, stored in apart:
+        keys = set(stored["key"][:])
+        found |= {group for key, group in zip(everything["key"], everything[GROUP], strict=True) if key in keys}
+    return found
 
 
 def _kept_apart(run: Run, test: Dataset, others: Sequence[Prepared]) -> tuple[list[Prepared], int]:

@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, IntervalStrategy, PretrainedConfi
 from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
+from ..config.dpo_on_top import dpo_config, dpo_values
 from ..config.iteration import SPINConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
 from ..config.sft import supervised_config
@@ -49,6 +50,7 @@ from ..models.loading import model_config_of
 from ..run.journal import Step
 from ..run.run import Run
 from ..run.stage import Stage
+from ..training.preference_trainer import PreferenceTrainer
 from ..training.scratch import build_tokenizer, start_config
 from ..training.supervised import SupervisedTrainer
 from ..training.trainer import SPINTrainer
@@ -221,6 +223,8 @@ def rehearse(run: Run, config: PretrainedConfig | None) -> list[str]:
         found = _with_model(run, config, folder) if config is not None else []
         if not found and set(differences_from_defaults(run.args)) - USUAL_SETTINGS - OWN:
             found = _with_settings(run, folder)
+        if not found and run.play.then_dpo and set(dpo_values(run.play)) - USUAL_SETTINGS:
+            found = _with_dpo_settings(run, folder)
         if found and _train(_rehearsed(SPINConfig(folder, use_cpu=True, bf16=False), folder)):
             # If the defaults fail, too, the rehearsal itself is at fault, which is no reason to refuse a run.
             logger.debug("Nothing was rehearsed: %s", found)
@@ -276,6 +280,21 @@ def _with_settings(run: Run, folder: str) -> list[str]:
     args.optim, args.optim_args, args.optim_target_modules = "adamw_torch", None, None
 
     return _train(args, run.peft_config)
+
+
+def _with_dpo_settings(run: Run, folder: str) -> list[str]:
+    """Return what a step of DPO with these settings refuses, using a model with a few hundred weights."""
+    args = _rehearsed(dpo_config(run.args, run.play), folder)
+    args.router_aux_loss_coef, args.model_init_kwargs, args.precompute_ref_log_probs = None, {}, True
+    args.optim, args.optim_args, args.optim_target_modules = "adamw_torch", None, None
+
+    def make() -> None:
+        tokenizer = _small_tokenizer()
+        model = AutoModelForCausalLM.from_config(start_config(_SMALL, len(tokenizer), 64), dtype=torch.float32)
+        pairs = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " a"}] * ROWS)
+        PreferenceTrainer(model, args, pairs, tokenizer).train()
+
+    return [f"DPO on top (`dpo_args`): {reason}" for reason in _refused(make, None)]
 
 
 def _train(args: SPINConfig, peft_config: Any = None) -> list[str]:

@@ -20,7 +20,7 @@ from ..files import short_digest
 from ..report.record import read_record, read_shown_figures
 from ..run.journal import TEST, Step
 from ..run.run import Run
-from ..run.stage import START, Stage
+from ..run.stage import DPO, START, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +64,25 @@ def track(run: Run, iteration: int) -> None:
         run: the run.
         iteration: number of the iteration (0-based), which has been evaluated.
     """
-    stage = Stage.of(iteration)
+    arms = {f"baseline/{arm}": Stage.of(iteration, arm) for arm in run.arms}
+    stages: dict[int, dict[str, Stage]] = {0: {TRACKER_PREFIX: START}} if iteration == 0 else {}
+    _report_once(run, Stage.of(iteration), stages | {iteration + 1: {TRACKER_PREFIX: Stage.of(iteration)} | arms})
+
+
+def track_dpo(run: Run) -> None:
+    """Report the figures of all results of DPO, under their own names, at the step of one more iteration."""
+    for stage in run.directory.stages():
+        if stage.arm == DPO:
+            _report_once(run, stage, {stage.iteration + 1: {str(stage): stage}})
+
+
+def _report_once(run: Run, stage: Stage, stages: Mapping[int, dict[str, Stage]]) -> None:
+    """Report the figures of stages, by step and prefix, once; `stage` is the one that this is recorded for."""
     known = (run.done(Step.TRACK, stage) or {}).get("to", [])
     wanted = [name for name in run.args.report_to or [] if name not in known]
     if not wanted or not run.directory.metrics(stage).exists():
         return
-    arms = {f"baseline/{arm}": Stage.of(iteration, arm) for arm in run.arms}
-    values = {0: _tracked_values(run, {TRACKER_PREFIX: START})} if iteration == 0 else {}
-    values[iteration + 1] = _tracked_values(run, {TRACKER_PREFIX: stage} | arms)
+    values = {step: _tracked_values(run, of_step) for step, of_step in stages.items()}
     reached = [*known, *_send_figures(run, wanted, values, TRACKER_PREFIX)]
     if reached != known:
         run.journal.append(Step.TRACK, stage, to=reached)

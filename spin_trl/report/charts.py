@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..evaluation.figures import figure_of, is_figure, is_score
 from ..evaluation.intervals import of_mean
-from ..run.stage import BASE, BEST_SFT, SELF_PLAY, START, arm_in_words
+from ..run.stage import BASE, BEST_SFT, DPO, SELF_PLAY, START, arm_in_words
 from .drawing import GENERATED, INK, REAL, Chart, Point, Series, lines_chart, write_picture
 from .formats import capitalised
 from .record import RunRecord, StageRecord
@@ -110,8 +110,12 @@ def _of_score(record: RunRecord, figure: str) -> Chart:
     known, is_metric = figure_of(figure), figure == record.metric
     greater = record.greater_is_better if is_metric else known.greater_is_better
     ring = "; the ring marks the model that the run delivers" if is_metric else ""
+    if is_metric and record.best_stage is not None and record.best_stage.arm == DPO:
+        ring = f"; the run delivers {record.best_stage.label}"
     caption = f"{'Higher' if greater else 'Lower'} is better; bars are 95 % intervals{ring}."
-    best = record.best_stage.iteration if is_metric and record.best_stage is not None else None
+    # The ring is on self-play's line.
+    has_ring = is_metric and record.best_stage is not None and record.best_stage.arm == SELF_PLAY
+    best = record.best_stage.iteration if has_ring and record.best_stage is not None else None
     return _by_iteration(record, figure, f"{capitalised(known.words)} by iteration", caption, best=best)
 
 
@@ -196,16 +200,24 @@ def _draw_histogram(stage: StageRecord, axes: Axes) -> None:
 
 def series(record: RunRecord, figure: str, scale: float = 1.0) -> Series:
     """Return a figure by iteration for self-play, after the base if there is one, and then for every baseline arm. Arms
-    begin at the start, or at the base if they are trained from it."""
+    begin at the start, or at the base if they are trained from it. Each result of DPO has a line from the model that it
+    started from, as long as one iteration."""
     base, start = ([] if one is None else [one] for one in (record.base, record.start))
     first = {arm: base if arm == BEST_SFT else start for arm in record.arms}
     arms = {SELF_PLAY: base + record.self_play, **{arm: first[arm] + stages for arm, stages in record.arms.items()}}
     found = {arm: [stage for stage in stages if stage.value(figure) is not None] for arm, stages in arms.items()}
-    return {
+    lines = {
         arm_in_words(arm): [_point(record, stage, figure, scale) for stage in stages]
         for arm, stages in found.items()
         if any(stage.arm == arm for stage in stages)
     }
+    for stage in record.after_dpo:  # a line from the model that DPO started from
+        if stage.value(figure) is not None:
+            ends = [
+                one for one in (record.opponent(stage), stage) if one is not None and one.value(figure) is not None
+            ]
+            lines[stage.label] = [_point(record, one, figure, scale) for one in ends]
+    return lines
 
 
 def leads(record: RunRecord) -> Series:

@@ -25,7 +25,7 @@ from ..evaluation.summary import difference
 from ..run.directory import RunDirectory
 from ..run.journal import DATA, RETENTION, TEST, UNTRAINED, Decisions, Entry, Journal, Step, newest
 from ..run.objects import PLAYED_AGAIN, best_stage, read_named_numbers, read_numbers, read_object
-from ..run.stage import BASE, BEFORE_SFT, SELF_PLAY, START, Stage
+from ..run.stage import BASE, BEFORE_SFT, DPO, SELF_PLAY, START, Stage
 from .formats import NumberFormat
 
 REPORTED_DEFAULTS: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
@@ -52,7 +52,7 @@ class StageRecord(Measured):
 
     @property
     def arm(self) -> str:
-        """The arm: `self-play`, the name of a baseline arm, or `base`."""
+        """The arm: `self-play`, the name of a baseline arm, `base`, or `dpo`."""
         return self.name.arm
 
     @property
@@ -85,7 +85,8 @@ class RunRecord:
         metric: figure by which the best iteration is chosen.
         greater_is_better: whether higher values of the metric are better.
         planned: number of iterations planned.
-        stages: the base if the run did SFT first, the start, the iterations, then the baseline arms, each in order.
+        stages: the base if the run did SFT first, the start, the iterations, then the baseline arms, and what DPO made of
+            the others, each in order.
         best: name of the stage that the run delivers; None if nothing has been decided.
         journal: journal entries, oldest first.
         settings: settings in the recipe.
@@ -125,9 +126,14 @@ class RunRecord:
         """The baseline arms' stages, by arm."""
         found: dict[str, list[StageRecord]] = {}
         for stage in self.stages:
-            if stage.arm not in (SELF_PLAY, BEFORE_SFT):
+            if stage.arm not in (SELF_PLAY, BEFORE_SFT, DPO):
                 found.setdefault(stage.arm, []).append(stage)
         return found
+
+    @cached_property
+    def after_dpo(self) -> list[StageRecord]:
+        """The stages that DPO trained on preference pairs."""
+        return [stage for stage in self.stages if stage.arm == DPO]
 
     @cached_property
     def best_stage(self) -> StageRecord | None:
@@ -152,12 +158,16 @@ class RunRecord:
         return Decisions(self.journal)
 
     def decision(self, stage: StageRecord) -> Entry:
-        """Return the gate's entry on an iteration; empty if there is none."""
+        """Return the gate's entry on an iteration or on DPO's result; empty if there is none."""
+        if stage.arm == DPO:
+            return self.decisions.on(stage.name)
         return self.decisions.after(stage.iteration) if stage.arm == SELF_PLAY else {}
 
     def opponent(self, stage: StageRecord) -> StageRecord | None:
         """Return the stage that an iteration started from and played against: the previous one, unless the gate decided
-        otherwise. The start and the base have none."""
+        otherwise. For DPO's result, the stage that it started from. The start and the base have none."""
+        if stage.arm == DPO:
+            return self.stage(stage.name.origin)
         if stage.arm != SELF_PLAY or stage.name.is_start:
             return None
         return self.stage(self.decisions.opponent(stage.iteration)) or self.at(stage.iteration - 1)

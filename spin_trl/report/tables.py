@@ -13,11 +13,11 @@ from ..evaluation.intervals import Difference, of_independent
 from ..evaluation.isolation.probe import in_words
 from ..evaluation.selection import Measured
 from ..run.compute import compute_of
-from ..run.journal import ISOLATION, MADE, Entry, Step, is_of
-from ..run.stage import SELF_PLAY, arm_in_words
+from ..run.journal import ISOLATION, MADE, PAIRS, Entry, Step, is_of
+from ..run.stage import DPO, SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
 from .record import RunRecord, StageRecord, interval_of
-from .verdict import the_stage
+from .verdict import the_stage, the_stage_of
 
 LONGEST_FACT = 200
 """Maximum number of characters shown of a fact about the run, such as a scorer's pattern."""
@@ -42,7 +42,7 @@ class Row:
         label: row heading.
         cells: one cell per column.
         is_best: whether to mark the row as the best.
-        opens_group: whether the row is the first of a baseline arm.
+        opens_group: whether the row is the first of a baseline arm, or of DPO's stages.
     """
 
     label: str
@@ -191,10 +191,10 @@ def devices(record: RunRecord) -> str:
 
 
 def _in_groups(record: RunRecord) -> list[tuple[StageRecord, bool]]:
-    """Return the stages, each with a flag that is true if a baseline arm begins with it."""
+    """Return the stages, each with a flag that is true if a baseline arm or DPO's stages begin with it."""
     before = [SELF_PLAY, *(stage.arm for stage in record.stages)]
     return [
-        (stage, stage.arm in record.arms and stage.arm != last)
+        (stage, stage.arm in (*record.arms, DPO) and stage.arm != last)
         for last, stage in zip(before, record.stages, strict=False)
     ]
 
@@ -205,11 +205,11 @@ def _label(stage: StageRecord) -> str:
 
 
 def _compared_with(record: RunRecord, stage: StageRecord) -> StageRecord | None:
-    """Return an iteration's opponent, for a baseline the self-play model at the same iteration, and for the start the
-    base that SFT began from."""
+    """Return an iteration's opponent, for a baseline the self-play model at the same iteration, for the start the base
+    that SFT began from, and for DPO's result the stage that it started from."""
     if stage.name.iteration < 0:
         return record.base if stage is record.start else None
-    return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)
+    return record.opponent(stage) if stage.arm in (SELF_PLAY, DPO) else record.at(stage.iteration)
 
 
 def _measured_cell(measured: Measured, figure: str, form: NumberFormat) -> Cell:
@@ -264,7 +264,8 @@ def _compute(entries: Sequence[Entry]) -> Cell:
 def _pairs(entries: Sequence[Entry]) -> Cell:
     found = [entry["pairs"] for entry in entries if isinstance(entry.get("pairs"), Mapping)]
     if not found:
-        return Cell()
+        given = [entry["preferences"] for entry in entries if isinstance(entry.get("preferences"), int)]
+        return Cell(f"{given[-1]:,}", "given") if given else Cell()
     pairs = found[-1]
     odd = [f"{pairs[name]:,} {name}" for name in ("empty", "truncated", "identical", "dropped") if pairs.get(name)]
     return Cell(f"{pairs.get('total', 0):,}", ", ".join(odd))
@@ -281,6 +282,7 @@ def facts(record: RunRecord) -> dict[str, str]:
         "Objective": _joined_list(settings.get("loss_type") or "sigmoid", " + "),
         "Iterations": f"{len(record.iterations)} of {record.planned}",
         "Baseline": ", ".join(arm_in_words(arm) for arm in record.arms) or "none",
+        "DPO on top": _dpo(record),
         "Scorer": _joined_list(settings.get("scorer") or "", ", "),
         "Generated code": _isolation(record),
         "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
@@ -289,6 +291,15 @@ def facts(record: RunRecord) -> dict[str, str]:
     # The full texts are in the settings.
     short = {name: f"{text[:LONGEST_FACT]}…" for name, text in found.items() if len(text) > LONGEST_FACT}
     return {name: text for name, text in (found | short).items() if text}
+
+
+def _dpo(record: RunRecord) -> str:
+    """Describe DPO on top: the models it started from, and the number of pairs; empty without it."""
+    if not record.after_dpo:
+        return ""
+    of = ", ".join(the_stage_of(stage.name.origin) for stage in record.after_dpo)
+    pairs = record.prepared_set(PAIRS).get("rows")
+    return f"on {of}" + (f", {counted(pairs, 'preference pair')}" if pairs else "")
 
 
 def _isolation(record: RunRecord) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ..evaluation.figures import FIGURES, RETAINED, Figure, figure_of, is_figure, is_score
 from ..evaluation.selection import ModelName
+from ..run.stage import DPO
 from . import terminal
 
 
@@ -22,7 +23,8 @@ COLUMNS = [figure for figure in FIGURES.values() if figure.column and not figure
 """Columns of the table of a run."""
 
 CHANGE = "change [95 %]"
-"""Heading of the column that compares an iteration with its opponent, or a baseline with self-play at the same point."""
+"""Heading of the column that compares an iteration with its opponent, a baseline with self-play at the same point, or DPO's
+result with the model that it started from."""
 
 
 def written_figure(figures: Mapping[str, float], figure: Figure) -> str:
@@ -48,6 +50,7 @@ FROM_START = "from start [95 %]"
 """Heading of the column that compares a model with the start."""
 
 CHANGE_CAPTION = "; change: an iteration minus its opponent, a baseline minus self-play at the same point"
+DPO_CAPTION = ", DPO minus the model that it started from"
 
 
 def run_table(
@@ -82,6 +85,8 @@ def run_table(
     if changed is not None and f"{metric}_change" in measured:
         shown.insert(shown.index(changed) + 1, difference_of(changed.name, f"{metric}_change", change[0]))
         caption += change[1]
+        if change[1] == CHANGE_CAPTION and any(stage.startswith(f"{DPO}/") for stage in figures):
+            caption += DPO_CAPTION
     for name in [name for name in measured if name.startswith(RETAINED) and is_figure(name, measured)]:
         if name not in (column.name for column in shown) and f"{RETAINED}prompts" != name:
             shown.append(figure_of(name))
@@ -113,7 +118,10 @@ def _rich_table(
         if of_arm != arm:
             table.add_section()
             arm = of_arm
-        name = stage.removeprefix("baseline/").replace("/iteration-", " ").replace("-", " ")
+        is_after_dpo = stage.startswith(f"{DPO}/")
+        name = stage.removeprefix("baseline/").removeprefix(f"{DPO}/")
+        name = name.replace("/iteration-", " ").replace("-", " ")
+        name = f"DPO on {name}" if is_after_dpo else name
         table.add_row(
             f"{name} *" if stage == best else name,
             *(written_figure(found, column) for column in columns),

@@ -12,7 +12,7 @@ from ..counts import counted
 from ..evaluation.figures import RETAINED, figure_of
 from ..evaluation.intervals import Difference
 from ..run.journal import Entry, Step, diverged, lowered, newest
-from ..run.stage import BEST_SFT, Stage, arm_in_words
+from ..run.stage import BEST_SFT, DPO, Stage, arm_in_words
 from .formats import capitalised
 from .record import RunRecord, StageRecord, interval_of
 from .supervised import has_equal_compute, on_baselines, sft_in_words
@@ -58,7 +58,7 @@ def remarks(record: RunRecord) -> list[str]:
             prefix = "" if stage.label in reason else f"After {stage.label}: "
             found.append(f"{prefix}{reason}")
     found += [reason] if (reason := record.untrained.get("reason")) else []
-    found += [*sft_in_words(record), *on_baselines(record)]
+    found += [*sft_in_words(record), *on_baselines(record), *dpo_in_words(record)]
     if (sentence := _against_best_sft(record)) is not None:
         found.append(sentence)
     higher = _passed_over(record)
@@ -149,6 +149,23 @@ def faults_in_words(journal: Sequence[Entry], stage: str) -> list[str]:
     return found
 
 
+def dpo_in_words(record: RunRecord) -> list[str]:
+    """Return sentences on DPO on top: how each result differs from the model that it started from; empty without it."""
+    said = []
+    for stage in record.after_dpo:
+        said += [f"{capitalised(stage.label)}: {fault}." for fault in faults_in_words(record.journal, stage.name)]
+        origin = record.stage(stage.name.origin)
+        if reason := record.decision(stage).get("reason"):
+            said.append(str(reason))
+            continue
+        found = None if origin is None else record.difference(stage, origin, record.metric)
+        against = None if origin is None else _against(record, found, the_stage(origin))
+        if against is not None:
+            value = f"{_metric_in_words(record)}, {_with_interval(record, stage)}"
+            said.append(f"{capitalised(stage.label)}: {value}, {against}.")
+    return said
+
+
 def _unmeasured(record: RunRecord) -> str:
     if not record.iterations:
         return "Nothing has been measured yet."
@@ -178,6 +195,9 @@ def _of_iteration(record: RunRecord, best: StageRecord) -> str:
 
 def _place(record: RunRecord, is_sure: bool) -> str:
     """Describe the rank of the best model. It is not called "the best" if it may be no better than the start."""
+    best = record.best_stage
+    if best is not None and best.arm == DPO:
+        return "is the best model of the run" if is_sure else "has the best figure of the run"
     count = len(record.iterations)
     if _passed_over(record) is not None:
         return f"is kept as the best of {count}"
@@ -212,7 +232,7 @@ def _against_baseline(
     at = best.iteration if iteration is None else iteration
     others = [stages for arm, stages in record.arms.items() if arm != BEST_SFT]
     arms = [stage for stages in others for stage in _measured(record, stages) if stage.iteration == at]
-    if not arms:
+    if not arms or best.arm == DPO:  # no baseline took as many steps as self-play and DPO together
         return ""
     arm = _best_of(record, arms)
     steps = "the same number of steps" if iteration is None else "as many steps as the iterations took"
@@ -292,4 +312,9 @@ def _so_far(record: RunRecord) -> str:
 
 def the_stage(stage: StageRecord) -> str:
     """Return a stage's name for use within a sentence."""
-    return f"the {stage.label}" if stage.iteration < 0 else stage.label
+    return the_stage_of(stage.name)
+
+
+def the_stage_of(name: Stage) -> str:
+    """Return the name of a stage for use within a sentence."""
+    return f"the {name.label}" if name.iteration < 0 else name.label

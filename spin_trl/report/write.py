@@ -20,7 +20,7 @@ from ..evaluation.degeneration import findings
 from ..evaluation.figures import SCORE
 from ..files import home_expanded, parse_json, write_text
 from ..run.directory import RunDirectory
-from ..run.journal import MEASURED_SETS, OF_THE_HUB
+from ..run.journal import MEASURED_SETS, OF_THE_HUB, PAIRS
 from ..run.objects import read_object
 from ..run.stage import SELF_PLAY, Stage
 from .charts import all_charts
@@ -175,7 +175,8 @@ def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
 
 
 def _to_show(directory: RunDirectory, record: RunRecord) -> StageRecord | None:
-    with_samples = [stage for stage in record.self_play if directory.samples(stage.name).exists()]
+    candidates = [*record.self_play, *(stage for stage in record.after_dpo if stage is record.best_stage)]
+    with_samples = [stage for stage in candidates if directory.samples(stage.name).exists()]
     if record.best_stage in with_samples and record.best_stage is not record.start:
         return record.best_stage
     return with_samples[-1] if with_samples else None
@@ -194,7 +195,9 @@ def _warnings(record: RunRecord) -> list[str]:
     stages = [stage for stage in (record.best_stage, *record.iterations[-1:]) if stage is not None]
     measured = {stage.label: {n: v for n, v in stage.figures.items() if not math.isnan(v)} for stage in stages}
     answers = [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
-    sets = [str(remark) for name in MEASURED_SETS for remark in record.prepared_set(name).get("remarks") or []]
+    sets = [
+        str(remark) for name in (*MEASURED_SETS, PAIRS) for remark in record.prepared_set(name).get("remarks") or []
+    ]
     return [*remarks_on_data(record.prepared), *sets, *answers]
 
 
@@ -227,6 +230,7 @@ def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
         "template": prepared.get("template"),
     }
     found |= {f"{name} data": record.prepared_set(name).get("dataset") for name in MEASURED_SETS}
+    found["preference data"] = record.prepared_set(PAIRS).get("dataset")
     for stage in record.stages:
         manifest = read_object(directory.held_out(stage.name) / "sampled" / _MANIFEST)
         if not manifest and stage.arm == SELF_PLAY:

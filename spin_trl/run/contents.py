@@ -23,7 +23,7 @@ TRACEBACK = "traceback.txt"
 TRANSIENT = (".progress.json", ".restoring.tmp", "accelerate-replicas.yaml", "output.txt", TRACEBACK)
 """Top-level entries that belong to a session rather than to the run; they are not backed up."""
 
-FOLDERS = ("data", "base", "start", "baseline", "tensorboard", "trackers", "hub", "pairs")
+FOLDERS = ("data", "base", "start", "baseline", "dpo", "tensorboard", "trackers", "hub", "pairs")
 """Top-level folders, in addition to those of the iterations."""
 
 LINK = "best"
@@ -31,7 +31,7 @@ LINK = "best"
 
 ITERATION = re.compile(r"iteration-(\d+)")
 
-_STAGE = r"(?:base|start|iteration-\d+|baseline/[^/]+/iteration-\d+)"
+_STAGE = r"(?:(?:dpo/)?(?:base|start|iteration-\d+)|baseline/[^/]+/iteration-\d+)"
 _STORE = r"(?:generations\.json|checksums\.jsonl|shard-\d+\.parquet)"
 _MODEL = (
     r"(?:[^/]+\.safetensors(?:\.index\.json)?|config\.json|generation_config\.json|adapter_config\.json|README\.md"
@@ -42,7 +42,7 @@ _MODEL = (
 
 _KEPT_PATHS = re.compile(
     rf"(?:{'|'.join(map(re.escape, FILES))}"
-    r"|data/(?:train|held-out|test|retention)/(?:(?!cache-)[^/]+\.arrow|dataset_info\.json|state\.json)"
+    r"|data/(?:train|held-out|test|retention|dpo)/(?:(?!cache-)[^/]+\.arrow|dataset_info\.json|state\.json)"
     rf"|{_STAGE}/(?:metrics\.json|histograms\.json|samples\.jsonl)"
     rf"|{_STAGE}/generations/{_STORE}"
     rf"|{_STAGE}/held-out/(?:logps\.json|values\.json|(?:sampled|greedy)/{_STORE})"
@@ -61,7 +61,7 @@ _CHECKPOINT = re.compile(rf"(?P<folder>{_STAGE}/train/checkpoint-\d+)/(?P<file>.
 
 _ALSO_WRITTEN = re.compile(
     rf"(?:{'|'.join(map(re.escape, TRANSIENT))}"
-    r"|data/(?:train|held-out|test|retention)/cache-[^/]+\.arrow(?:\.checksum)?"
+    r"|data/(?:train|held-out|test|retention|dpo)/cache-[^/]+\.arrow(?:\.checksum)?"
     rf"|{_STAGE}/model/training_args\.bin"
     rf"|{_STAGE}/train/(?:README\.md|(?:runs|logs|pairs|checkpoint-\d+)/.+)"
     r"|trackers/.+"

@@ -35,7 +35,8 @@ class _Entry:
 
 
 class RunDirectory:
-    """The paths of a run. A stage is the base, the start, an iteration, or a baseline arm at an iteration; each has a model.
+    """The paths of a run. A stage is the base, the start, an iteration, a baseline arm at an iteration, or what DPO made of
+    one of the first three; each has a model.
 
     Every path is the actual path of the run's own entry, whether it exists or not: see [`ownership`]. Code that creates a
     top-level entry calls [`RunDirectory.own`] first.
@@ -74,6 +75,10 @@ class RunDirectory:
     """Folder of the baseline arms."""
     scored_pairs = _Entry("pairs")
     """Folder of preference pairs made from scored samples."""
+    after_dpo = _Entry("dpo")
+    """Folder of the models that DPO trained further."""
+    pairs = _Entry("data/dpo")
+    """Preference pairs for DPO on top."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = home_expanded(path)
@@ -98,14 +103,19 @@ class RunDirectory:
         return list(self.ownership.iterations())
 
     def stages(self) -> list[Stage]:
-        """Return the base (if it has a folder), the start, and the iterations and baseline arms with a folder, in order."""
+        """Return the base (if it has a folder), the start, and the iterations, baseline arms and DPO's stages with a folder,
+        in order."""
         found = [
             Stage.of(int(number), path.parent.name)
             for path in self.baselines.glob("*/iteration-*")
             if (number := path.name.removeprefix("iteration-")).isdecimal()
         ]
         first = [BASE, START] if self.stage(BASE).is_dir() else [START]
-        return [*first, *map(Stage.of, self.iterations()), *sorted(found, key=lambda one: (one.arm, one.iteration))]
+        of_self_play = [*first, *map(Stage.of, self.iterations())]
+        of_dpo = [
+            one for one in map(Stage.after_dpo, [BASE, START, *of_self_play[len(first) :]]) if self.stage(one).is_dir()
+        ]
+        return [*of_self_play, *sorted(found, key=lambda one: (one.arm, one.iteration)), *of_dpo]
 
     def model(self, stage: str) -> Path:
         """Return the folder of a stage's model: its weights, or its adapter."""

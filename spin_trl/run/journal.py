@@ -22,6 +22,9 @@ TEST, RETENTION = MEASURED_SETS = "test", "retention"
 """Sets of prompts that models are only measured on: the test set, and the retention set. The names of their prepared rows'
 folders, of the folders of their results in a stage, and of the entries on their data."""
 
+PAIRS = "dpo"
+"""Name of the entry on the preference pairs for DPO on top, and of the folder of these pairs in `data`."""
+
 DATA, HUB = "data", "hub"
 """Stage names of entries that do not concern a model: those on the run's data, and those on information from the Hub."""
 
@@ -83,6 +86,9 @@ _NEEDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Values of a step's entry, besides `phase` and `stage`, that have no default."""
 
+
+WORSE = "worse"
+"""The gate's decision on DPO's result that is worse than the model it started from: it is not delivered."""
 
 UNTRAINED = "not trained"
 """The gate's decision on an iteration whose generations leave nothing to learn: the run ends before it is trained."""
@@ -216,6 +222,10 @@ class Decisions:
     def after(self, iteration: int) -> Entry:
         """Return the newest decision after an iteration (0-based); empty if there was none."""
         return self._after.get(Stage.of(iteration), {})
+
+    def on(self, stage: str) -> Entry:
+        """Return the newest decision on a stage; empty if there was none."""
+        return self._after.get(stage, {})
 
     def opponent(self, iteration: int) -> Stage:
         """Return the stage whose model is θ_t: the previous iteration, unless the gate fell back to another stage."""

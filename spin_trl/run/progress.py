@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..files import parse_json
 from .journal import MADE, Step
-from .stage import SELF_PLAY, Stage
+from .stage import DPO, SELF_PLAY, Stage
 
 WRITES_EVERY = 0.5
 """Minimum number of seconds between writes to the progress file."""
@@ -177,6 +177,8 @@ def _durations(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, floa
         stage = Stage(entry["stage"])
         if stage.is_base or (stage.is_start and entry["phase"] not in (Step.EVALUATE, Step.RETENTION)):
             continue
+        if stage.arm == DPO:
+            continue  # it follows the last iteration
         phase = Step.EVALUATE if entry["phase"] == Step.RETENTION else entry["phase"]
         of_phase = durations.setdefault(phase if stage.arm == SELF_PLAY else "baseline", {})
         of_phase[stage.iteration] = of_phase.get(stage.iteration, 0.0) + entry["seconds"]

@@ -17,6 +17,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..config.dpo_on_top import against_dpo
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
 from ..config.sft_first import against_sft
@@ -67,6 +68,7 @@ class Run:
         given: the given model in memory, if it was passed as an object, until the run has saved it to `model`.
         sources: names of the data, as given in the settings.
         refused: reasons why the run can't be played, as far as its settings alone show.
+        has_pairs: whether there are preference pairs for DPO on top.
     """
 
     directory: RunDirectory
@@ -82,6 +84,7 @@ class Run:
     given: PreTrainedModel | PeftModel | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    has_pairs: bool = False
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.directory.journal)
@@ -98,6 +101,7 @@ class Run:
             noted(self.refused, harness_version)
         noted(self.refused, lambda: check_losses(self.args.losses))
         self.refused += [*self._against_objective(), *against_sft(self.args, self.play), *against_arms(self.play)]
+        self.refused += against_dpo(self.args, self.play, has_pairs=self.has_pairs)
         if self.sft_first and self.model is None:
             self.refused.append(
                 "`start: sft` trains a given model. Without one, the start is built and trained by `start_*`: leave it out, "
@@ -212,6 +216,14 @@ class Run:
         is_there = self.done(Step.PREPARE, name) is not None
         return self._rows_in(self.directory.measured_rows(name)) if is_there else _no_rows()
 
+    def pairs(self) -> Dataset:
+        """Load the preference pairs for DPO on top.
+
+        Raises:
+            DataError: if they have not been prepared or can't be read.
+        """
+        return self._rows_in(self.directory.pairs)
+
     def _rows_in(self, folder: Path) -> Dataset:
         if not folder.is_dir():
             raise DataError(f"{folder} is missing: the run's data has not been prepared. `spin-trl run` prepares it.")
@@ -275,7 +287,7 @@ def _no_rows() -> Dataset:
 
 
 def stages_with_model(run: Run) -> list[Stage]:
-    """Return the base, the start, the iterations and the stages of the baseline arms, those whose models exist."""
+    """Return all stages whose models exist, in the order of [`RunDirectory.stages`]."""
     return [
         stage
         for stage in run.directory.stages()

@@ -21,13 +21,17 @@ from ..objectives.registry import LOSS_TYPES
 from .directory import RunDirectory
 from .ownership import RECIPE
 from .run import Run
+from .stage import DPO, Stage
 
 OF_THE_DATA = frozenset(
     one.name
     for one in dataclasses.fields(DataConfig)
-    if one.name.startswith(("dataset_", "held_out_", "test_", "retain_"))
+    if one.name.startswith(("dataset_", "held_out_", "test_", "retain_", "dpo_"))
 )
 """Settings for the source of the data. Whether the data is the same is determined by its digest."""
+
+OF_DPO_ON_TOP = frozenset({"dpo_args", "dpo_max"})
+"""Settings of DPO on top, which may change until it has trained a model."""
 
 OF_THE_MODEL = frozenset({"model_name_or_path", "model_revision"})
 """Settings for the source of the model. Whether the model is the same is determined by its digest."""
@@ -66,6 +70,8 @@ def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Cal
     changed = differences(frozen, settings, directory.ownership.paths_from())
     if directory.ownership.has_begun():
         changed = [name for name in changed if name not in OF_THE_DATA]
+        if not any(stage.arm == DPO and _has_begun(directory, stage) for stage in directory.stages()):
+            changed = [name for name in changed if name not in OF_DPO_ON_TOP]
         of_the_model = [name for name in changed if name in OF_THE_MODEL or _is_model_alone(name, frozen, settings)]
         # Loading and hashing a model takes a while, so everything else is compared first.
         if of_the_model and of_the_model == changed and is_same_model is not None and is_same_model():
@@ -76,6 +82,10 @@ def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Cal
             f"{directory.path} belongs to a run with other settings ({found}). Use another `run_dir`, restore the settings, "
             "or set `existing_run: overwrite`."
         )
+
+
+def _has_begun(directory: RunDirectory, stage: Stage) -> bool:
+    return directory.model(stage).exists() or directory.training(stage).exists()
 
 
 def frozen_settings(directory: RunDirectory) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
         settings: settings of a recipe, by name.
     """
     found = {}
-    for name in ("dataset_name", "held_out_name", "test_name", "retain_name"):
+    for name in ("dataset_name", "held_out_name", "test_name", "retain_name", "dpo_name"):
         source = settings.get(name)
         if isinstance(source, str) and ":" in source and source not in _OURS and not is_local(source):
             found[name] = source

@@ -75,6 +75,7 @@ class SPINTrainer(PairsTrainer):
         OpponentError: in `train()`, at step 0, if the policy does not start at its opponent.
     """
 
+    _starts_from_stage = False
     _tag_names = ["trl", "dpo", "spin"]
     _name = "SPIN"
     _paper = {
@@ -152,7 +153,7 @@ class SPINTrainer(PairsTrainer):
         if has_adapter(model):
             if ref_model is None:  # TRL adds a frozen copy under a name that an earlier trainer may have used
                 opponent.drop_frozen_adapters(model)
-            if self._self_play:  # TRL rounds adapters on quantised weights to bfloat16
+            if self._keeps_adapters:  # TRL rounds adapters on quantised weights to bfloat16
                 unrounded = opponent.trainable_adapters(model)
         args = self._set_objectives(args, train_dataset, eval_dataset)
         with opponent.initialised_plainly(model):  # otherwise that copy would change the base's weights once more
@@ -164,7 +165,7 @@ class SPINTrainer(PairsTrainer):
         make_savable(self.model)
         if has_adapter(self.model):
             refuse_unplayable(output_layer_refusals(self.model))
-            if self.args.fp16 or self._self_play:
+            if self.args.fp16 or self._keeps_adapters:
                 opponent.fit_adapters(self.model, self.args.fp16 or bool(self.args.bf16), unrounded)
             if self.ref_model is None:
                 opponent.align_frozen_adapter(self.model)
@@ -260,6 +261,11 @@ class SPINTrainer(PairsTrainer):
         return super().predict(test_dataset, *args, **kwargs)
 
     @property
+    def _keeps_adapters(self) -> bool:
+        """Whether adapters keep their precision and name their EOS ids, as in a run. DPOTrainer's do neither."""
+        return self._self_play or self._starts_from_stage
+
+    @property
     def is_reference_free(self) -> bool:
         """Whether no loss uses the opponent's log-probabilities."""
         return bool(self._terms.reference_free)
@@ -302,7 +308,7 @@ class SPINTrainer(PairsTrainer):
         frozen_aside = opponent.without_frozen_adapters(self.model, ours)
         with frozen_aside:
             super()._save(output_dir, state_dict)
-        if self._self_play and has_adapter(self.model):
+        if self._keeps_adapters and has_adapter(self.model):
             # An adapter folder has to name the EOS ids itself: its base model may name others.
             config = GenerationConfig(eos_token_id=self._eos_ids[2], pad_token_id=self._tokenizer.pad_token_id)
             config.save_pretrained(output_dir or output_folder(self.args))

@@ -9,7 +9,7 @@ from trl import SFTConfig
 
 from messages import refused
 from spin_trl.config.recipe import read_settings
-from spin_trl.config.sft import check_sft_args, kinds_of_sft, supervised_config
+from spin_trl.config.sft import OF_SFT, check_sft_args, supervised_config
 from spin_trl.config.traits import OF_PREFERENCES, OF_SFT_PACE, SET_BY_SFT
 from spin_trl.errors import RecipeError
 from trainers import settings
@@ -72,4 +72,4 @@ def test_every_name_in_the_lists_is_a_setting_of_sft() -> None:
     assert known >= SET_BY_SFT
     assert known >= OF_SFT_PACE
     assert known >= OF_PREFERENCES
-    assert not kinds_of_sft().keys() & SET_BY_SFT
+    assert not OF_SFT.kinds.keys() & SET_BY_SFT

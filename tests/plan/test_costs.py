@@ -205,3 +205,25 @@ def test_the_start_scores_what_it_has_not_scored(tmp_path):
     rows, padding = 627, 1.3  # each of 50 + 100 tokens, padded
     operations = ModelCosts(found.memory.replica).forward(padding * rows * 150, padding * rows * 100, 150)
     assert second == pytest.approx(operations / speed.flops)
+
+
+def test_dpo_on_top_by_hand(tmp_path):
+    """100 pairs in batches of 8 are 13 steps an epoch, for DPOConfig's three epochs, on two models, which are then evaluated
+    like two iterations; with `dpo_max_steps`, as many steps as it says."""
+    pairs = str(tiny.write_jsonl(tmp_path / "pairs.jsonl", tiny.preference(100)))
+    settings = {"then_dpo": ["best", "start"], "dpo_name": pairs, "num_iterations": 1}
+    found, work = works(tmp_path, **settings)
+    assert [one.stage for one in work] == ["start", "iteration-0", "dpo"]
+    assert work[-1].steps == 2 * 3 * 13
+    assert work[-1].seconds["evaluate"] == pytest.approx(2 * work[1].seconds["evaluate"])
+    lengths = found.lengths.preferences
+    assert work[-1].trained == pytest.approx(2 * 3 * 100 * lengths.pair)
+    few = works(tmp_path, **settings, dpo_max_steps=7)[1][-1]
+    assert (few.steps, few.trained) == (14, pytest.approx(2 * 7 * 8 * lengths.pair))
+    # Forward, again with checkpointing, and backward, which counts twice; the reference runs over all pairs once.
+    passes = [4 * trained + 100 for trained in (300, 56)]
+    assert work[-1].seconds["train"] / few.seconds["train"] == pytest.approx(passes[0] / passes[1])
+    without, plain = works(tmp_path, num_iterations=1)
+    assert [one.stage for one in plain] == ["start", "iteration-0"]
+    model = without.disk(plain)["models"]
+    assert found.disk(work)["models"] == pytest.approx(3 * model, rel=0.01)

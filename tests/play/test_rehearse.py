@@ -183,3 +183,11 @@ def test_usual_settings_are_settings(llama_folder: Path) -> None:
     """They are TRL's, not ours, so none of them is exempt under a name that does not exist."""
     assert set(vars(run_of(llama_folder).args)) >= USUAL_SETTINGS | OWN
     assert not USUAL_SETTINGS & OWN
+
+
+def test_settings_of_dpo_on_top_are_rehearsed(llama_folder: Path) -> None:
+    """DPOTrainer refuses them only when it is created or computes its loss, which is after all iterations."""
+    options = {"then_dpo": "best", "dpo_dataset": tiny.preference(4)}
+    assert names(said(run_of(llama_folder, **options, dpo_args={"loss_type": ["exo_pair"]})), "`dpo_args`", "exo_pair")
+    smoothed = {"loss_type": ["exo_pair"], "label_smoothing": 0.1}
+    assert said(run_of(llama_folder, **options, dpo_args=smoothed)) == ""

@@ -30,7 +30,25 @@ def test_a_name_says_which_model_it_is(name: str, arm: str, iteration: int, labe
 
 
 @pytest.mark.parametrize(
-    "name", ["", "iteration-", "iteration--1", "baseline/iteration-0", "data", "start/x", "iteration-0 "]
+    ("origin", "iteration", "label"),
+    [("base", 0, "DPO on the base"), ("start", 0, "DPO on the start"), ("iteration-2", 3, "DPO on iteration 2")],
+)
+def test_dpo_counts_as_one_more_iteration_on_its_origin(origin: str, iteration: int, label: str) -> None:
+    """On the base it counts as the first: no stage that was trained in a run comes before its start."""
+    stage = Stage.after_dpo(origin)
+    assert (stage, stage.arm, stage.iteration, stage.label) == (f"dpo/{origin}", "dpo", iteration, label)
+    assert stage.origin == stage.before == origin
+    assert not stage.is_start
+    assert not stage.is_base
+    assert Stage(origin).origin == origin
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "iteration-", "iteration--1", "baseline/iteration-0", "data", "start/x", "iteration-0 "),
+        *("dpo", "dpo/", "dpo/dpo/start", "dpo/baseline/sft/iteration-0"),
+    ],
 )
 def test_another_name_is_no_stage(name: str) -> None:
     with refused(ValueError, repr(name), "stage"):

@@ -21,7 +21,7 @@ from spin_trl.run.trust import TrustedRuns, check_trust, check_trust_of_recipe, 
 
 CODE: dict[str, Any] = {
     "dataset_name": "evil:load", "held_out_name": "spin_trl.files:os.system", "scorer": ["gsm8k", "evil:score"],
-    "test_name": "evil:load", "retain_name": "evil:load", "retain_scorer": ["evil:score"],
+    "test_name": "evil:load", "retain_name": "evil:load", "dpo_name": "evil:load", "retain_scorer": ["evil:score"],
     "trust_remote_code": True, "attn_implementation": "evil/kernel", "accelerate_config": "evil.yaml",
     "model_init_kwargs": {"use_safetensors": False, "weights_only": False},
 }  # fmt: skip

@@ -24,6 +24,7 @@ PHASES_IN_WORDS = {
     "train": "train",
     "evaluate": "evaluate",
     "baseline": "baseline",
+    "dpo": "DPO at the end of a run",
     "test": "the test at the end of a run",
     "decide": "the decision after an iteration",
     "push": "pushing to the Hub",

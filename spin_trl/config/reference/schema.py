@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..traits import SFT_PREFIX
+from ..traits import DPO_PREFIX, SFT_PREFIX
 from .known import KnownSetting, Range
 
 _FLOAT = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][+-]?[0-9]+$"
@@ -23,7 +23,10 @@ def schema_of(settings: Iterable[KnownSetting]) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {setting.name: _property(setting) for setting in settings},
-        "patternProperties": {f"^{SFT_PREFIX}": {"description": "A setting of TRL's SFTConfig, for `start: sft`."}},
+        "patternProperties": {
+            f"^{SFT_PREFIX}": {"description": "A setting of TRL's SFTConfig, for `start: sft`."},
+            f"^{DPO_PREFIX}": {"description": "A setting of TRL's DPOConfig, for `then_dpo`."},
+        },
     }
 
 

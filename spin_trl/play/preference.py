@@ -1,0 +1,144 @@
+"""DPO on top: trains finished models of a run further on preference pairs, as stages of the run.
+
+The reference of DPO is the model that it starts from. Its result is measured like an iteration, with that model as the
+opponent, and the gate decides whether it may be delivered.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+
+from accelerate import PartialState
+from transformers import PrinterCallback
+
+from ..config.dpo import OF_BEST, OF_LAST
+from ..config.dpo_on_top import dpo_config
+from ..config.iteration import SPINConfig
+from ..config.paths import output_folder
+from ..errors import SpinError
+from ..evaluation.selection import best_of
+from ..models.adapters import is_adapter
+from ..models.policy import load_policy
+from ..report.record import read_record
+from ..run.compute import Compute
+from ..run.integrity import recorded
+from ..run.journal import Step
+from ..run.progress import ReportSteps
+from ..run.run import Run, find_stage, free_memory, since
+from ..run.stage import Stage
+from ..training.preference_trainer import PreferenceTrainer
+from ..training.unplayable import refusal_of_trainer
+from ..training.whole_checkpoints import newest_checkpoint
+from .gate import metric_of
+from .lower import faults, lowered_before, lowering
+from .mend import check_made_again
+from .save import save_trained
+from .trackers import training_logs
+
+_LOGGED_BY_DPO = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
+
+
+def stages_of_dpo(run: Run) -> list[Stage]:
+    """Return the stages that `then_dpo` asks for, once all iterations have been played.
+
+    `best` and `last` stand for the iteration that they are now, so that a stage keeps its name if more iterations follow.
+    """
+    record = read_record(run.directory)
+    trained = [stage for stage in record.self_play if stage.name.is_start or run.done(Step.TRAIN, stage.name)]
+    last = trained[-1].name if trained else Stage.of(-1)
+    best = best_of({stage.name: stage for stage in trained}, metric_of(run.play)) if trained else last
+    found = {OF_BEST: best, OF_LAST: last}
+    known = {str(stage.name) for stage in trained}
+    # An iteration that the run ended before is left out.
+    names = [str(found.get(name, name)) for name in run.play.then_dpo or ()]
+    return [Stage.after_dpo(name) for name in dict.fromkeys(names) if name in known or Stage(name).iteration < 0]
+
+
+def train_on_pairs(run: Run, stage: Stage) -> None:
+    """Train a model further on the run's preference pairs, once.
+
+    Raises:
+        OpponentError: if the policy does not start at its reference.
+        RunDirectoryError: if the model to start from no longer exists.
+    """
+    if run.done(Step.TRAIN, stage):
+        return
+    started = time.monotonic()
+    find_stage(run, stage.origin)
+    args = dpo_args_of(run, stage)
+    trainer, work_seconds = lowering(run, stage, args, lambda args: _trained_on_pairs(run, stage, args))
+    merges = run.peft_config is not None and run.play.lora_opponent == "merge"
+    files = recorded(f"{stage}/model", save_trained(run, trainer, stage, merges=merges, has_card=True))
+    if PartialState().is_main_process:
+        shutil.rmtree(output_folder(args), ignore_errors=True)
+        check_made_again(run, stage, files)
+    PartialState().wait_for_everyone()
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    run.record(
+        Step.TRAIN,
+        stage,
+        seconds=since(started),
+        work_seconds=work_seconds,
+        steps=trainer.state.global_step,
+        preferences=len(trainer.train_dataset),
+        objective={"loss_type": args.losses, "beta": args.beta},
+        **_compute_of_dpo(trainer).as_entry(),
+        first={name: log[0][name] for name in _LOGGED_BY_DPO if name in log[0]} if log else {},
+        last={name: log[-1][name] for name in _LOGGED_BY_DPO if name in log[-1]} if log else {},
+        **faults(trainer.state.log_history, trainer.collapses()),
+        files=files,
+    )
+    del trainer
+    free_memory()
+
+
+def dpo_args_of(run: Run, stage: Stage) -> SPINConfig:
+    """Return the settings of DPO on top of a stage's origin, with the stage's folder and its name for the trackers."""
+    args = dpo_config(run.args, run.play)
+    args.output_dir = str(run.directory.training(stage))
+    args.run_name = f"{run.tracker_name}-{stage.replace('/', '-')}"
+    # Full fine-tuning keeps no second model. An adapter is switched at every step.
+    args.precompute_ref_log_probs = run.peft_config is None and not is_adapter(run.model_of(stage.origin))
+    return args
+
+
+def _trained_on_pairs(run: Run, stage: Stage, args: SPINConfig) -> tuple[PreferenceTrainer, float]:
+    """Train from the newest checkpoint or from the start. Return the trainer and the seconds of work."""
+    started = time.monotonic()
+    with training_logs(run, stage):
+        trainer = _dpo_trainer(run, stage, args)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ReportSteps(run.progress))
+    for callback in lowered_before(run, stage, args):
+        trainer.add_callback(callback)
+    checkpoint = newest_checkpoint(args)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    return trainer, since(started)
+
+
+def _dpo_trainer(run: Run, stage: Stage, args: SPINConfig) -> PreferenceTrainer:
+    origin = run.model_of(stage.origin)
+    continues_adapter = is_adapter(origin)
+    try:
+        return PreferenceTrainer(
+            load_policy(origin, args, run.quantization_config, trainable=True) if continues_adapter else origin,
+            args,
+            run.pairs(),
+            run.tokenizer(),
+            quantization_config=None if continues_adapter else run.quantization_config,
+            peft_config=None if continues_adapter else copy.deepcopy(run.peft_config),
+        )
+    except SpinError:
+        raise
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise refusal_of_trainer(error, run.peft_config) from error
+
+
+def _compute_of_dpo(trainer: PreferenceTrainer) -> Compute:
+    """Return the compute of training, with the passes of the reference."""
+    tokens = trainer.tokens()
+    trained = tokens * float(trainer.state.epoch or 0)
+    passes = 0.0 if trainer.is_reference_free else tokens if trainer.precompute_ref_logps else trained
+    return Compute(trained=round(trained), scored=round(passes))
