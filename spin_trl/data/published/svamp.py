@@ -178,7 +178,7 @@ def read_problems(file: Path) -> Problems:
     problems = []
     for number, row in enumerate(rows):
         try:
-            problem = _problem(row)
+            problem = _as_problem(row)
         except ValueError as error:
             raise DataError(f"{file}, row {number}: the problem can't be read: {error}") from error
         problems += [problem] if problem else []
@@ -273,7 +273,7 @@ def _bracketed(expression: Infix, strength: int) -> str:
     return f"({expression.text})" if expression.strength < strength else expression.text
 
 
-def _problem(row: dict[str, Any]) -> Problem | None:
+def _as_problem(row: dict[str, Any]) -> Problem | None:
     """Return the problem of a row, or None if its equation gives another value than its answer."""
     numbers = [without_point_zero(number) for number in row["Numbers"].split()]
     equation = infix(row["Equation"], numbers)
