@@ -54,7 +54,7 @@ from ..training.preference_trainer import PreferenceTrainer
 from ..training.scratch import build_tokenizer, start_config
 from ..training.supervised import SupervisedTrainer
 from ..training.trainer import SPINTrainer
-from ..training.unplayable import of_batches, of_positions, of_run, of_settings, refusal_of_trainer
+from ..training.unplayable import of_batches, of_configuration, of_run, of_settings, refusal_of_trainer
 from . import given
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
         return found  # an iteration was trained, so the checks below are known to pass
     config = config_of(run)
     found += of_run(run.args, run.play)
-    found += of_positions(config, run.args, model_name(run))
+    found += of_configuration(config, run.args, model_name(run))
     found += _quantised(run, config)
     if run.given is not None:
         found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)

@@ -42,7 +42,7 @@ from . import arguments, opponent
 from .objective_trainer import has_streams
 from .pairs_trainer import PairsTrainer
 from .start_logps import StartSource
-from .unplayable import check_self_play, of_batches, of_positions
+from .unplayable import check_self_play, of_batches, of_configuration
 from .whole_checkpoints import newest_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ class SPINTrainer(PairsTrainer):
         name = f"the model {get_config_model_id(self.model.config)!r}"
         rows = len(self.train_dataset) if self._settings.train_on_turn != "all" else math.inf
         batches = of_batches(self._settings, rows, self.accelerator.num_processes)
-        refuse_unplayable([*of_positions(self.model.config, self._settings, name), *batches])
+        refuse_unplayable([*of_configuration(self.model.config, self._settings, name), *batches])
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # sharded weights are trained in float32
         lost = None if is_sharded else lost_steps(self.model, self.args.learning_rate)
         if lost is not None and self.accelerator.is_main_process:

@@ -15,9 +15,9 @@ from transformers import PretrainedConfig, Trainer, get_scheduler, integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_liger_kernel_available
 
-from ..config.bounds import OF_RECIPES
+from ..config.bounds import OF_RECIPES, TRL_SETTINGS
 from ..config.checks import as_mapping, declared, problem
-from ..config.iteration import TRL_SETTINGS, SPINConfig
+from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
 from ..config.plain import plain
 from ..counts import agreeing, counted
@@ -119,14 +119,19 @@ def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
                 yield f"`{name}` is {value:g} in iteration {iteration}; it must be {allowed[name]}."
 
 
-def of_positions(config: PretrainedConfig | None, args: SPINConfig, name: str) -> Iterator[str]:
-    """Yield a reason if the model has fewer positions than `max_length`.
+def of_configuration(config: PretrainedConfig | None, args: SPINConfig, name: str) -> Iterator[str]:
+    """Yield a reason if the model is an encoder-decoder, and one if it has fewer positions than `max_length`.
 
     Args:
         config: configuration of the model, or None if it is not known.
         args: settings of an iteration.
         name: name of the model, for the message.
     """
+    if getattr(config, "is_encoder_decoder", False):
+        yield (
+            f"The configuration of {name} has `is_encoder_decoder: true`, but self-play and DPO train a causal language "
+            "model, which continues its prompt. If it is one, remove the key from its config.json."
+        )
     limit = positions(config)
     if limit is not None and args.max_length is not None and args.max_length > limit:
         yield (
@@ -150,7 +155,7 @@ def of_lengths(
     """
     limit = positions(config)
     if limit is None or (args.max_length is not None and args.truncation_mode == "keep_start"):
-        return  # already compared by [`of_positions`]
+        return  # already compared by [`of_configuration`]
     longest, of_prompts = 0, 0
     for rows in datasets:
         for row in rows.select_columns(["prompt_ids", "real_ids"]):

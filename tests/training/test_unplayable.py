@@ -15,7 +15,7 @@ from runs import build
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig, SPINTrainer
 from spin_trl.errors import DataError, RecipeError, noted
 from spin_trl.models.adapters import adapter_refusals
-from spin_trl.training.unplayable import of_batches, of_positions, of_run, of_settings, positions, trackers
+from spin_trl.training.unplayable import of_batches, of_configuration, of_run, of_settings, positions, trackers
 
 EVERY_NINE = {"eval_strategy": "steps", "eval_steps": 9, "save_strategy": "steps", "save_steps": 9}
 
@@ -158,10 +158,17 @@ def test_positions_of_a_model() -> None:
         positions(AutoConfig.for_model("bloom")) is positions(AutoConfig.for_model("mamba")) is positions(None) is None
     )
     few = LlamaConfig(max_position_embeddings=64)
-    (found,) = of_positions(few, settings(max_length=65), "m")
+    (found,) = of_configuration(few, settings(max_length=65), "m")
     assert names(found, "`max_length`", 65, "m", "64 positions", "`max_position_embeddings`")
     for max_length in (64, None):
-        assert [*of_positions(few, settings(max_length=max_length), "m")] == []
+        assert [*of_configuration(few, settings(max_length=max_length), "m")] == []
+
+
+def test_an_encoder_decoder_is_refused() -> None:
+    """transformers would look for a decoder's first token, and fail at the first generation."""
+    (found,) = of_configuration(LlamaConfig(is_encoder_decoder=True), settings(), "m")
+    assert names(found, "m", "`is_encoder_decoder: true`", "config.json")
+    assert [*of_configuration(LlamaConfig(), settings(), "m")] == []
 
 
 LONG = "An answer of many words, " * 60

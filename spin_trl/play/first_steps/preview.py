@@ -25,7 +25,7 @@ from ...run.directory import RunDirectory
 from ...run.journal import RETENTION, TEST
 from ...run.run import Run
 from ...training.scratch import build_tokenizer, texts_of
-from ...training.unplayable import of_positions
+from ...training.unplayable import of_configuration
 from ..divide import divide
 from ..prepare import against_rows, check_human_responses, encoding, scored_columns_of
 from ..rehearse import config_of, model_name
@@ -183,7 +183,7 @@ def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = Fal
             remarks += news
             train, out = len(kept), len(out_rows)
             refusals += [
-                *of_positions(config_of(run), run.args, model_name(run)),
+                *of_configuration(config_of(run), run.args, model_name(run)),
                 *against_rows(run, (kept, out_rows)),
             ]
         except DataError as error:
