@@ -1,13 +1,14 @@
-"""Bounds of settings from `bounds.yaml`: what is possible, what trains, and what is usual."""
+"""Bounds and choices of settings from `bounds.yaml`: what is possible, what trains, and what is usual."""
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
-from .checks import Bounds
+from .checks import Bounds, Choices
 
 
 def _bounds(written: str | list[str | float]) -> Bounds:
@@ -25,9 +26,11 @@ def _bounds(written: str | list[str | float]) -> Bounds:
     )
 
 
+_WRITTEN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _BY_KIND = {
     kind: {name: _bounds(written) for name, written in by_name.items()}
-    for kind, by_name in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+    for kind, by_name in _WRITTEN.items()
+    if kind != "choices"
 }
 
 POSSIBLE: Mapping[str, Bounds] = _BY_KIND["possible"]
@@ -38,6 +41,15 @@ TRAINABLE: Mapping[str, Bounds] = {**POSSIBLE, **_BY_KIND["trains"]}
 
 OF_RECIPES: Mapping[str, Bounds] = _BY_KIND["recipe"]
 """A recipe with values outside is refused."""
+
+TRL_SETTINGS: Mapping[str, Bounds | Choices] = {
+    **TRAINABLE,
+    **{name: Choices(tuple(known)) for name, known in _WRITTEN["choices"].items()},
+    "dataloader_multiprocessing_context": Choices(multiprocessing.get_all_start_methods()),
+}
+"""Values of TRL's and transformers' settings with which training works: both libraries check them too late, if at all.
+Settings that this package declares have their bounds and choices in their fields.
+"""
 
 USUAL: Mapping[str, Bounds] = _BY_KIND["usual"]
 """A run with values outside starts with a warning."""

@@ -10,8 +10,6 @@ from trl import DPOConfig
 
 from ..errors import RecipeError, nearest
 from ..objectives.registry import losses_of_trl
-from .checks import Bounds, Choices, check_setting
-from .iteration import TRL_SETTINGS
 from .traits import DPO_PREFIX, SET_BY_DPO
 from .trl_args import TrlArgs
 
@@ -28,12 +26,6 @@ OF_DPO = TrlArgs(DPOConfig, DPO_PREFIX, "DPO", SET_BY_DPO)
 def check_dpo_args(values: Any) -> dict[str, Any]:
     """Check the settings of DPO on top, and convert them to their types; arguments and errors as for [`TrlArgs.check`]."""
     checked = OF_DPO.check(values)
-    for name, value in checked.items():
-        allowed = TRL_SETTINGS.get(name)
-        if isinstance(value, str if isinstance(allowed, Choices) else int | float) and isinstance(
-            allowed, Bounds | Choices
-        ):
-            check_setting(f"{DPO_PREFIX}{name}", value, allowed)
     losses, known = checked.get("loss_type", []), losses_of_trl()
     for loss in [losses] if isinstance(losses, str) else losses:
         if known and loss not in known:

@@ -6,8 +6,6 @@ It is a flat dataclass in TRL's style, so TRL's own parser can read it from YAML
 from __future__ import annotations
 
 import math
-import multiprocessing
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
 
@@ -21,7 +19,7 @@ from ..objectives import registry
 from ..objectives.fields import setting
 from ..objectives.objective import Objective
 from . import credentials
-from .bounds import POSSIBLE, TRAINABLE
+from .bounds import POSSIBLE, TRL_SETTINGS
 from .checks import Bounds, Choices, as_mapping, check_fields, check_setting, problem
 from .ranks import check_ranks
 
@@ -29,15 +27,6 @@ KEEP_OR_DROP = ("keep", "drop")
 
 STOP_ON_NAN, SKIP_STEP, LOWER_RATE = "stop", "skip", "lower"
 """What to do with a step whose loss or gradient is not finite."""
-
-TRL_SETTINGS: Mapping[str, Bounds | Choices] = {
-    **TRAINABLE,
-    "dataloader_multiprocessing_context": Choices(multiprocessing.get_all_start_methods()),
-    "truncation_mode": Choices(("keep_start", "keep_end")),
-}
-"""Values of TRL's and transformers' settings with which training works: both libraries check them too late, if at all.
-Settings that this package declares have their bounds and choices in their fields.
-"""
 
 
 @dataclass

@@ -10,7 +10,6 @@ from transformers import IntervalStrategy
 from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig
 
-from ..errors import RecipeError
 from .traits import OF_PREFERENCES, SET_BY_SFT, SFT_PREFIX
 from .trl_args import TrlArgs
 
@@ -43,10 +42,7 @@ OF_SFT = TrlArgs(SFTConfig, SFT_PREFIX, "SFT", SET_BY_SFT)
 
 def check_sft_args(values: Any) -> dict[str, Any]:
     """Check the settings of SFT first, and convert them to their types; arguments and errors as for [`TrlArgs.check`]."""
-    checked = OF_SFT.check(values)
-    if checked.get("num_train_epochs", 1) == 0 and checked.get("max_steps", -1) <= 0:
-        raise RecipeError("`sft_num_train_epochs` is 0, so SFT trains nothing. Leave out `start: sft`, or raise it.")
-    return checked
+    return OF_SFT.check(values)
 
 
 def supervised_config(args: SPINConfig) -> SupervisedConfig:

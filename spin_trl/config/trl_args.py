@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 from ..errors import RecipeError, nearest
-from .bounds import OF_RECIPES, POSSIBLE
-from .checks import Bounds, as_mapping, check_setting
+from .bounds import OF_RECIPES, TRL_SETTINGS
+from .checks import Bounds, Choices, as_mapping, check_setting
 from .kinds import typed
 from .plain import differences_from_defaults
 
@@ -64,7 +64,9 @@ class TrlArgs:
                     f"{nearest(named, [f'{self.prefix}{one}' for one in self.kinds])}"
                 )
             checked[name] = typed(named, value, self.kinds[name])
-            allowed: Bounds | None = {**POSSIBLE, **OF_RECIPES}.get(name)
-            if allowed is not None and checked[name] is not None:
-                check_setting(named, checked[name], allowed)
+        for name, value in checked.items():
+            allowed: Bounds | Choices | None = {**TRL_SETTINGS, **OF_RECIPES}.get(name)
+            is_ignored = name == "num_train_epochs" and checked.get("max_steps", -1) > 0
+            if allowed is not None and value is not None and not is_ignored:
+                check_setting(f"{self.prefix}{name}", value, allowed)
         return checked

@@ -4,11 +4,12 @@ import math
 from typing import get_args, get_type_hints
 
 import pytest
+import torch._inductor
 
 from messages import names
 from spin_trl import SelfPlayConfig, SPINConfig
 from spin_trl.config import bounds
-from spin_trl.config.bounds import OF_RECIPES, POSSIBLE, TRAINABLE, USUAL
+from spin_trl.config.bounds import OF_RECIPES, POSSIBLE, TRAINABLE, TRL_SETTINGS, USUAL
 from spin_trl.config.checks import Bounds, problem
 from spin_trl.config.recipe import kinds_of_settings
 
@@ -64,9 +65,14 @@ def test_what_is_impossible_is_not_trainable_either() -> None:
     assert TRAINABLE["num_train_epochs"] != POSSIBLE["num_train_epochs"]  # 0 is possible: Trainer then does nothing
 
 
+def test_the_modes_of_torch_compile_are_those_of_torch() -> None:
+    """torch refuses an unknown mode only in the first training step, with a bare RuntimeError."""
+    assert set(TRL_SETTINGS["torch_compile_mode"]) == set(torch._inductor.list_mode_options())
+
+
 def test_every_bound_is_of_a_setting_that_a_recipe_may_have() -> None:
     """A name that TRL gives up, or a slip in the file, would check nothing."""
-    assert {*TRAINABLE, *OF_RECIPES, *USUAL} <= kinds_of_settings().keys()
+    assert {*TRL_SETTINGS, *OF_RECIPES, *USUAL} <= kinds_of_settings().keys()
 
 
 def test_what_our_own_fields_declare_stands_there_alone() -> None:

@@ -36,7 +36,8 @@ def test_settings_of_sft_stand_in_a_recipe_and_on_the_command_line(tmp_path: Pat
         ({"learning_rate": 0}, ("`sft_learning_rate`", 0)),
         ({"num_train_epochs": "many"}, ("`sft_num_train_epochs`", "'many'")),
         ({"per_device_train_batch_size": 0}, ("`sft_per_device_train_batch_size`", 0)),
-        ({"num_train_epochs": 0}, ("`sft_num_train_epochs`", "`start: sft`")),
+        ({"num_train_epochs": 0}, ("`sft_num_train_epochs`", 0.0)),
+        ({"torch_compile_mode": "fast"}, ("`sft_torch_compile_mode`", "'fast'", "'reduce-overhead'")),
         ("[1]", ("`sft_args`",)),
     ],
 )

@@ -16,10 +16,9 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from ...objectives import registry
-from ..bounds import OF_RECIPES, POSSIBLE, USUAL
+from ..bounds import OF_RECIPES, TRL_SETTINGS, USUAL
 from ..checks import Bounds, Choices, declared
 from ..credentials import is_name
-from ..iteration import TRL_SETTINGS
 from ..kinds import types_in
 from ..loop import PER_ITERATION
 from ..other_names import SAME
@@ -103,7 +102,7 @@ def _bounds_of(name: str, owner: type[Any]) -> Bounds | None:
             is_number = any(kind in ("number", "array") for kind in _json_kinds(kinds_of_settings()[name]))
             low = objective.least.get(name, 0)
             return Bounds(low, low_open=name not in objective.least) if is_number and low > -float("inf") else None
-    allowed = {**POSSIBLE, **TRL_SETTINGS, **OF_RECIPES}.get(name)
+    allowed = {**TRL_SETTINGS, **OF_RECIPES}.get(name)
     return allowed if isinstance(allowed, Bounds) else None
 
 
