@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trl.kernels import ChunkedLogProbFunction
 
-from ..errors import PlanError
+from ..errors import PlanError, message_of
 from ..models.forward.attention import attention_inputs
 from ..models.forward.head import CPU_TILE
 from ..models.forward.layout import Layout, lay_out
+from ..models.loading import is_of_files
 from ..quiet import quiet
 from .model import PlannedModel, bytes_of
 from .tokens import PairLengths
@@ -286,7 +287,7 @@ def _played(model: PlannedModel, *, backward: bool = False, keep_gradients: bool
     """Count memory on fake tensors, with the model in training mode for a backward pass; restore the model afterwards.
 
     Raises:
-        PlanError: if the model's own code needs tensor values.
+        PlanError: if the model's own code needs tensor values, or its configuration has values that it can't run with.
     """
     base = model.base
     model.model.train(backward)
@@ -313,10 +314,12 @@ def _played(model: PlannedModel, *, backward: bool = False, keep_gradients: bool
             # torch also logs the traceback of a failure that is reported here.
             with model.fake, live, quiet("torch._subclasses.fake_tensor", level=logging.CRITICAL):
                 yield live
-        except (RuntimeError, NotImplementedError) as error:
+        except Exception as error:
+            if not is_of_files(error):
+                raise
             raise PlanError(
-                f"{type(base).__name__} can't run on fake tensors ({str(error).splitlines()[0]}). "
-                "It may work with `dtype: bfloat16`, or another `attn_implementation`."
+                f"{type(base).__name__} can't run on fake tensors ({type(error).__name__}: {message_of(error)}). It may "
+                "work with `dtype: bfloat16`, or another `attn_implementation`, if the model's config.json is right."
             ) from error
         finally:
             for parameter in model.model.parameters():

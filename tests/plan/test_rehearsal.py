@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import Gemma3TextConfig
+from transformers import Gemma3TextConfig, LlamaConfig
 
 from messages import refused
 from plan.shapes import small
@@ -74,3 +74,12 @@ def test_a_model_whose_own_code_fails_is_one_message(capfd: pytest.CaptureFixtur
     with refused(PlanError, "Qwen2ForCausalLM", "attn_implementation"):
         rehearsal.prefill(model, 1, 64)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_configuration_that_fails_in_a_forward_pass_is_named() -> None:
+    """Transformers checks no key that the model's own configuration class does not declare."""
+    config = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    config.sliding_window = "a"
+    model = PlannedModel(ModelSettings(config, torch.float32))
+    with refused(PlanError, "LlamaForCausalLM", "TypeError", "config.json"):
+        rehearsal.prefill(model, 1, 64)

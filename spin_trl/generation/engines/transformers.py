@@ -17,6 +17,7 @@ from transformers import Cache, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
 from ...models.adapters import Policy, without_adapter
+from ...models.loading import loading
 from ..engine import Response, Sampling
 
 
@@ -64,7 +65,10 @@ class TransformersEngine:
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         # Models whose state is not a key-value cache (such as Mamba) run to the end of their longest response.
         in_chunks = not self.model._is_stateful
-        cache: Cache | None = DynamicCache(config=self.model.config) if in_chunks else None
+        cache: Cache | None = None
+        if in_chunks:
+            with loading("The key-value cache that the model's config.json describes", "built"):
+                cache = DynamicCache(config=self.model.config)
         chunk_size = self.chunk_size if in_chunks else max(limits)
         responses: list[Response | None] = [None] * len(prompts)
         alive = list(range(len(prompts)))

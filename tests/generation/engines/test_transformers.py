@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, MambaC
 import known_models
 import tiny
 from messages import refused
+from spin_trl.errors import DataError
 from spin_trl.generation.engine import Sampling
 from spin_trl.generation.engines.transformers import TransformersEngine
 
@@ -310,3 +311,10 @@ def test_nothing_changes_when_generation_fails() -> None:
     assert model.training
     assert model.generation_config is own
     assert torch.get_rng_state().equal(state)
+
+
+def test_a_key_value_cache_that_can_not_be_built_is_one_message() -> None:
+    model = tiny.model("llama")
+    model.config.sliding_window = "a"
+    with refused(DataError, "config.json", "TypeError"):
+        TransformersEngine(model, [1], PAD).generate(prompts(2), SAMPLED, seed=0)
