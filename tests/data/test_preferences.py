@@ -1,4 +1,4 @@
-"""Preference pairs are read in every format of TRL, refused where they can't be used, and known by their prompts."""
+"""Preference pairs are read in every format of TRL, refused if unusable, and identified by their prompts."""
 
 from typing import Any
 
