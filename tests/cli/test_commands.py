@@ -59,7 +59,7 @@ def test_help_ends_in_lines_as_they_stand(parser: argparse.ArgumentParser, capsy
 def test_usage_and_help_tell_how_settings_are_given(
     name: str, takes: bool, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """For the commands that take settings; the usage is also what a mistake prints."""
+    """This applies to the commands that take settings; the usage is also printed after a mistake."""
     monkeypatch.setenv("COLUMNS", str(columns))
     for arguments, stream in (([name, "--help"], "out"), ([name], "err")):
         with pytest.raises(SystemExit):
@@ -72,7 +72,7 @@ def test_usage_and_help_tell_how_settings_are_given(
 
 
 def test_settings_can_be_given_as_the_help_tells(tmp_path: Path) -> None:
-    """A list, a value for each iteration, and a mapping; without a shell, quotes are not part of the value."""
+    """These are a list, a value for each iteration, and a mapping; without a shell, quotes are not part of the value."""
     examples = [option for option in options_of(shlex.split(SETTINGS.replace("`", ""))) if option.name in VALUES]
     given = [text.rstrip(".:") for option in examples for text in option.arguments[: 1 + VALUES[option.name]]]
     (tmp_path / "mine.yaml").write_text("use_cpu: true\nbf16: false\n", encoding="utf-8")
