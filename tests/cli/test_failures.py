@@ -1,6 +1,4 @@
-"""Every error that ends a command gives a message and an exit code, and leaves a useful traceback that is easy to
-find.
-"""
+"""Every error that ends a command gives a message and an exit code, and leaves a useful traceback that is easy to find."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The run directory is `run_dir`, `output_dir` or `runs/NAME` of a recipe, or a run directory given instead of a
-recipe.
-"""
+"""The run directory is `run_dir`, `output_dir` or `runs/NAME` of a recipe, or a run directory given instead of a recipe."""
 
 from __future__ import annotations
 

@@ -35,9 +35,7 @@ def test_everything_of_dpoconfig_is_at_its_default() -> None:
 
 
 def test_self_plays_defaults_are_the_papers() -> None:
-    """The temperature is 1 and the distribution is not truncated, as the theory of SPIN requires; every answer is a
-    pair.
-    """
+    """The temperature is 1 and the distribution is not truncated, as the theory of SPIN requires; every answer is a pair."""
     config = spin()
     assert (config.temperature, config.top_p, config.top_k, config.num_generations) == (1.0, 1.0, 0, 1)
     assert (config.empty_generations, config.truncated_generations, config.identical_generations) == ("keep",) * 3

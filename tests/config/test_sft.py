@@ -1,6 +1,4 @@
-"""`sft_X` is SFTConfig's `X`, checked, suggested and typed like other settings; everything else comes from an
-iteration.
-"""
+"""`sft_X` is SFTConfig's `X`, checked, suggested and typed like other settings; everything else comes from an iteration."""
 
 from pathlib import Path
 from typing import Any

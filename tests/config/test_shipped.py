@@ -27,9 +27,7 @@ def test_recipes_of_another_package_are_not_ours(tmp_path: Path, monkeypatch: py
 
 
 def test_a_recipe_that_ships_has_its_whole_name(tmp_path: Path) -> None:
-    """This includes a variant in a folder without a `spin.yaml`. A user's file of the same name is not a shipped
-    recipe.
-    """
+    """This includes a variant in a folder without a `spin.yaml`. A user's file of the same name is not a shipped recipe."""
     named = {name: shipped.name_of(path) for name, path in shipped.recipes().items()}
     assert named == {name: name for name in named}
     assert {"smollm2-135m/demo", "zephyr-7b/iris", "quickstart"} <= named.keys()

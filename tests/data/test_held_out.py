@@ -56,9 +56,7 @@ def test_other_prompts_are_others(other: Any) -> None:
 
 
 def test_content_in_parts_and_keys_without_value_make_no_other_prompt() -> None:
-    """This holds after a system prompt, too: one file may have text where another has parts, and Arrow fills in
-    `name`.
-    """
+    """This holds after a system prompt, too: one file may have text where another has parts, and Arrow fills in `name`."""
     system = {"role": "system", "content": "Be brief."}
     expected = group_of([system, user("Which boat?")])
     assert group_of([system, user([{"type": "text", "text": "WHICH  boat?"}])]) == expected

@@ -1,6 +1,4 @@
-"""All content of a row ends up in prompt and response, whichever columns hold it; and the turns to train on are
-chosen.
-"""
+"""All content of a row ends up in prompt and response, whichever columns hold it; and the turns to train on are chosen."""
 
 import json
 from typing import Any

@@ -161,9 +161,7 @@ def in_this_process(folder: Path) -> GenerationStore:
 
 @pytest.mark.slow
 def test_two_processes_make_what_one_makes(tmp_path):
-    """`accelerate launch` with two gloo processes on the CPU gives the same tokens, and each process generates its
-    share.
-    """
+    """`accelerate launch` with two gloo processes on the CPU gives the same tokens, and each process generates its share."""
     launched = launch(tmp_path, tmp_path / "two", processes=2)
     output, errors = launched.communicate(timeout=240)
     assert launched.returncode == 0, errors

@@ -1,6 +1,4 @@
-"""Peak memory of the phases is compared with sums by hand and with peaks measured while small models train and
-generate.
-"""
+"""Peak memory of the phases is compared with sums by hand and with peaks measured while small models train and generate."""
 
 import importlib.util
 import sys

@@ -1,6 +1,4 @@
-"""Remarks on supervised training cover the best and the last point, the length of baselines, and that nothing was
-tuned.
-"""
+"""Remarks on supervised training cover the best and the last point, the length of baselines, and that nothing was tuned."""
 
 from __future__ import annotations
 

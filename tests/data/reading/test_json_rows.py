@@ -48,9 +48,7 @@ def test_text_that_looks_like_something_else_stays_text(as_lines: bool, path: Pa
 
 
 def test_numbers_in_objects_of_mixed_shape_stay_what_they_are(path: Path) -> None:
-    """`datasets` parses such columns with ujson, which reads 0.6 as 0.6000000000000001 and refuses numbers over 64
-    bits.
-    """
+    """`datasets` parses such columns with ujson, which reads 0.6 as 0.6000000000000001 and refuses numbers over 64 bits."""
     calls = [{"x": 0.6}, {"y": 1, "z": None}, {"x": 2**70}, {"x": 1.0}, {"x": 1e-7}]
     rows = [{"messages": [{"role": "assistant", "tool_calls": [{"arguments": call}]}]} for call in calls]
     found = read(path, *rows)

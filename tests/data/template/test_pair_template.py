@@ -106,9 +106,7 @@ def test_prompt_and_response_are_the_rendered_conversation_cut_at_its_end(path: 
 
 @every_template
 def test_a_turn_ends_where_generation_stops_whatever_the_checkpoint_calls_eos(path: Path) -> None:
-    """Base models name another EOS than the chat template writes; the token that ends the turn is then among the EOS
-    ids.
-    """
+    """Base models name another EOS than the chat template writes; the token that ends the turn is then among the EOS ids."""
     tokenizer = family_tokenizer(path, eos_token="<|some_other_end|>")
     template = PairTemplate(tokenizer)
     prompt, answer = conversation(path, ANSWER)

@@ -127,9 +127,7 @@ def test_what_can_not_be_seen_or_written_is_named():
 
 
 def test_the_page_is_one_that_everybody_can_read():
-    """It has a language, a title and a viewport, headings in order, tables with headers, labelled plots, and unique
-    ids.
-    """
+    """It has a language, a title and a viewport, headings in order, tables with headers, labelled plots, and unique ids."""
     elements = HARMLESS.elements
     assert ("html", {"lang": "en"}) in elements
     assert any(of.get("name") == "viewport" and "width=device-width" in of["content"] for _, of in elements)
