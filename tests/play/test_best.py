@@ -31,7 +31,7 @@ def delivered(run_dir: str = "run") -> dict[str, Any]:
 def played(model: Path, marks: list[float], **settings: Any) -> Any:
     """Return a run whose start and iterations get these marks."""
     settings = {"num_iterations": len(marks) - 1, "metric_for_best_iteration": "score", **settings}
-    # A scorer must be named in the configuration, where any function will do.
+    # The scorer is passed from Python, so the settings name none; `_a_scorer_is_given` allows that.
     return build(model, scorer=Marks(marks), **settings)
 
 

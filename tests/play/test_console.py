@@ -26,9 +26,7 @@ def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[
     """Play a run whose console is a terminal of some type, or none; return everything that was written to it."""
     run = build(model, **settings)
     file = io.StringIO()
-    environment = {
-        "TERM": terminal or ""
-    }  # its own, since rich may have been imported earlier under another one
+    environment = {"TERM": terminal or ""}  # its own, since rich may have been imported earlier under another one
     run._console = Console(
         file=file,
         width=120,
