@@ -71,7 +71,7 @@ class Batch:
         return [(pair, None if column < shared else branch, column) for column in columns]
 
     def labels(self) -> list[tuple[int, int, int, int]]:
-        """Return row, branch, pair and column of every token that is scored: nothing predicts a row's first token."""
+        """Return row, branch, pair and column of every token that is scored; nothing predicts a row's first."""
         return [
             (number, branch, pair, column)
             for number, (branch, pair, row) in enumerate(self.flat())

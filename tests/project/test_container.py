@@ -200,7 +200,7 @@ def surroundings(python: Path) -> dict[str, str]:
 def build(stage: str, stages: dict[str, Path], top: Path, python: Path) -> None:
     """Run the instructions of a stage in a folder that stands for its file system.
 
-    `stages` has the folder in which each earlier stage ended; for the current stage, it is updated with its WORKDIR.
+    `stages` maps each stage that was built to the folder it ended in: its WORKDIR, below the stage's own folder.
     """
     root = workdir = top / "stages" / stage
     for item in (item for item in INSTRUCTIONS if item.stage == stage):
