@@ -202,7 +202,7 @@ def _ended_well(folder: Path, path: str, run: Undisturbed, before: Results, jour
     if ended.code == 0:
         other = differences(after, expected)
         if other == [_JOURNAL] and says_the_same(folder / _JOURNAL, run.folder / _JOURNAL):
-            other = []  # the output names what was damaged, and says that it was rebuilt
+            other = []  # the journal records what was damaged, and that it was rebuilt
         if other == [path]:
             return Outcome(Verdict.SILENT, "nobody has noticed, and it stays so")
         return Outcome(Verdict.SILENT, in_words(other, folder)) if other else Outcome(Verdict.SAME)

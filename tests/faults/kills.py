@@ -68,7 +68,7 @@ def trials(seed: int, undisturbed: Sequence[Undisturbed], seconds: float, start:
     for number, trial in enumerate(_whole_processes(seed, undisturbed, seconds, start)):
         found.insert(
             number * COUNT // WHOLE_PROCESSES, trial
-        )  # they take longest, so a part of all trials has the same part of them
+        )  # they take longest, so they are spread over all trials
     return found
 
 

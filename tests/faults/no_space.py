@@ -12,8 +12,7 @@ import platform
 import struct
 from typing import Final
 
-# By machine: the kernel's number of it; calls that write as many bytes as their third argument says; other calls that
-# write.
+# By machine: its number in the kernel; calls that write as many bytes as their third argument says; other calls that write.
 _CALLS: Final[dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]]] = {
     "x86_64": (0xC000003E, (1, 18), (20, 40, 296, 326, 328)),  # write, pwrite64; writev, sendfile, pwritev, ...
     "aarch64": (0xC00000B7, (64, 68), (66, 71, 70, 285, 287)),

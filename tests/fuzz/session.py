@@ -121,7 +121,7 @@ def try_one(seed: int, folder: Path, materials: Materials, keep: str | None = No
         before = surroundings.SURROUNDINGS.get(made.surroundings or "")
         outcome = judge(made.arguments, inside, as_nobody=made.as_nobody, before=before)
         if made.surroundings == surroundings.WITHOUT_A_READER and outcome.code == 1 and outcome.kind == Kind.EXIT:
-            outcome = dataclasses.replace(outcome, kind=Kind.REFUSED)  # unusual values are not reported to anyone here
+            outcome = dataclasses.replace(outcome, kind=Kind.REFUSED)  # without a reader, a silent exit is normal
         diverged = names(outcome.message, "diverged", "step")  # any learning rate above 0 is tried
         if (
             outcome.kind == Kind.REFUSED

@@ -91,7 +91,7 @@ def test_a_seed_makes_the_same_input_again(materials: Materials, tmp_path: Path)
 
 
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, do: str) -> Outcome:
-    """Return the judgement of a command that calls this function."""
+    """Return the judgement of a command that runs this code."""
     (tmp_path / "it").mkdir()
     names = {"main": None}
     exec(f"def main(arguments):\n    import os, sys, time\n    from spin_trl.errors import DataError\n    {do}", names)

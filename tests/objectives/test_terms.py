@@ -79,7 +79,7 @@ def test_every_loss_has_a_weight() -> None:
 
 
 def test_gradients_are_those_of_the_weighted_mean() -> None:
-    """SPACE at log-ratios of 0 pushes by one half, times a pair's share of two, times the weight."""
+    """SPACE at log-ratios of 0 pushes by one half, times a pair's share of one half, times the weight."""
     batch = tensors([0.0, 0.0], [0.0, 0.0])
     real, generated = (batch[name].requires_grad_() for name in ("policy_real_logps", "policy_generated_logps"))
     total, _ = terms(("space", 3.0))(batch, None)
