@@ -32,7 +32,7 @@ Command = Callable[..., Said]
 """Called with the arguments of `spin-trl`."""
 
 ITERATION = ("generate", "train")
-"""The phases of an iteration that make its model."""
+"""The phases of an iteration that produce its model."""
 
 
 def chats(count: int = 6) -> list[Row]:

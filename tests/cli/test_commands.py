@@ -16,7 +16,7 @@ from spin_trl.config.arguments import options_of
 from spin_trl.config.recipe import read_settings
 
 VALUES = {"num_iterations": 1, "loss_type": 2, "learning_rate": 1, "column_mapping": 1}
-"""How many values the help's examples have."""
+"""The number of values in the help's examples."""
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ from spin_trl.errors import RecipeError
 from spin_trl.run.recipe import read_recipe
 
 HF = "hf_" + "aB3" * 11
-"""As long as a real one of the Hub, but one letter."""
+"""As long as a real Hub token, but for one letter."""
 
 SHORT = "abc123xyz"
-"""Nobody would know it by its looks."""
+"""Not recognisable by its form."""
 
 
 def places(settings: Any) -> list[str]:

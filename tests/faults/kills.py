@@ -66,9 +66,7 @@ def trials(seed: int, undisturbed: Sequence[Undisturbed], seconds: float, start:
             moment = Moment(None, chosen.randint(1, len(run.operations)))
             found.append(_by_operation(PART, run, signal_number, moment, f"at operation {moment.number}"))
     for number, trial in enumerate(_whole_processes(seed, undisturbed, seconds, start)):
-        found.insert(
-            number * COUNT // WHOLE_PROCESSES, trial
-        )  # they take longest, so they are spread over all trials
+        found.insert(number * COUNT // WHOLE_PROCESSES, trial)  # they take longest, so they are spread over all trials
     return found
 
 

@@ -36,7 +36,7 @@ AT_ZERO = {
     "gsil_kliep": 1.0,  # e^0
     "gsil_lsif": -0.5,  # e^0 / 2 - e^0
 }
-"""Value of each objective where all log-ratios are 0, with the published settings."""
+"""Value of each objective if all log-ratios are 0, with the published settings."""
 
 GRADIENTS = """
 import json, os, sys
@@ -220,7 +220,7 @@ def generations_of(trainer: SPINTrainer) -> GenerationStore:
 
 
 CHECKED = [2, 2, 1]
-"""Rows of the three forwards that find out whether unique tokens give the same, before the first of them counts."""
+"""Rows of the three forwards that check whether unique tokens give the same result, before the first one that counts."""
 
 
 def forwards(model: Any) -> list[int]:

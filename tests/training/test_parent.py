@@ -33,7 +33,7 @@ METHODS = OVERRIDDEN | CALLED
 LIBRARIES = {"accelerate", "datasets", "peft", "transformers", "trl"}
 
 OURS = (NonFiniteTrainer, WholeCheckpointsTrainer, ObjectiveTrainer, PairsTrainer, SPINTrainer, _Rehearsal)
-"""Classes under `DPOTrainer`."""
+"""Subclasses of `DPOTrainer`."""
 
 
 def tree_of(found: type | Callable[..., object]) -> ast.AST:

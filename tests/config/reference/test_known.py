@@ -31,7 +31,7 @@ FULL = KnownSetting(
     names_elsewhere=("lr",),
     is_common=True,
 )
-"""Nothing of it is at its default."""
+"""A setting with no property at its default."""
 
 LEAST = KnownSetting("dry", "The run", ("boolean",))
 

@@ -79,13 +79,13 @@ SIZES: dict[str, Any] = {
     "tie_word_embeddings": True,
     "initializer_range": 0.3,
 }
-"""Of the model that the first two kinds start from."""
+"""Settings of the model that the first two kinds start from."""
 
 POINTS = ("finished", "generated", "training")
 
 ROWS = 16
 CHECKPOINT = 3
-"""Step of iteration 1 behind whose checkpoint a training is killed."""
+"""Step of iteration 1 after whose checkpoint a training is killed."""
 
 
 def make(kind: str, point: str, target: Path) -> None:

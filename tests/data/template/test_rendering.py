@@ -90,7 +90,7 @@ PLAY = {
     "parallel calls": 42,
     "text beside a call": 40,
 }
-"""How many of TRL's 72 templates play a shape of a conversation."""
+"""How many of TRL's 72 templates play each shape of conversation."""
 
 
 @pytest.mark.parametrize("shape", SHAPES)
