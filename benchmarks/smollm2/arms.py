@@ -142,10 +142,8 @@ def continue_sft(
 
     Yields:
         The names of the points (`best` by development NLL, then `last`; only `last` if it is the best), the folders of
-        their
-        models, and what is known about them. Models are saved, because measuring changes a model's forward, which
-        TRL's
-        trainer has changed, too.
+        their models, and what is known about them. Models are saved, because measuring changes a model's forward, which
+        TRL's trainer has changed, too.
     """
     template = PairTemplate(AutoTokenizer.from_pretrained(start))
     rows, development = (sft_rows(problems, template) for problems in (tasks.training, tasks.development))

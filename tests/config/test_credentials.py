@@ -23,7 +23,7 @@ from spin_trl.errors import RecipeError
 from spin_trl.run.recipe import read_recipe
 
 HF = "hf_" + "aB3" * 11
-"""As long as a real Hub token, but for one letter."""
+"""As long as a real Hub token, except for one letter."""
 
 SHORT = "abc123xyz"
 """Not recognisable by its form."""

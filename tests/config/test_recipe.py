@@ -284,7 +284,8 @@ def test_a_recipe_without_data_says_so(read: Read) -> None:
         read("", "--dataset_name", "none.jsonl").data.train()
 
 
-# ---- what is written down -----------------------------------------------------------------------------------------------
+# ---- written settings
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"max_rows": 2},
     {"max_length": 16}, {"held_out_fraction": 0.4}, {"truncation_mode": "keep_end"}, {"dataset_num_proc": 2},
 )  # fmt: skip
-"""Settings that affect how data is read, of which a file may be read with one."""
+"""Settings that affect how data is read, one of which may be set for a file."""
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:

@@ -79,8 +79,7 @@ class Outcome:
     Attributes:
         kind: kind of the outcome.
         cause: class of the exception and the last line of the package that it passed, by which failures are grouped;
-        or what
-            else went wrong.
+            or what else went wrong.
         message: last line of the command's or the exception's message.
         code: exit code; below 0, the signal that ended it.
         seconds: CPU seconds that it took.

@@ -42,8 +42,7 @@ class Materials:
     Args:
         folder: folder that holds them.
         command: runs `spin-trl` in a separate process: called with its arguments, the folder and a function that is
-        called in
-            that process first, or None. Returns the exit code.
+            called in that process first, or None. Returns the exit code.
     """
 
     def __init__(self, folder: Path, command: Callable[..., int]) -> None:

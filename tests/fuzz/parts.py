@@ -25,8 +25,7 @@ class Input:
         what: what is odd about it, for people.
         as_nobody: whether it is given by a user without rights.
         digest: digest of the data that the journal must have. The input is valid then, so it has to be accepted; None
-        if it
-            may be refused.
+            if it may be refused.
         surroundings: surroundings of the command, one of `surroundings.SURROUNDINGS`.
     """
 

@@ -1,4 +1,4 @@
-"""`docs/reference/objectives.md`: what the losses that `loss_type` can name, from the objectives' own descriptions."""
+"""`docs/reference/objectives.md`: the losses that `loss_type` can name, from the objectives' own descriptions."""
 
 from __future__ import annotations
 

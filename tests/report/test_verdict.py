@@ -1,8 +1,8 @@
-"""The verdict: it claims no more than the intervals show, in every state of a run.
+"""The verdict claims no more than the intervals show, in every state of a run.
 
-Intervals of differences by hand, after Agresti and Min: of 100 prompts, 40 won and none lost are 40 points, from 29.5 to
-48.9 (40/102 ± 1.96 sqrt(41 - 40²/102)/102); 7 won and 3 lost are 4 points, from -2.4 to 10.2; 18 lost are from 10.0 to
-25.3 points.
+Intervals of differences by hand, after Agresti and Min: of 100 prompts, 40 won and none lost are 40 points, from 29.5
+to 48.9 (40/102 ± 1.96 sqrt(41 - 40²/102)/102); 7 won and 3 lost are 4 points, from -2.4 to 10.2; 18 lost are from 10.0
+to 25.3 points.
 """
 
 import math
