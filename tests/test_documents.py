@@ -87,7 +87,7 @@ def names_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_a_document_names_functions_that_are_there(document: str) -> None:
-    """`file.py::name`."""
+    """The form is `file.py::name`."""
     named = _NAME_IN_FILE.findall((TOP / document).read_text(encoding="utf-8"))
     assert [f"{path}::{name}" for path, name in named if name not in names_of(TOP / path)] == []
 

@@ -163,7 +163,9 @@ def test_a_tiny_experiment_plays(tmp_path: Path, llama_folder: Path) -> None:
         real_model.play(Part.parse(name), SIZES["tiny"], options)
     lines = [json.loads(text) for text in results.read_text(encoding="utf-8").splitlines()]
     last = {found["part"]: found for found in lines if found["last"]}
-    assert [found["part"] for found in lines if found["last"]] == list(last), "a start that is made again has one line"
+    assert [found["part"] for found in lines if found["last"]] == list(last), (
+        "a start that is trained again has one line"
+    )
     assert len(last) == 5
     assert all(len(found["test"]["correct"]) == 8 and found["size"] == "tiny" for found in lines)
     assert 3 * last["spin/0/1e-5"]["compute"]["trained"] < last["spin/0/1e-5"]["compute"]["total"]

@@ -76,7 +76,7 @@ CASES = {
 
 
 def test_every_case_has_its_tests_and_every_test_its_case() -> None:
-    """By name, so that neither is lost when tests are renamed or moved."""
+    """They are listed by name, so that none is lost when tests are renamed or moved."""
     found = [
         node.name.removeprefix("test_")
         for path in Path(__file__).parent.glob("test_*.py")

@@ -56,7 +56,7 @@ def test_a_dpo_config_is_completed(llama_folder: Path) -> None:
 
 
 def test_a_peft_model_whose_base_is_on_no_disk_is_played() -> None:
-    """Bug class: `base_model_name_or_path` names nothing, and the Hub is asked for it."""
+    """Bug class: `base_model_name_or_path` names nothing, and the Hub is queried for it."""
     model = adapter(tiny.model(), "")
     session = self_play(model, Dataset.from_list(chats(3)), processing_class=tiny.tokenizer())
     for phase in ("generate", "train"):

@@ -169,7 +169,7 @@ def test_real_answers_that_max_length_cuts_are_counted(prepare: Command, llama_f
 
 
 def test_text_that_begins_with_bos_has_one(prepare: Command, tmp_path: Path) -> None:
-    """Bug class: prompts that a template has rendered already are tokenised with a second BOS."""
+    """Bug class: prompts that a template has already rendered are tokenised with a second BOS."""
     tokenizer = with_bos(tiny.tokenizer())
     model = tiny.save(tmp_path / "model", processing_class=tokenizer)
     rows = [{**row, "prompt": tiny.END_OF_TEXT * (number % 2) + row["prompt"]} for number, row in enumerate(texts())]
@@ -212,7 +212,7 @@ def test_answers_in_csv_are_text(lines: list[str], answers: list[str], prepare: 
 
 
 def test_rows_of_csv_with_another_number_of_fields_are_refused_by_line(command: Command, llama_folder: Path) -> None:
-    """The same class: a comma too many shifts a row, and what is in the wrong column is trained on."""
+    """The same class: an extra comma shifts a row, and the wrong column is trained on."""
     Path("rows.csv").write_text("prompt,completion\nOne?,Yes.\nWell, two?,Yes.\n", encoding="utf-8")
     said = command("run", write_recipe("my.yaml", llama_folder, "rows.csv"))
     assert said.code == 2

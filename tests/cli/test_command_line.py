@@ -1,4 +1,4 @@
-"""The command line: bad input gives one clear message and an exit code, no traceback, and finished work is never lost."""
+"""Bad input gives one clear message and an exit code but no traceback, and finished work is never lost."""
 
 import errno
 import json

@@ -43,7 +43,7 @@ def test_a_command_knows_its_function_and_whether_it_takes_settings(parser: argp
 
 @pytest.mark.parametrize("given", [["--iter", "3"], ["--trust"], ["--iteration_seed", "3"]])
 def test_what_only_begins_like_an_option_is_a_setting(given: list[str], parser: argparse.ArgumentParser) -> None:
-    """`--iter` does not stand for `--iteration`: a setting with that name would be lost."""
+    """`--iter` is not taken for `--iteration`; otherwise, a setting with that name would be lost."""
     options, rest = parser.parse_known_args(["first", *given])
     assert (options.iteration, options.trust_run, rest) == (None, False, given)
 

@@ -72,7 +72,7 @@ class Trial:
     def template(self) -> str:
         """A real response is in the same place as a generated one, in every template of the family's."""
         said = [self._said_of(self.family.tokenizer(name)) for name in self.family.templates or (None,)]
-        assert all(one == said[0] for one in said), "a family's templates are alike, or it is two"
+        assert all(one == said[0] for one in said), "the family's templates behave differently: split it into two"
         self.rows = tiny.sft(NUM_ROWS, "messages")
         return ", ".join(SAID[note] for note in sorted(said[0]))
 
@@ -247,7 +247,7 @@ def _cell(trial: Trial, column: Callable[[Trial], str]) -> str:
         note = column(trial)
     except NotTried:
         return "–"
-    except Exception as error:  # a user would see any exception of a library
+    except Exception as error:  # a user could meet any exception of a library
         return f"no: {' '.join(str(error).split())}"
     return f"yes: {note}" if note else "yes"
 

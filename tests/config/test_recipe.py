@@ -130,7 +130,7 @@ def test_null_is_none(read: Read) -> None:
 def test_environment_variables_are_set_as_trl_does(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those under `env` are set before anything that reads them is imported."""
     monkeypatch.setenv("SPIN_TRL_TEST", "")
-    assert read("env: {SPIN_TRL_TEST: 3}").name == "mine"  # and not the variable
+    assert read("env: {SPIN_TRL_TEST: 3}").name == "mine"  # not the variable
     assert os.environ["SPIN_TRL_TEST"] == "3"
 
 

@@ -114,7 +114,7 @@ TURNS = [message(U, "One?"), message(A, "1."), message(U, "Two?"), message(A, "2
     ],
 )
 def test_the_turns_that_are_trained_on_can_be_chosen(turn: str, expected: list[tuple[str, str]]) -> None:
-    """The last one by default."""
+    """The default is the last one."""
     assert prepared([{"messages": TURNS}], turn=turn) == expected
     if turn == "last":
         assert prepared([{"messages": TURNS}]) == expected
@@ -165,7 +165,7 @@ def test_an_answer_may_be_a_tool_call() -> None:
 
 @pytest.mark.parametrize("in_parallel", [None, 2])
 def test_preparing_in_several_processes_makes_the_same_rows(in_parallel: int | None) -> None:
-    """In the same order, with the same keys."""
+    """Their order and keys are the same, too."""
     rows = prepare(tiny.sft(20, "messages"), PairTemplate(tiny.tokenizer()), num_proc=in_parallel)
     alone = [prepare(tiny.sft(20, "messages").select([i]), PairTemplate(tiny.tokenizer()))[0] for i in range(20)]
     assert [row["prompt_ids"] for row in rows] == [row["prompt_ids"] for row in alone]
@@ -237,7 +237,7 @@ def test_a_template_that_cant_be_used_names_the_row() -> None:
 
 
 def test_prompts_that_leave_no_room_are_left_out() -> None:
-    """As in DPOTrainer: a prompt of `max_length` tokens leaves nothing for a response, one less leaves one token."""
+    """As in DPOTrainer, a prompt of `max_length` tokens leaves nothing for a response, and one less leaves one token."""
     template = PairTemplate(tiny.tokenizer())
     rows = tiny.sft(8)
     lengths = [len(row["prompt_ids"]) for row in prepare(rows, template)]

@@ -55,7 +55,7 @@ FAULTS: Final = (Verdict.TRACEBACK, Verdict.SILENT, Verdict.LOST)
 
 @dataclass(frozen=True)
 class Outcome:
-    """A verdict, with what there is to say about it."""
+    """A verdict, with its details."""
 
     verdict: Verdict
     detail: str = ""

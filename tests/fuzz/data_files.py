@@ -170,7 +170,7 @@ SHAPES: tuple[tuple[str, Callable[[Random, Rows], Rows]], ...] = (
 
 
 def _write(rng: Random, folder: Path, rows: Rows) -> tuple[str, str]:
-    """Write rows as a file or a folder; returns its name, and how it is written."""
+    """Write rows as a file or a folder; return its name, and how it is written."""
     form = rng.choices(list(FORMATS), [weight for weight, _ in FORMATS.values()])[0]
     if form.startswith("folder"):
         return FORMATS[form][1](rng, folder, rows)

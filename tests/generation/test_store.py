@@ -97,7 +97,7 @@ def test_a_damaged_shard_is_named_and_can_be_made_again(store):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert store.is_complete(), "its length tells nothing"
+    assert store.is_complete(), "the length does not show the damage"
     with refused(GenerationsError, path):
         store.table()
     path.unlink()

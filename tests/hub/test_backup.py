@@ -258,7 +258,7 @@ def test_a_run_whose_machine_is_lost_goes_on_elsewhere_to_the_same_weights(
         assert hub.model(REPO).branches[BRANCH][f"{stage}/model/model.safetensors"] == expected
     assert {"main", "iter-0", "iter-1", "run"} <= set(hub.model(REPO).branches)
     best = yaml.safe_load((tmp_path / "found" / "best.json").read_text(encoding="utf-8"))
-    assert Path(best["model"]).is_dir(), "at its new place"
+    assert Path(best["model"]).is_dir(), "at its new path"
     assert main(["report", str(tmp_path / "found")]) == 0
 
 

@@ -1,4 +1,4 @@
-"""GSIL compared with independent arithmetic: values and gradients."""
+"""GSIL's values and gradients match independent arithmetic."""
 
 import math
 from collections.abc import Callable, Mapping

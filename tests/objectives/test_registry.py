@@ -194,7 +194,7 @@ def test_settings_that_are_left_out_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.parametrize("losses", [["sigmoid"], ["sft", "ipo"], ["nonsense"], []], ids=str)
 def test_trls_losses_have_none_of_our_settings(losses: list[str]) -> None:
-    """Nor does an unknown name: TRL reports it."""
+    """An unknown name has none either, and is reported by TRL."""
     assert own_settings(losses) == set()
     assert resolve_settings(losses, dict.fromkeys(OWN_SETTINGS), 1) == {}
 
@@ -211,7 +211,7 @@ def test_losses_together_have_the_settings_of_each() -> None:
 
 
 def test_spaces_mu_is_the_number_of_generations() -> None:
-    """Unless it is given."""
+    """A given value takes precedence."""
     assert resolve_settings(["space"], {}, 4) == {"space_mu": 4.0}
     assert resolve_settings(["space"], {"space_mu": 1.5}, 4) == {"space_mu": 1.5}
 

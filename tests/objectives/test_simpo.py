@@ -1,4 +1,4 @@
-"""SimPO compared with independent arithmetic: values and gradients."""
+"""SimPO's values and gradients match independent arithmetic."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""SPACE compared with independent arithmetic: values and gradients."""
+"""SPACE's values and gradients match independent arithmetic."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""SPIF compared with independent arithmetic: values and gradients."""
+"""SPIF's values and gradients match independent arithmetic."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""SPIN compared with independent arithmetic: values and gradients."""
+"""SPIN's values and gradients match independent arithmetic."""
 
 from functools import partial
 

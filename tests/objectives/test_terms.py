@@ -73,7 +73,7 @@ def test_losses_of_trl_are_trls_to_compute() -> None:
 
 
 def test_every_loss_has_a_weight() -> None:
-    """A list that is too short is a mistake, not a choice."""
+    """A list that is too short is a mistake."""
     with refused(ValueError, "shorter"):
         ObjectiveTerms(["space", "spif"], [1.0], VALUES)
 

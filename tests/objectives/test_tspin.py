@@ -1,4 +1,4 @@
-"""T-SPIN compared with independent arithmetic: values and gradients."""
+"""T-SPIN's values and gradients match independent arithmetic."""
 
 from functools import partial
 

@@ -64,7 +64,7 @@ def test_a_model_is_loaded_once_for_all_that_is_measured(llama_folder: Path, mon
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_figures_are_those_of_the_model(stage: str, played: Path, llama_folder: Path) -> None:
-    """NLL, log-probabilities, lengths, shares and scores, all computed by hand from the model and its answers."""
+    """NLL, log-probabilities, lengths, shares and scores are computed by hand from the model and its answers."""
     rows, model, found = load_from_disk(str(played / "data/held-out")), None, figures(played, stage)
     model = model_of(played, stage, llama_folder)
     sampled, greedy = (answers(played, stage, f"held-out/{how}") for how in ("sampled", "greedy"))

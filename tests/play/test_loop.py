@@ -467,7 +467,7 @@ def test_how_a_run_is_shown_may_change(llama_folder: Path) -> None:
 
 
 def test_what_can_not_be_a_run_directory_is_refused(llama_folder: Path) -> None:
-    """A file, or a path below one; and a directory whose settings can't be read."""
+    """It may be a file, a path below one, or a directory whose settings can't be read."""
     Path("file").write_text("mine", encoding="utf-8")
     for run_dir, number in (("file", errno.EEXIST), ("file/run", errno.ENOTDIR)):
         with refused(RunDirectoryError, run_dir, f"Errno {number}"):

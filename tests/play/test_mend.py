@@ -121,7 +121,7 @@ def test_what_is_damaged_is_made_again(
     logged(caplog, Path(name).name)
     before = steps()
     build(llama_folder, **PLAYED).run()
-    assert steps() == before, "it is whole again"
+    assert steps() == before, "the run is complete again"
 
 
 @pytest.mark.slow

@@ -191,7 +191,7 @@ def test_a_run_that_mixes_the_start_goes_on_to_the_same_bytes(
     real.unlink()
     Path("parts/start/logps").joinpath(next(Path("parts/start/logps").glob("iteration-0-*")).name).unlink()
     mixed(llama_folder, "parts").run()
-    assert scored[8:] == [15], "those of iteration 0 are trained on no more"
+    assert scored[8:] == [15], "those of iteration 0 are no longer trained on"
     assert real.read_bytes() == before
     assert ("lost", "iteration-2") in steps("parts")
     assert weights("parts/iteration-2/model") == weights("whole/iteration-2/model")

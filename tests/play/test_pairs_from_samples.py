@@ -251,7 +251,7 @@ def test_code_that_came_with_a_directory_is_refused_until_it_is_trusted(tmp_path
         open_with_scorer(str(directory.path), [], "python_tests")
     assert open_with_scorer(str(directory.path), [], "json:dumps").scorer is json.dumps
     assert open_with_scorer(str(directory.path), [], trust_run=True).scorer is json.loads
-    assert open_with_scorer(str(directory.path), []).scorer is json.loads, "it is remembered"
+    assert open_with_scorer(str(directory.path), []).scorer is json.loads, "consent is remembered"
 
 
 def test_what_can_not_give_pairs_is_refused_before_a_model_is_loaded(

@@ -84,7 +84,7 @@ def test_a_half_written_newest_checkpoint_is_passed_over(tmp_path, llama_folder,
     assert main(["run", str(recipe)]) == 0
     passed_over = [message for message in caplog.messages if names(message, newest)]
     assert len(passed_over) == 1
-    assert not names(passed_over[0], "processes"), "it was not written by another number of processes, but half"
+    assert not names(passed_over[0], "processes"), "it was half-written, not written by another number of processes"
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 

@@ -168,10 +168,10 @@ def test_the_commands_of_an_image_work(image: str, tmp_path: Path) -> None:
 
 
 def environment(folder: Path) -> Path:
-    """Make a virtual environment that sees all installed packages but this one, and return its Python."""
+    """Make a virtual environment that sees all installed packages except this one, and return its Python."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
     (site,) = folder.glob("lib/python*/site-packages")
-    for old in site.glob("setuptools*"):  # Python 3.11 brings one that is too old to build with
+    for old in site.glob("setuptools*"):  # Python 3.11 comes with one that is too old to build with
         shutil.rmtree(old)
     installed = folder / "installed"
     installed.mkdir()

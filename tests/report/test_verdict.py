@@ -63,7 +63,7 @@ def test_a_gain_that_may_be_luck_is_not_claimed():
 @pytest.mark.parametrize("won", range(0, 13, 2))
 @pytest.mark.parametrize("lost", range(0, 9, 2))
 def test_a_direction_is_named_only_where_the_whole_interval_has_it(won, lost):
-    """For all numbers of wins and losses, checked with the formula of Agresti and Min."""
+    """For all numbers of wins and losses, it is checked with the formula of Agresti and Min."""
     right = [*range(lost, 30), *range(30, 30 + won)]
     text = plain(verdict(record(stage("start", range(30)), stage("iteration-0", right), best="iteration-0")))
     middle = (won - lost) / 102

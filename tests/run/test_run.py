@@ -1,4 +1,4 @@
-"""The state of a run that every phase uses: settings by iteration, models, journal, and stages by name."""
+"""Every phase uses the same state of a run: settings by iteration, models, journal, and stages by name."""
 
 from __future__ import annotations
 

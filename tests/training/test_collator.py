@@ -1,4 +1,4 @@
-"""The collator pairs every real response with the generation that its row names, and makes DPO's batch from them."""
+"""The collator pairs every real response with the generation that its row names, and builds DPO's batch from them."""
 
 from typing import Any
 

@@ -59,7 +59,7 @@ def test_equal_log_probs_pass_up_to_the_noise_of_the_format() -> None:
         for tokens in (1, 100):
             allowed = per_token * math.sqrt(tokens)
             check([-50.0], [-50.0 + 0.9 * allowed], [tokens], dtype)
-            if allowed > 1e-3:  # a smaller difference drowns in float32's own rounding at 50 nats
+            if allowed > 1e-3:  # a smaller difference is lost in float32's own rounding at 50 nats
                 with pytest.raises(OpponentError):
                     check([-50.0], [-50.0 + 1.1 * allowed], [tokens], dtype)
 
@@ -129,7 +129,7 @@ def test_log_probs_are_taken_down_in_order_while_listening() -> None:
             frozen(two)
         assert [id(record) for record in passing.log_probs] == [id(one), id(two)]
         policy(one)
-        assert len(passing.log_probs) == 2, "nothing is taken down after the context"
+        assert len(passing.log_probs) == 2, "nothing is recorded after the context"
 
 
 def test_listening_leaves_nothing_on_the_model_even_after_an_error() -> None:
@@ -174,7 +174,7 @@ def test_a_frozen_copy_speaks_as_the_policy_did(overrides: dict[str, Any]) -> No
         assert not torch.allclose(scores(model), expected)
         with opponent.in_place_of_the_policy(model):
             torch.testing.assert_close(scores(model), expected)
-        assert not torch.allclose(scores(model), expected), "the policy speaks again"
+        assert not torch.allclose(scores(model), expected), "the policy is active again"
 
 
 def test_the_trainable_adapter_stays_trainable() -> None:

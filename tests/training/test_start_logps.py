@@ -257,7 +257,7 @@ def test_a_start_that_is_missing_or_not_used_is_refused(llama_folder: Path, made
     with refused(GenerationsError, "`opponent_mix`", "`start`", "iteration 1"):
         build(str(llama_folder), overrides={"opponent_mix": MIX}, generations=store)
     write_json(store.folder / "generations.json", {**manifest, "opponent": "start"})
-    build(str(llama_folder), overrides={"opponent_mix": MIX}, generations=store)  # a run that has fallen back to θ_0
+    build(str(llama_folder), overrides={"opponent_mix": MIX}, generations=store)  # a run that fell back to θ_0
 
 
 def test_sharded_weights_need_log_probabilities_that_are_known(llama_folder: Path, made: Generations) -> None:

@@ -1,4 +1,4 @@
-"""Landlock alone: files outside can't be opened, and nothing can be executed."""
+"""With Landlock alone, files outside can't be opened, and nothing can be executed."""
 
 import socket
 from collections.abc import Callable

@@ -194,7 +194,7 @@ def test_every_row_is_sampled_from_its_own_context():
     for start, response in zip(starts, found, strict=True):
         for last, token in itertools.pairwise([start, *response.ids]):
             counts[last, token] += 1
-    assert counts[eos].sum() == 0, "something was sampled behind EOS"
+    assert counts[eos].sum() == 0, "something was sampled after EOS"
     assert len({len(response.ids) for response in found}) == 9, "rows are meant to drop out at every length"
     visits = counts.sum(dim=1, keepdim=True)[:eos]
     expected = (logits.double() / 0.8).softmax(dim=1)[:eos]
