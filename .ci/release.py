@@ -1,9 +1,9 @@
-"""Change what a release changes in the repository's files; RELEASE.md says when. It needs nothing but Python.
+"""Make the changes of a release in the repository's files; RELEASE.md says when. Needs only Python.
 
-python3 .ci/release.py owner NAME       the account that the repository lies in, in every address
-python3 .ci/release.py version 0.2.0    the version, today's date, and the changelog's heading
-python3 .ci/release.py check v0.2.0     whether a tag, the package, CITATION.cff and the changelog agree
-python3 .ci/release.py notes v0.2.0     what the changelog says of a version, for the release's page
+python3 .ci/release.py owner NAME       set the account of the repository in every URL
+python3 .ci/release.py version 0.2.0    set the version, today's date, and the changelog's heading
+python3 .ci/release.py check v0.2.0     check that a tag, the package, CITATION.cff and the changelog agree
+python3 .ci/release.py notes v0.2.0     print the changelog of a version, for the release's page
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNRELEASED = "## [Unreleased]"
 
 
 def main(arguments: Sequence[str] | None = None, top: Path = Path(__file__).parents[1]) -> None:
-    """Run one command. Ends with a message that says what is wrong."""
+    """Run one command; exit with a message if something is wrong."""
     parser = argparse.ArgumentParser(
         prog=".ci/release.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, top: Path = Path(__file__).pare
 
 
 def set_owner(top: Path, owner: str) -> list[str]:
-    """Put an account into every address of the repository and its pages, and return the files that have changed.
+    """Set the account in every URL of the repository and its pages, and return the files that have changed.
 
     The account that is there now stands in setup.cfg, so the repository can move again.
     """
@@ -75,7 +75,7 @@ def current_owner(settings: str) -> str:
 
 
 def set_version(top: Path, version: str, day: datetime.date) -> None:
-    """Name a version in the package, in CITATION.cff, and in the changelog, where it takes what is unreleased."""
+    """Set the version in the package, in CITATION.cff, and in the changelog, where unreleased entries move to it."""
     if not re.fullmatch(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?", version):
         sys.exit(f"{version!r} is no version. Write it as 1.2.3, or 1.2.3rc1 for one that is only tried.")
     changelog = released(read(top / CHANGELOG), version, day)
@@ -86,7 +86,7 @@ def set_version(top: Path, version: str, day: datetime.date) -> None:
 
 
 def released(changelog: str, version: str, day: datetime.date) -> str:
-    """Return the changelog with its unreleased entries under a version's heading, and a link that compares versions."""
+    """Return the changelog with its unreleased entries under a version's heading, and a link to compare versions."""
     if f"## [{version}]" in changelog:
         sys.exit(f"{CHANGELOG} has a version {version} already.")
     if not notes(changelog, "Unreleased"):
@@ -102,7 +102,7 @@ def released(changelog: str, version: str, day: datetime.date) -> str:
 
 
 def check(top: Path, version: str) -> list[str]:
-    """Return a sentence for each file that names another version."""
+    """Return a sentence for each file with another version."""
     said = {
         PACKAGE: re.findall(r'^__version__ = "(.*)"$', read(top / PACKAGE), re.MULTILINE),
         CITATION: re.findall(r"^version: (.*)$", read(top / CITATION), re.MULTILINE),
@@ -116,7 +116,7 @@ def check(top: Path, version: str) -> list[str]:
 
 
 def notes(changelog: str, version: str) -> str:
-    """Return what the changelog says under a version's heading."""
+    """Return the changelog's text under a version's heading."""
     found = re.search(
         rf"^## \[{re.escape(version)}\][^\n]*\n(?P<text>.*?)(?=^## |^\[[^\]\n]+\]: |\Z)",
         changelog,

@@ -117,7 +117,7 @@ def device(on_gpu: bool) -> str:
 
 
 def launch(parts: Sequence[Part], options: argparse.Namespace) -> bool:
-    """Play parts in processes of their own, so many at a time; return whether all succeeded."""
+    """Play parts in separate processes, up to a number at a time; return whether all succeeded."""
 
     def run(part: Part) -> int:
         log = options.work / f"{part.name.replace('/', '-')}.log"

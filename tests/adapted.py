@@ -1,4 +1,4 @@
-"""A small model with an adapter that has learned something, and what a model says: for tests of loading and of digests."""
+"""A small model with an adapter that has learned something, and its logits, for tests of loading and of digests."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ IDS = torch.arange(5, 25).unsqueeze(0)
 
 
 def settings(**overrides: Any) -> SPINConfig:
-    """Settings for a CPU."""
+    """Return settings for a CPU."""
     return SPINConfig(**{"output_dir": "out", "use_cpu": True, "bf16": False, **overrides})
 
 
 def adapted(folder: Path, seed: int = 3) -> PeftModel:
-    """The model of a folder with an adapter whose B is not zero."""
+    """Return the model of a folder with an adapter whose B is not zero."""
     torch.manual_seed(seed)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(**LORA))
     with torch.no_grad():
@@ -30,6 +30,6 @@ def adapted(folder: Path, seed: int = 3) -> PeftModel:
 
 
 def scores(model: Any) -> torch.Tensor:
-    """What a model says."""
+    """Return a model's logits."""
     with torch.no_grad():
         return model.eval()(IDS).logits

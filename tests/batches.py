@@ -1,4 +1,4 @@
-"""Random batches in plain lists, and what the layout of each must be."""
+"""Random batches in plain lists, and the layout that each must have."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,16 @@ PADDING = 0
 """Also an ordinary token of the random batches: only the attention mask says where a row ends."""
 
 Place = tuple[int, int | None, int]
-"""Of a unique token: its pair, its branch (None where all rows of the pair share it) and its column."""
+"""Identity of a unique token: its pair, its branch (None if all rows of the pair share it) and its column."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch in plain lists, from which tests work out what its layout must be.
+    """A batch in plain lists, from which tests compute what its layout must be.
 
     Attributes:
         rows: tokens by branch and pair.
-        responses: of every row, the column at which its response begins.
+        responses: column at which the response of every row begins.
         extra: columns of padding beyond the longest row.
     """
 
@@ -30,20 +30,20 @@ class Batch:
 
     @property
     def num_pairs(self) -> int:
-        """Rows of each branch."""
+        """Number of rows of each branch."""
         return len(self.rows[0])
 
     @property
     def length(self) -> int:
-        """Columns, padding included."""
+        """Number of columns, including padding."""
         return max(len(row) for branch in self.rows for row in branch) + self.extra
 
     def flat(self) -> list[tuple[int, int, list[int]]]:
-        """Branch, pair and tokens of every row, in the order of the batch."""
+        """Return branch, pair and tokens of every row, in the order of the batch."""
         return [(branch, pair, row) for branch, rows in enumerate(self.rows) for pair, row in enumerate(rows)]
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`input_ids`, `attention_mask` and `labels`."""
+        """Return `input_ids`, `attention_mask` and `labels`."""
         ids, mask, labels = [], [], []
         for branch, pair, row in self.flat():
             rest, begin = self.length - len(row), self.responses[branch][pair]
@@ -53,11 +53,11 @@ class Batch:
         return torch.tensor(ids), torch.tensor(mask), torch.tensor(labels)
 
     def lay_out(self) -> Layout:
-        """The layout under test."""
+        """Return the layout under test."""
         return lay_out(*self.tensors(), num_pairs=self.num_pairs)
 
     def shared(self, pair: int) -> int:
-        """How many tokens all rows of a pair begin with."""
+        """Return how many tokens all rows of a pair have in common at the beginning."""
         rows = [branch[pair] for branch in self.rows]
         count = 0
         while all(count < len(row) and row[count] == rows[0][count] for row in rows):
@@ -65,13 +65,13 @@ class Batch:
         return count
 
     def places(self, branch: int, pair: int) -> list[Place]:
-        """Which unique tokens the tokens of a row are."""
+        """Return the unique tokens that the tokens of a row map to."""
         shared = self.shared(pair)
         columns = range(len(self.rows[branch][pair]))
         return [(pair, None if column < shared else branch, column) for column in columns]
 
     def labels(self) -> list[tuple[int, int, int, int]]:
-        """Row, branch, pair and column of every token that is scored: a row's first has nothing that predicts it."""
+        """Return row, branch, pair and column of every token that is scored; nothing predicts a row's first."""
         return [
             (number, branch, pair, column)
             for number, (branch, pair, row) in enumerate(self.flat())
@@ -80,7 +80,7 @@ class Batch:
 
 
 def numbered(batch: Batch, layout: Layout) -> dict[Place, int]:
-    """The number of every unique token, by its place."""
+    """Return the number of every unique token, by its identity."""
     found = {}
     for number, source in enumerate(layout.source.tolist()):
         row, column = divmod(source, batch.length)
@@ -90,13 +90,13 @@ def numbered(batch: Batch, layout: Layout) -> dict[Place, int]:
 
 
 def row_numbers(batch: Batch, layout: Layout) -> dict[tuple[int, int], list[int]]:
-    """Of every row, by branch and pair, the numbers of its unique tokens."""
+    """Return the numbers of the unique tokens of every row, by branch and pair."""
     numbers = numbered(batch, layout)
     return {(b, p): [numbers[place] for place in batch.places(b, p)] for b, p, _ in batch.flat()}
 
 
 def seen(batch: Batch, layout: Layout) -> list[list[int]]:
-    """Of every unique token, in ascending order, the numbers of what it must see: its row up to itself."""
+    """Return, for every unique token in ascending order, the numbers of those it must see: its row up to itself."""
     result: list[list[int]] = [[] for _ in range(layout.source.numel())]
     for row in row_numbers(batch, layout).values():
         for column, number in enumerate(row):
@@ -105,7 +105,7 @@ def seen(batch: Batch, layout: Layout) -> list[list[int]]:
 
 
 def truncated(row: list[int], response: int, max_length: int | None, mode: str) -> tuple[list[int], int]:
-    """A row, and where its response begins, after TRL's collator has cut it."""
+    """Return a row and the start of its response after TRL's collator has truncated it."""
     if max_length is None or len(row) <= max_length:
         return row, response
     if mode == "keep_start":
@@ -115,7 +115,9 @@ def truncated(row: list[int], response: int, max_length: int | None, mode: str) 
 
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
-    """Batches of one to four pairs whose rows have up to twelve tokens, of a vocabulary in which many are alike."""
+    """Generate batches of one to four pairs whose rows have up to twelve tokens, from a vocabulary so small that many
+    are equal.
+    """
     tokens = st.integers(0, 3)
     num_branches, num_pairs = draw(st.sampled_from([2, 3])), draw(st.integers(1, 4))
     rows: list[list[list[int]]] = [[] for _ in range(num_branches)]

@@ -1,7 +1,7 @@
-"""What holds for every test, on any machine and in any order.
+"""Fixtures and settings for every test, on any machine and in any order.
 
-Nothing is fetched, nothing is written outside temporary folders, output stays short. A test takes nothing from the shell
-that starts it, and leaves nothing to the test that comes after it.
+Nothing is downloaded, nothing is written outside temporary folders, and output stays short. A test takes nothing from
+the shell that starts it, and leaves nothing to the test that comes after it.
 """
 
 import logging
@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# A launcher, a cluster, a notebook or a shell sets these: they would turn a trainer into a rank, a log into a terminal, or
-# send what is meant for this machine through a proxy.
+# A launcher, a cluster, a notebook or a shell sets these: they would turn a trainer into a rank or a log into a
+# terminal, or send requests meant for this machine through a proxy.
 _OF_OTHERS = (
     "ACCELERATE_", "FSDP_", "HF_", "HUGGINGFACE_", "JUPYTER_", "SBATCH_", "SLURM_", "SPIN_TRL_", "SRUN_", "TORCHELASTIC_",
     "TRACKIO_", "TRANSFORMERS_", "WANDB_", "XDG_", "CLICOLOR", "COLORTERM", "COLUMNS", "FORCE_COLOR", "LINES",
@@ -22,10 +22,10 @@ _OF_OTHERS = (
     "TTY_COMPATIBLE", "TTY_INTERACTIVE", "WORLD_SIZE",
     "ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "http_proxy", "https_proxy",
 )  # fmt: skip
-"""Names of variables, or the beginnings of names."""
+"""Names of variables, or prefixes of names."""
 for _name in [name for name in os.environ if name.startswith(_OF_OTHERS)]:
     del os.environ[_name]
-# Before any library of Hugging Face is imported: they read these once.
+# Set before any Hugging Face library is imported, as they read these once.
 _CACHES = tempfile.TemporaryDirectory(prefix="spin-trl-tests-")
 os.environ.update(
     {
@@ -33,7 +33,7 @@ os.environ.update(
         "HF_HOME": _CACHES.name,
         "HF_HUB_CACHE": f"{_CACHES.name}/hub",
         "HF_DATASETS_CACHE": f"{_CACHES.name}/datasets",
-        # What is compiled with one set of a CPU's instructions (`ATEN_CPU_CAPABILITY`) gives wrong numbers with another.
+        # Code compiled for one set of CPU instructions (`ATEN_CPU_CAPABILITY`) gives wrong numbers with another.
         "TORCHINDUCTOR_CACHE_DIR": f"{_CACHES.name}/compiled",
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
@@ -44,11 +44,11 @@ os.environ.update(
         "TQDM_DISABLE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "MPLBACKEND": "Agg",
-        "TERM": "xterm-256color",  # for a test that gives itself a terminal
+        "TERM": "xterm-256color",  # for a test that sets up its own terminal
     }
 )
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests run on a CPU, also where a cluster has given them a GPU
-# A shell starts its background jobs deaf to Ctrl-C, and what they start would be, too.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests run on a CPU, even if a cluster has assigned a GPU
+# A shell starts background jobs with SIGINT ignored, and their child processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
@@ -62,7 +62,7 @@ from spin_trl.config.fetched import FETCHABLE, folder_of
 
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Path:
-    """The test's temporary folder, whose name has a space, as home folders and mounted drives have."""
+    """Return the test's temporary folder, whose name has a space, as home folders and mounted drives may have."""
     folder = tmp_path / "a folder"
     folder.mkdir()
     return folder
@@ -70,19 +70,19 @@ def tmp_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A fresh tiny tokenizer with ChatML; a trainer may change its pad token."""
+    """Return a new tiny tokenizer with ChatML; a trainer may change its pad token."""
     return tiny.tokenizer()
 
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Llama and its tokenizer, saved once for all tests. Read only."""
+    """Return the tiny Llama and its tokenizer, saved once for all tests and only read."""
     return tiny.save(tmp_path_factory.mktemp("tiny llama"))
 
 
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama_folder: Path) -> None:
-    """The tiny Llama under the names of the models that `spin-trl fetch` gets, which recipes name."""
+    """Return the tiny Llama under the names of the models that `spin-trl fetch` gets, which recipes name."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in FETCHABLE:
         shutil.copytree(llama_folder, folder_of(name))
@@ -90,7 +90,7 @@ def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama_folder: Path)
 
 @pytest.fixture
 def llama(llama_folder: Path) -> PreTrainedModel:
-    """The tiny Llama loaded from its folder, where a trainer finds its reference."""
+    """Return the tiny Llama loaded from its folder, where a trainer finds its reference."""
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(llama_folder)
@@ -98,16 +98,16 @@ def llama(llama_folder: Path) -> PreTrainedModel:
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative paths, such as the default output folder, end up in the test's temporary folder."""
+    """Put relative paths, such as the default output folder, into the test's temporary folder."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def _alike_in_any_order() -> Iterator[None]:
-    """A test starts with the same random numbers wherever it stands, and the next one finds nothing that it changed.
+    """Give every test the same random numbers, whatever its position, and undo its changes before the next one.
 
-    Variables of the environment and levels of loggers, which a command sets for its process, are put back. What the package
-    may not change at all is checked.
+    Environment variables and logger levels, which a command sets for its process, are restored. What the package must
+    never change is checked.
     """
     random.seed(0)
     np.random.seed(0)
@@ -128,13 +128,13 @@ def _environment() -> dict[str, str]:
 
 
 def _levels() -> dict[str, int]:
-    """Levels of all loggers that there are, by name."""
+    """Return the levels of all existing loggers, by name."""
     loggers = logging.root.manager.loggerDict
     return {name: logger.level for name, logger in loggers.items() if isinstance(logger, logging.Logger)}
 
 
 def _settings() -> dict[str, object]:
-    """What holds for the whole process."""
+    """Return the settings of the whole process."""
     return {
         "default dtype": torch.get_default_dtype(),
         "threads": torch.get_num_threads(),

@@ -1,7 +1,7 @@
 """Models whose every answer is known without running them: real architectures, real caches, weights set by hand.
 
-Attention and feed-forward layers add nothing (their output projections are zero), so what remains can be worked out on
-paper: `scripted` writes a fixed text by position, `bigram` has the next-token probabilities that it was given.
+Attention and feed-forward layers add nothing (their output projections are zero), so the rest can be computed on
+paper: `scripted` writes a fixed text by position, `bigram` has given next-token probabilities.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 
 def scripted(script: Sequence[int], *, vocab_size: int, start: int = 0, num_positions: int = 256) -> GPT2LMHeadModel:
-    """A GPT-2 that, whatever it reads, continues a text of n tokens with `script[n - start:]`.
+    """Return a GPT-2 that continues any text of n tokens with `script[n - start:]`.
 
     Args:
-        script: the token that stands at position `start`, the one at `start + 1`, ...
-        vocab_size: of the model.
-        start: tokens before the script: the length of the prompt that it answers.
-        num_positions: tokens that the model can take.
+        script: the token at position `start`, the one at `start + 1`, ...
+        vocab_size: size of the vocabulary.
+        start: tokens before the script, i.e. the length of the prompt that it answers.
+        num_positions: maximum number of tokens.
     """
     config = GPT2Config(
         vocab_size=vocab_size,
@@ -35,7 +35,7 @@ def scripted(script: Sequence[int], *, vocab_size: int, start: int = 0, num_posi
         model.transformer.wte.weight.zero_()
         model.transformer.wpe.weight.zero_()
         model.lm_head.weight.zero_()
-        # Position p, read at p, decides the token at p + 1: a direction of its own, which the final norm keeps.
+        # Position p determines the token at p + 1: each has its own direction, which the final norm preserves.
         for place, token in enumerate(script):
             model.transformer.wpe.weight[start + place - 1, place] = 1.0
             model.lm_head.weight[token, place] = 10.0
@@ -43,10 +43,10 @@ def scripted(script: Sequence[int], *, vocab_size: int, start: int = 0, num_posi
 
 
 def bigram(logits: torch.Tensor) -> LlamaForCausalLM:
-    """A Llama whose next-token logits depend on the last token alone.
+    """Return a Llama whose next-token logits depend on the last token alone.
 
     Args:
-        logits: of the next token (columns) after each token (rows), shape (vocabulary, vocabulary).
+        logits: logits of the next token (columns) after each token (rows), shape (vocabulary, vocabulary).
     """
     size = logits.size(0)
     config = LlamaConfig(
@@ -64,7 +64,7 @@ def bigram(logits: torch.Tensor) -> LlamaForCausalLM:
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         _without_layers(model, ("o_proj", "down_proj"))
-        # The norm turns a unit vector into one of length sqrt(size).
+        # The norm scales a unit vector to length sqrt(size).
         model.model.embed_tokens.weight.copy_(torch.eye(size))
         model.lm_head.weight.copy_(logits.T / size**0.5)
     return model

@@ -1,4 +1,4 @@
-"""Log-ratios, losses and gradients of them, and two functions in arithmetic of sixty digits."""
+"""Log-ratios, losses and their gradients, and two functions computed to sixty digits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,17 +22,19 @@ def logps(*values: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 def of_logps(function: Callable[..., torch.Tensor], *four: torch.Tensor, **settings: Any) -> torch.Tensor:
-    """The objective of the policy's log-probabilities of real and generated responses, and of the opponent's."""
+    """Return the objective as a function of the policy's and the opponent's log-probabilities of real and generated
+    responses.
+    """
     return function(*logratios(*four), **settings)
 
 
 def space_of(real_logratio: torch.Tensor, generated_logratio: torch.Tensor, mu: float = 1.0) -> torch.Tensor:
-    """SPACE where the opponent's log-probabilities are 0, so that the policy's are the log-ratios."""
+    """Return SPACE with the opponent's log-probabilities at 0, so that the policy's are the log-ratios."""
     return of_logps(space, real_logratio, generated_logratio, *[torch.zeros_like(real_logratio)] * 2, mu=mu)
 
 
 def gradients(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> list[list[float]]:
-    """Of the summed loss, for each input."""
+    """Return the gradients of the summed loss, for each input."""
     leaves = [value.detach().clone().requires_grad_() for value in inputs]
     return [found.tolist() for found in torch.autograd.grad(function(*leaves).sum(), leaves)]
 

@@ -1,4 +1,4 @@
-"""Runs that were never played: as records, and as directories of files, with what a test wants in them."""
+"""Runs that were never played, as records or as directories, with the contents that a test needs."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ HISTOGRAM = {"edges": [-2.0, -1.0, 0.0, 1.0], "real": [0.0, 1.0, 2.0], "generate
 
 
 def key(number: int) -> str:
-    """The key of a prompt."""
+    """Return the key of a prompt."""
     return f"key-{number:03}"
 
 
 def scored(right: Iterable[int], prompts: int = PROMPTS) -> dict[str, dict[str, float]]:
-    """Values by prompt of a model that is right on these."""
+    """Return values by prompt of a model that is right on these."""
     known = set(right)
     return {
         "score": {key(number): float(number in known) for number in range(prompts)},
@@ -47,11 +47,11 @@ def scored(right: Iterable[int], prompts: int = PROMPTS) -> dict[str, dict[str, 
 
 
 def stage(name: str, right: Iterable[int] | None = None, **changes: Any) -> StageRecord:
-    """A stage of a run by its name in the run directory: `start`, `iteration-0`, `baseline/sft/iteration-0`.
+    """Return a stage of a run by its name in the run directory: `start`, `iteration-0`, `baseline/sft/iteration-0`.
 
     Args:
-        name: in the run directory.
-        right: prompts that its model gets right; None: nothing was measured.
+        name: name in the run directory.
+        right: prompts that its model gets right; None if nothing was measured.
         changes: fields of the stage.
     """
     fields: dict[str, Any] = {"name": Stage(name)}
@@ -67,14 +67,14 @@ def stage(name: str, right: Iterable[int] | None = None, **changes: Any) -> Stag
 
 
 def record(*stages: StageRecord, best: str | None = None, **changes: Any) -> RunRecord:
-    """A run of these stages, as many iterations as it was to have, chosen by score."""
+    """Return the record of a run of these stages, with as many iterations as planned, chosen by score."""
     iterations = sum(one.name.startswith("iteration") for one in stages)
     fields = {"name": "made-up", "metric": "score", "greater_is_better": True, "planned": max(iterations, 1)}
     return RunRecord(**{**fields, "stages": stages, "best": best, **changes})
 
 
 def sample(number: int, **changes: Any) -> dict[str, Any]:
-    """A line of `samples.jsonl`."""
+    """Return a line of `samples.jsonl`."""
     usual = {"key": key(number), "prompt": f"Prompt {number}?", "real": f"Real answer {number}."}
     return {**usual, "generated": f"Made-up answer {number}.", "finish_reason": "eos", "score": 1.0, **changes}
 
@@ -85,7 +85,7 @@ def write_run(
     samples: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     **settings: Any,
 ) -> Path:
-    """A run directory that holds a record, and samples by the names of stages; without them every stage has three."""
+    """Write a run directory that holds a record, and samples by the names of stages; by default every stage has three."""
     path.mkdir(parents=True, exist_ok=True)
     known = {"metric_for_best_iteration": of.metric, "num_iterations": of.planned, "scorer": ["exact_match"]}
     (path / "recipe.yaml").write_text(yaml.safe_dump({**known, **settings}), encoding="utf-8")

@@ -1,6 +1,7 @@
-"""The parts of a message that don't depend on its wording: an error's class, its settings, files, commands and numbers.
+"""The parts of a message that don't depend on its wording: an error's class, its settings, files, commands and
+numbers.
 
-A message may be worded better without a test that fails: what a user acts on is what it names.
+A message can be reworded without breaking a test; what it names is what a user acts on.
 """
 
 import re
@@ -11,7 +12,7 @@ import pytest
 
 
 def names(message: str, *parts: object) -> bool:
-    """Whether a message names every part: a setting, a file, a command, a value that a user gave, a number."""
+    """Return whether a message names every part: a setting, a file, a command, a value that a user gave, a number."""
     return not _missing(message, parts)
 
 
@@ -45,7 +46,7 @@ def _missing(message: str, parts: tuple[object, ...]) -> list[str]:
 
 
 def _as_whole(part: str) -> re.Pattern[str]:
-    # 3 isn't named by "13" or "0.3", nor `beta` by `tspin_beta`: a part ends where the word or number does.
+    # 3 isn't named by "13" or "0.3", nor `beta` by `tspin_beta`: a part ends at a word or number boundary.
     before = r"(?<!\w)(?<!\d\.)" if re.match(r"\w", part) else ""
     after = r"(?!\w)(?!\.\d)" if re.search(r"\w$", part) else ""
     return re.compile(before + re.escape(part) + after)

@@ -13,12 +13,14 @@ TWO = ["--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "lo
 
 
 def alike(**more: str) -> dict[str, str]:
-    """The environment of a process that is to compute bit for bit what this one does: as many threads round sums alike."""
+    """Return the environment of a process that must compute bit for bit what this one does: the thread count affects
+    rounding.
+    """
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **more}
 
 
 def launched(command: list[str]) -> None:
-    """Run a module with these arguments as several processes, which find the tests' own modules by `TESTS_PATH`."""
+    """Run a module with these arguments in several processes, which find the tests' own modules by `TESTS_PATH`."""
     done = subprocess.run(
         [sys.executable, "-m", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "TESTS_PATH": json.dumps([str(Path(__file__).parent)])},

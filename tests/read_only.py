@@ -1,4 +1,4 @@
-"""A folder in which nothing can be written, also for root: what a read-only mount or another user's folder gives."""
+"""A folder in which nothing can be written, even by root, like a read-only mount or another user's folder."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _refuse(event: str, args: tuple[Any, ...]) -> None:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Let this process's writes in a folder fail with EROFS, as far as Python makes them."""
+    """Make this process's writes in a folder fail with EROFS, as far as Python makes them."""
     global _is_watched
     if not _is_watched:
-        sys.addaudithook(_refuse)  # it can't be taken away again
+        sys.addaudithook(_refuse)  # it can't be removed again
         _is_watched = True
     _refused.add(Path(os.path.abspath(folder)))
     try:

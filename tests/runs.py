@@ -1,4 +1,4 @@
-"""Small runs: built from Python or from a recipe on the command line, and read from their directories."""
+"""Small runs are built from Python, or from a recipe on the command line, and read from their directories."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROWS = 15
 
 
 def build(model: Any, run_dir: str | Path = "run", **kwargs: Any) -> SelfPlay:
-    """A run from Python. Keyword arguments are settings, or arguments of `SelfPlay`."""
+    """Build a run from Python. Keyword arguments are settings, or arguments of `SelfPlay`."""
     of_play = {field.name for field in dataclasses.fields(SelfPlayConfig)}
     of_args = {field.name for field in dataclasses.fields(SPINConfig)}
     of_play -= {"scorer"} if callable(kwargs.get("scorer")) else set()
@@ -69,31 +69,31 @@ def recipe(folder: Path, model: Path, rows: Dataset | None = None, **settings: A
 
 
 def journal(run_dir: str | Path = "run") -> list[dict[str, Any]]:
-    """All lines of a run's journal, without their checksums."""
+    """Return all lines of a run's journal, without their checksums."""
     lines = [json.loads(line) for line in Path(run_dir, "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{name: value for name, value in line.items() if name != "crc32"} for line in lines]
 
 
 def steps(run_dir: str | Path = "run") -> list[tuple[str, str]]:
-    """Phase and stage of all that finished, in order."""
+    """Return phase and stage of all finished steps, in order."""
     return [(entry["phase"], entry["stage"]) for entry in journal(run_dir)]
 
 
 def entry(phase: str, stage: str, run_dir: str | Path = "run") -> dict[str, Any]:
-    """The one record of a phase of a stage."""
+    """Return the only entry for a phase of a stage."""
     (found,) = [line for line in journal(run_dir) if line["phase"] == phase and line["stage"] == stage]
     return found
 
 
 def weights(folder: str | Path) -> bytes:
-    """All weights of a model folder, as the bytes of its safetensors files."""
+    """Return all weights of a model folder, as the bytes of its safetensors files."""
     files = sorted(Path(folder).glob("*.safetensors"))
     assert files, f"no weights in {folder}"
     return b"".join(file.read_bytes() for file in files)
 
 
 def tensors(folder: str | Path) -> dict[str, torch.Tensor]:
-    """All tensors of a model folder."""
+    """Return all tensors of a model folder."""
     return {name: tensor for file in Path(folder).glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
@@ -110,7 +110,7 @@ def answers(run_dir: str | Path, stage: str, where: str = "generations") -> dict
 
 
 def contents(folder: str | Path, *, ignore: tuple[str, ...] = ()) -> dict[str, bytes]:
-    """Every file of a folder, by its path in it."""
+    """Return every file of a folder, by its path in it."""
     root = Path(folder)
     return {
         str(path.relative_to(root)): path.read_bytes()
@@ -120,14 +120,14 @@ def contents(folder: str | Path, *, ignore: tuple[str, ...] = ()) -> dict[str, b
 
 
 def logp(model: Any, prompt: list[int], response: list[int]) -> float:
-    """log p(response | prompt) from the logits of one unpadded row: none of our code, none of TRL's."""
+    """Return log p(response | prompt) from the logits of one unpadded row, without our code or TRL's."""
     with torch.no_grad():
         scores = model(input_ids=torch.tensor([prompt + response])).logits[0].double().log_softmax(dim=-1)
     return sum(float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(response))
 
 
 def without_checksums(run_dir: str | Path = "run") -> None:
-    """Leave a run as version 0.1.0 would have: with no checksums of what its steps have made."""
+    """Leave a run as version 0.1.0 would have: with no checksums of its steps' files."""
     lines = [{name: value for name, value in line.items() if name != "files"} for line in journal(run_dir)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     Path(run_dir, "journal.jsonl").write_text(text, encoding="utf-8")

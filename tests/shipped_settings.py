@@ -1,4 +1,4 @@
-"""Whether the settings that are shipped are those of the TRL and transformers that are installed."""
+"""Tells whether the shipped settings are those of the installed TRL and transformers."""
 
 import json
 
@@ -12,4 +12,4 @@ of_shipped_versions = pytest.mark.skipif(
     installed_versions() != _SHIPPED,
     reason=f"the reference is about {_SHIPPED}, and {installed_versions()} is installed",
 )
-"""A test of what TRL and transformers have their say in. CI runs it with the versions of constraints.txt."""
+"""Mark for tests that depend on TRL's and transformers' versions. CI runs them with those of constraints.txt."""

@@ -1,4 +1,6 @@
-"""`python -m spin_trl` is the command, wherever it is started: Python would put that folder before its own modules."""
+"""`python -m spin_trl` is the command wherever it is started, although Python would put that folder before its own
+modules.
+"""
 
 from __future__ import annotations
 

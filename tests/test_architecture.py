@@ -1,8 +1,9 @@
-"""The plan of the package: which folder may import which, how many there are, that a name means one thing, and its tests.
+"""The structure of the package: which folder may import which, how many there are, that names are unique, and its
+tests.
 
-`docs/develop/architecture.md` describes it. Every import counts, also inside functions and for type checkers alone. What is
-named by a text is not an import: the public names of `spin_trl/__init__.py`, which are loaded when they are first used, and
-the functions that a user's setting names as `module:function`.
+`docs/develop/architecture.md` describes it. Every import counts, also inside functions and for type checkers alone.
+Names in strings are not imports: these are the public names of `spin_trl/__init__.py`, which are loaded when first
+used, and functions that a user's setting names as `module:function`.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ LEVELS = (
     {"cli"},
     {"__init__", "__main__"},
 )
-"""Rooms, the lowest first: each imports only what lies below it."""
+"""Folders, the lowest first: each imports only from those below it."""
 
 SHARED_NAMES = {"NAMED_SCORES", "add", "logger"}
-"""Names of every scorer that returns several numbers, of every command to describe its arguments, of modules that log."""
+"""Names of every scorer that returns several numbers, of every command that describes its arguments, of modules that log."""
 
 
 def modules() -> dict[str, Path]:
-    """Files of the package by their dotted names."""
+    """Return the files of the package by their dotted names."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -56,7 +57,7 @@ def room_of(module: str) -> str:
 
 
 def imports_of(module: str) -> set[str]:
-    """The modules of the package that one imports, wherever in it the import stands."""
+    """Return the modules of the package that one imports, anywhere in it."""
     path, found = MODULES[module], set()
     package = (
         module.split(".") if path.name == "__init__.py" and module != "spin_trl.__init__" else module.split(".")[:-1]
@@ -76,7 +77,7 @@ IMPORTS = {module: imports_of(module) for module in MODULES}
 
 
 def circles(arrows: dict[str, set[str]]) -> list[str]:
-    """Nodes that lead back to themselves."""
+    """Return nodes that lead back to themselves."""
 
     def reached(start: str) -> set[str]:
         seen: set[str] = set()
@@ -127,7 +128,7 @@ def test_the_top_of_the_package_stays_small() -> None:
 
 
 def top_level_names(path: Path) -> set[str]:
-    """Functions, classes and constants of a module."""
+    """Return functions, classes and constants of a module."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -139,7 +140,7 @@ def top_level_names(path: Path) -> set[str]:
 
 
 def test_a_top_level_name_is_defined_once() -> None:
-    """So a search for it finds it. `spin_trl.sentences` keeps the name of its function, which recipes have written down."""
+    """So a search for it finds it. `spin_trl.sentences` keeps the name of its function, which recipes refer to."""
     defined = defaultdict(list)
     for module, path in MODULES.items():
         if path.name not in ("__init__.py", "__main__.py"):
@@ -149,7 +150,7 @@ def test_a_top_level_name_is_defined_once() -> None:
 
 
 def test_the_nearest_name_is_found_in_one_place() -> None:
-    """`nearest` says it in the words of all messages. The report's page compares two recipes line by line."""
+    """`nearest` provides the wording of all messages. The report's page compares two recipes line by line."""
     importing = {
         module
         for module, path in MODULES.items()
@@ -165,11 +166,11 @@ OWN_JSON = {
     "spin_trl.evaluation.isolation.inside",
     "spin_trl.models.saving",
 }
-"""Modules that parse JSON which this package or a library has written a moment ago."""
+"""Modules that parse JSON which this package or a library has just written."""
 
 
 def test_json_of_others_is_parsed_in_two_places() -> None:
-    """`json.loads` raises `RecursionError` for text that is nested too deeply, which every caller would have to think of."""
+    """`json.loads` raises `RecursionError` for text that is nested too deeply, which every caller would have to handle."""
     found = {
         name
         for name, path in MODULES.items()
@@ -181,11 +182,11 @@ def test_json_of_others_is_parsed_in_two_places() -> None:
 
 
 def imports_in_texts() -> list[tuple[str, str, str]]:
-    """File, module and name of what scripts import that stand in tests and benchmarks as text."""
+    """Return file, module and name of the imports of scripts that tests and benchmarks contain as text."""
     top = Path(__file__).parents[1]
     found = []
     for path in [*top.glob("tests/**/*.py"), *top.glob("benchmarks/**/*.py")]:
-        if "runs-0.1.0" in path.parts:  # made by the version of its name
+        if "runs-0.1.0" in path.parts:  # created by the version it is named after
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
@@ -197,7 +198,7 @@ def imports_in_texts() -> list[tuple[str, str, str]]:
 
 
 def test_scripts_in_texts_import_what_is_there() -> None:
-    """A child process of a test would say so only when it is started."""
+    """Otherwise a missing name would only be noticed when a test starts the child process."""
     imported = imports_in_texts()
     assert len(imported) > 10
     missing = []
@@ -210,7 +211,7 @@ def test_scripts_in_texts_import_what_is_there() -> None:
 
 
 def test_no_test_module_imports_another() -> None:
-    """Code that several need is in a module of helpers. A test's child process may import the test's own module."""
+    """Shared code is in a module of helpers. A test's child process may import the test's own module."""
     tests = Path(__file__).parent
     found = []
     for path in tests.rglob("test_*.py"):
@@ -223,7 +224,7 @@ def test_no_test_module_imports_another() -> None:
 
 
 WITHOUT_TESTS: dict[str, str] = {}
-"""Modules that need no test file of their own name, by their paths, and why."""
+"""Modules that need no test file of their own name, by their paths, with the reason."""
 
 
 def mirror_of(module: Path) -> Path:
@@ -239,7 +240,7 @@ def test_every_module_has_a_test_file_of_its_name() -> None:
 
 
 def test_every_test_file_of_a_module_has_tests() -> None:
-    """A file with nothing but a name would do for the test above."""
+    """An empty file would pass the test above."""
     files = [mirror_of(path.relative_to(PACKAGE)) for path in MODULES.values()]
     texts = {path: path.read_text(encoding="utf-8") for path in files if path.is_file()}
     assert [str(path) for path, text in texts.items() if not re.search(r"^def test_\w+\(", text, re.MULTILINE)] == []

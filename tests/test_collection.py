@@ -1,7 +1,7 @@
-"""No test is lost: all that were collected before the tests moved into the package's folders are still there.
+"""No test is lost: all tests that were collected before they moved into the package's folders still exist.
 
-`collected/ids.jsonl.gz` holds their ids, `collected/moved.json` what has another name now: whole files, single tests, single
-cases. Whoever removes or renames a test of the list names its successor there.
+`collected/ids.jsonl.gz` holds their ids, and `collected/moved.json` what has another name now: whole files, single
+tests, single cases. If you remove or rename a test in the list, name its successor there.
 """
 
 import gzip
@@ -25,7 +25,7 @@ def pytest_collection_finish(session):
 
 
 def successor(test: str, moved: dict[str, dict[str, str]]) -> str:
-    """The id that a test has now."""
+    """Return the current id of a test."""
     if test in moved["ids"]:
         return moved["ids"][test]
     function, bracket, case = test.partition("[")

@@ -1,6 +1,6 @@
-"""What documents and docstrings point to is there: files, folders, modules and names.
+"""Files, folders, modules and names that documents and docstrings point to exist.
 
-A move or a new name leaves them behind silently, and a reader then looks for what there is no more.
+Moving or renaming one silently leaves stale references, and readers look for things that no longer exist.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DOCUMENTS = sorted(
 )
 
 _PATH = re.compile(r"`((?:spin_trl|tests|docs|recipes|benchmarks)/[^`\s:]*)")
-"""A path from the top of the repository, in backticks; behind a colon there may be a name in the file."""
+"""A path from the top of the repository, in backticks; a name in the file may follow after a colon."""
 
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 _MODULE_FILE = re.compile(r"`([\w/]+\.py)`")
@@ -41,7 +41,7 @@ _OF_USERS = {"json.py"}
 """Files that a user may have."""
 
 _REFERENCE = re.compile(r"\[`([\w.]+)`\]")
-"""What a docstring names as TRL's do. With `~` in front it is a name of another package."""
+"""TRL names used in docstrings. With a leading `~`, it is a name from another package."""
 
 
 def paths_in(text: str) -> list[str]:
@@ -49,7 +49,7 @@ def paths_in(text: str) -> list[str]:
 
 
 def links_in(text: str) -> list[str]:
-    """Targets of links, addresses left out."""
+    """Return the targets of links, without URLs."""
     return [target for target in _LINK.findall(text) if "://" not in target]
 
 
@@ -76,7 +76,7 @@ _NAME_IN_FILE = re.compile(r"`([\w/.-]+\.py)::([\w.]+)`")
 
 @cache
 def names_of(path: Path) -> set[str]:
-    """What a module defines, and members of its classes as `Class.member`."""
+    """Return what a module defines, and members of its classes as `Class.member`."""
     found = set()
     for name, node in defined_in(ast.parse(path.read_text(encoding="utf-8")).body):
         found.add(name)
@@ -87,13 +87,13 @@ def names_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_a_document_names_functions_that_are_there(document: str) -> None:
-    """`file.py::name`."""
+    """The form is `file.py::name`."""
     named = _NAME_IN_FILE.findall((TOP / document).read_text(encoding="utf-8"))
     assert [f"{path}::{name}" for path, name in named if name not in names_of(TOP / path)] == []
 
 
 def defined_in(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
-    """Functions, classes, and names that are assigned."""
+    """Return functions, classes, and names that are assigned."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name, node
@@ -103,12 +103,14 @@ def defined_in(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
 
 
 def endings(parts: tuple[str, ...]) -> set[str]:
-    """`a.b.c`, `b.c` and `c`: a reference may leave out what is clear."""
+    """Return `a.b.c`, `b.c` and `c`, since a reference may leave out what is clear."""
     return {".".join(parts[start:]) for start in range(len(parts))}
 
 
 def known_names() -> set[str]:
-    """Modules, what they define, and members of classes by the class's name, in every form that a reference may have."""
+    """Return modules, their definitions, and members of classes by the class's name, in every form that a reference
+    may have.
+    """
     known: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(TOP).with_suffix("").parts

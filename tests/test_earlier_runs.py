@@ -1,7 +1,7 @@
-"""Runs that version 0.1.0 has played, or begun, are continued, reported and card-written by the code of today.
+"""Runs played or begun by version 0.1.0 are continued, reported and get their cards with the current code.
 
-`data/runs-0.1.0/make.py` says what they are: of three kinds (`full`, `lora`, `scratch`), each at three points (`finished`,
-`generated`, `training`). Those that are not finished stopped in iteration 1, their last.
+`data/runs-0.1.0/make.py` describes them: three kinds (`full`, `lora`, `scratch`), each at three points (`finished`,
+`generated`, `training`). The unfinished ones stopped in iteration 1, their last.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ MADE_ANEW = ("README.md", "best.json", "plot.png", "report.html", "table.txt")
 TOLERANCE = 1e-4
 """Nats, and units of a weight, by which a continued run may differ from the one that was played in one go.
 
-It was measured on these archives. Other kernels (AVX-512, AVX2, none) and numbers of threads: 1e-5 nats, 2e-7 of a weight.
-Wrong resumes: 6e-3 of a weight, where momentum is lost, the learning rate starts again, or one step is taken twice.
+They were measured on these archives. Other kernels (AVX-512, AVX2, none) and numbers of threads: 1e-5 nats, 2e-7 of a
+weight. Wrong resumes, where momentum is lost, the learning rate starts again, or a step is taken twice: 6e-3 of a
+weight.
 """
 
 
 def unpack(name: str, folder: Path) -> Path:
-    """Unpack a run as it was left, with what it was started from. Returns the run's directory."""
+    """Unpack a run as it was left, with the files it was started from; return the run's directory."""
     with tarfile.open(ARCHIVES / f"{name}.tar.gz") as archive:
         archive.extractall(folder, filter="data")
     return folder / "run"
@@ -60,10 +61,10 @@ class Continued:
     """A run after `spin-trl run`.
 
     Attributes:
-        run: its directory.
-        before: files of its directory as they were, by path.
-        exit_code: of the command.
-        steps: optimiser steps that the command took.
+        run: run directory.
+        before: previous contents of the files in its directory, by path.
+        exit_code: exit code of the command.
+        steps: number of optimiser steps that the command took.
     """
 
     run: Path
@@ -74,7 +75,7 @@ class Continued:
 
 @pytest.fixture(scope="module")
 def continued(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Continued]:
-    """Continues an earlier run to its end, in the folder where it lies now; each is continued once."""
+    """Continue an earlier run to its end, in the folder where it is now; each is continued once."""
 
     @functools.cache
     def go_on(name: str) -> Continued:
@@ -93,7 +94,8 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Conti
     return go_on
 
 
-# ---- what the archives are -------------------------------------------------------------------------------------------
+# ---- the archives
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_they_are_small_and_know_nothing_of_the_machine_that_played_them(tmp_path: Path) -> None:
@@ -158,7 +160,8 @@ def test_what_was_done_is_not_done_again(name: str, continued: Callable[[str], C
 def test_it_comes_out_as_if_it_had_never_stopped(
     name: str, continued: Callable[[str], Continued], tmp_path: Path
 ) -> None:
-    """As the finished run of its kind, which was played in one go from the same start, maybe on a CPU that rounds otherwise.
+    """It equals the finished run of its kind, which was played in one go from the same start, maybe on a CPU that
+    rounds differently.
 
     Figures that depend on newly sampled answers are left out: rounding may decide which of two tokens is sampled.
     """
@@ -192,12 +195,12 @@ def test_it_is_then_reported_and_gets_its_cards(name: str, continued: Callable[[
 
 
 def figures_of(run: Path, iteration: int) -> dict[str, float]:
-    """Held-out figures of an iteration."""
+    """Return held-out figures of an iteration."""
     return json.loads((run / f"iteration-{iteration}" / "metrics.json").read_text(encoding="utf-8"))
 
 
 def check_report(run: Path, iterations: int, capsys) -> None:
-    """`spin-trl report` writes the report again, with every iteration that was measured."""
+    """Check that `spin-trl report` writes the report again, with every iteration that was measured."""
     (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out.splitlines() == [str(run / "report.html")]
@@ -209,7 +212,9 @@ def check_report(run: Path, iterations: int, capsys) -> None:
 
 
 def check_cards(run: Path, iterations: int, capsys) -> None:
-    """`spin-trl card` writes the cards of all models and of the pairs again; the Hub would accept them."""
+    """Check that `spin-trl card` writes the cards of all models and of the pairs again, and that the Hub would accept
+    them.
+    """
     models = [run / f"iteration-{number}" / "model" / "README.md" for number in range(iterations)]
     for path in models:
         path.unlink()

@@ -1,4 +1,4 @@
-"""Errors name the nearest name, and reasons against something are collected and said together."""
+"""Errors suggest the nearest name, and reasons against something are collected and reported together."""
 
 import pytest
 

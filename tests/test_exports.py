@@ -1,4 +1,4 @@
-"""The public names, and that they cost nothing until they are used."""
+"""The public names exist, and cost nothing until they are used."""
 
 import configparser
 import importlib
@@ -25,20 +25,20 @@ PUBLIC = {
 
 
 def test_the_public_names_are_these() -> None:
-    """A name that goes is a breaking change; a new one is a promise."""
+    """Removing a name is a breaking change, and a new one is a promise."""
     assert set(spin_trl.__all__) == PUBLIC
     assert set(dir(spin_trl)) == PUBLIC
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_every_public_name_is_there(name: str) -> None:
-    """And is what it says."""
+    """Each is the object of its name."""
     found = getattr(spin_trl, name)
     assert isinstance(found, str) if name == "__version__" else found.__name__ == name
 
 
 def test_names_that_are_not_there_are_attribute_errors() -> None:
-    """As for any module."""
+    """Python modules raise the same error."""
     with refused(AttributeError, "'spin_trl'", "'Nothing'"):
         spin_trl.Nothing  # noqa: B018
     with pytest.raises(ImportError):
@@ -53,7 +53,7 @@ def test_everything_can_be_imported_at_once() -> None:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    """The stack takes seconds; the package and its command line's help take none of them."""
+    """Importing torch and TRL takes seconds, which the package and its command line's help avoid."""
     heavy = ("torch", "transformers", "trl", "datasets", "peft", "accelerate", "matplotlib")
     code = (
         "import sys, spin_trl, spin_trl.cli, spin_trl.errors\n"
@@ -68,7 +68,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The files of a wheel that is built from this tree, by the names that they will have where it is installed."""
+    """Return the files of a wheel that is built from this tree, by their installed names."""
     tree = copy_of_the_tree(
         tmp_path_factory.mktemp("tree"),
         *("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE", "spin_trl", "recipes"),
@@ -87,13 +87,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def files_of(folder: str) -> set[str]:
-    """Files of a folder of the repository, without what Python leaves there."""
+    """Return the files of a folder of the repository, without Python's caches."""
     files = (path for path in (TOP / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(TOP).as_posix() for path in files}
 
 
 def test_every_folder_of_the_package_is_shipped(wheel: set[str]) -> None:
-    """They are found, and none has to be named. Recipes lie at the top of the repository, and are installed inside."""
+    """Folders are found automatically. Recipes are at the top of the repository, and are installed inside the package."""
     shipped = {name for name in wheel if name.endswith(".py")}
     assert shipped == {name for name in files_of("spin_trl") if name.endswith(".py")}
     recipes = {name.removeprefix("spin_trl/") for name in wheel if name.startswith("spin_trl/recipes/")}
@@ -101,14 +101,14 @@ def test_every_folder_of_the_package_is_shipped(wheel: set[str]) -> None:
 
 
 def test_every_file_of_the_package_that_is_no_module_is_shipped(wheel: set[str]) -> None:
-    """A report without its template is none."""
+    """Without its template, for example, no report could be written."""
     shipped = {name for name in wheel if not name.startswith("spin_trl/recipes/")}
     assert shipped == files_of("spin_trl")
     assert any(name.endswith("report.html.j2") for name in shipped)
 
 
 def test_the_command_is_where_scripts_and_notebooks_have_it() -> None:
-    """Whatever file it is written in: `spin_trl.cli:main`, and the same by `python -m spin_trl`."""
+    """It stays `spin_trl.cli:main`, in whichever file it is written, and is the same as `python -m spin_trl`."""
     settings = configparser.ConfigParser()
     settings.read(Path(spin_trl.__file__).parents[1] / "setup.cfg")
     assert settings["options.entry_points"]["console_scripts"].split() == ["spin-trl", "=", "spin_trl.cli:main"]

@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, whatever interrupts the writing."""
+"""A file is either complete or absent, however its writing is interrupted."""
 
 import errno
 import hashlib
@@ -35,7 +35,7 @@ ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """In a form that people can read, too."""
+    """The form is readable to people, too."""
     value = {"stage": "iteration-0", "figures": [1, 2.5, None], "θ": "é"}
     write_json(tmp_path / "value.json", value)
     assert read_json(tmp_path / "value.json") == value
@@ -43,7 +43,7 @@ def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_reads_as_none(tmp_path: Path) -> None:
-    """Nothing was finished yet."""
+    """In this case, nothing was finished yet."""
     assert read_json(tmp_path / "value.json") is None
 
 
@@ -51,7 +51,7 @@ def test_a_file_that_is_not_there_reads_as_none(tmp_path: Path) -> None:
     "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError("bad")], ids=repr
 )
 def test_what_stood_there_stays_when_writing_fails(error: BaseException, tmp_path: Path) -> None:
-    """Half of the new content is gone, the old content is whole, and the error reaches the caller."""
+    """The partial new content is removed, the old content is intact, and the error reaches the caller."""
     path = tmp_path / "value.json"
     write_json(path, {"old": True})
 
@@ -87,7 +87,7 @@ def test_nothing_is_seen_under_the_name_before_it_is_whole(tmp_path: Path) -> No
 
 
 def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A power cut after the rename must not leave an empty file: fsync comes first."""
+    """A power failure after the rename must not leave an empty file, so fsync comes first."""
     order: list[str] = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle))[1])
@@ -97,7 +97,7 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
 
 
 def test_values_that_json_cant_hold_leave_nothing(tmp_path: Path) -> None:
-    """An error in the value is an error before the file."""
+    """The value is checked before the file is written."""
     with pytest.raises(TypeError):
         write_json(tmp_path / "value.json", {"path": object()})
     assert os.listdir(tmp_path) == []
@@ -105,7 +105,7 @@ def test_values_that_json_cant_hold_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_a_digest_says_by_which_definition_it_was_computed() -> None:
-    """Those of version 0.1.0 carry no number; what is not recorded yet is computed by the newest."""
+    """Digests of version 0.1.0 have no number; new ones are computed by the newest definition."""
     digits = "0123456789abcdef"
     assert numbered(1, digits + "ff") == digits
     assert numbered(2, digits + "ff") == f"02{digits}"
@@ -193,13 +193,13 @@ def test_of_several_processes_one_moves_the_folder_and_all_wait(tmp_path: Path) 
 
 
 def test_a_short_digest_is_the_beginning_of_the_sha_256() -> None:
-    """FIPS 180-2 gives that of `abc`."""
+    """The digest of `abc` is that of FIPS 180-2."""
     assert short_digest("abc") == short_digest(b"abc") == "ba7816bf8f01cfea"
     assert short_digest("abc", 8) == "ba7816bf"
 
 
 def test_a_digest_is_that_of_sha256sum() -> None:
-    """Worked out with `sha256sum` of `boat`, and of `{"a": 1}`; parts are one content."""
+    """The expected values were computed with `sha256sum` of `boat`, and of `{"a": 1}`; parts count as one content."""
     digest = "25cdb46d8d2115a24eb15c3c58f34f3330cfca4fec249ff70b7cad2bb560a0dd"
     assert short_digest("boat") == short_digest(b"boat") == parts_digest(["bo", b"at"]) == digest[:16]
     assert short_digest("boat", 64) == digest
@@ -207,20 +207,20 @@ def test_a_digest_is_that_of_sha256sum() -> None:
 
 
 def test_the_checksum_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:
-    """By the standard's own example."""
+    """The expected value is the standard's own example."""
     (tmp_path / "abc").write_bytes(b"abc")
     assert Checksum.of(tmp_path / "abc") == Checksum(3, ABC)
 
 
 def test_a_file_larger_than_a_block_is_hashed_whole(tmp_path: Path) -> None:
-    """And one byte more than fits in a block is not forgotten."""
+    """One byte more than fits in a block is included."""
     content = b"x" * BLOCK + b"y"
     (tmp_path / "large").write_bytes(content)
     assert Checksum.of(tmp_path / "large") == Checksum(BLOCK + 1, hashlib.sha256(content).hexdigest())
 
 
 def test_what_is_written_in_parts_has_the_checksum_of_the_whole(tmp_path: Path) -> None:
-    """Of every kind of bytes that libraries hand over."""
+    """This holds for every kind of bytes that libraries pass."""
     with (tmp_path / "abc").open("wb") as raw, HashedFile(raw) as file:
         file.write(b"a")
         file.write(memoryview(bytearray(b"b")))
@@ -230,7 +230,7 @@ def test_what_is_written_in_parts_has_the_checksum_of_the_whole(tmp_path: Path) 
 
 
 def test_parquet_is_hashed_while_it_is_written(tmp_path: Path) -> None:
-    """Arrow writes through the file."""
+    """Arrow writes through the file object."""
     with (tmp_path / "rows").open("wb") as raw, HashedFile(raw) as file:
         pq.write_table(pa.table({"ids": [[1, 2], [], [3]]}), file)
     assert file.checksum == Checksum.of(tmp_path / "rows")

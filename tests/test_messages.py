@@ -1,4 +1,4 @@
-"""Tests ask what a message names: its class, settings, files and numbers, and never how it is worded."""
+"""Tests check what a message names, such as its class, settings, files and numbers, but not its wording."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ from messages import names, refused, warned
 from spin_trl.errors import DataError, RecipeError
 
 TESTS = Path(__file__).parent
-# TRL's own tests, per id: the messages are TRL's, and what a drop-in must keep.
+# These are TRL's own tests, by id: the messages are TRL's, and a drop-in must keep them.
 OF_TRL = TESTS / "drop_in"
 
 
@@ -52,7 +52,9 @@ def test_a_warning_of_another_class_or_about_another_setting_is_not_the_warning(
 
 
 def prose_of(test: Path) -> list[str]:
-    """The places of a test that ask for words: `match=`, and parts of `refused`, `warned`, `logged` or `names` in prose."""
+    """Return the places where a test asks for wording: `match=`, and prose in parts of `refused`, `warned`, `logged`
+    or `names`.
+    """
     found = []
     for call in (node for node in ast.walk(ast.parse(test.read_text("utf-8"))) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
@@ -65,7 +67,7 @@ def prose_of(test: Path) -> list[str]:
 
 
 def is_prose(text: str) -> bool:
-    """Whether a text holds three words of plain English in a row, outside backticks and quotes."""
+    """Return whether a text holds three words of plain English in a row, outside backticks and quotes."""
     bare = re.sub(r"`[^`]*`|'[^']*'|\"[^\"]*\"", "|", text)
     return bool(re.search(r"(?<![\w.-])[A-Za-z]+,? [a-z]+,? [a-z]+(?![\w.-])", bare))
 
@@ -77,7 +79,7 @@ def test_prose_is_told_from_names() -> None:
 
 
 def test_no_check_of_an_error_or_a_warning_stands_without_its_block() -> None:
-    """As a statement of its own it would check nothing; `logged` is for what was logged."""
+    """On its own it would check nothing; `logged` is for messages that were logged."""
     idle = [
         f"{test.name}:{node.lineno}"
         for test in TESTS.rglob("test_*.py")

@@ -1,6 +1,6 @@
-"""The table of promises to users names tests that exist.
+"""The table of promises to users names existing tests.
 
-It can't know whether a test would fail without its promise: whoever writes a line has read the test.
+It can't tell whether a test would fail without its promise; the author of a line has to read the test.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 def promises(text: str) -> dict[str, list[tuple[str, str]]]:
-    """Tests, as (file, function), by the promise that they hold."""
+    """Return the tests, as (file, function), by the promise that they cover."""
     rows = (line.strip("|").rsplit(" | ", 1) for line in text.splitlines() if line.startswith("| "))
     return {cells[0].strip(): _TEST.findall(cells[1]) for cells in rows if cells[0].strip() != "promise"}
 
 
 @cache
 def collected_from(file: str) -> frozenset[str]:
-    """The tests that pytest would collect from a file: functions of the module, named as tests are."""
+    """Return the tests that pytest would collect from a file: functions of the module, named as tests are."""
     path = TOP / file
     if not path.is_file():
         return frozenset()

@@ -1,4 +1,4 @@
-"""The quickstart's task: what is right, what is wrong, and that nobody sees a held-out prompt in training."""
+"""The quickstart's task scores right and wrong answers correctly, and no held-out prompt is trained on."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_a_prompt_has_four_right_answers_whatever_the_order_of_its_words():
     ("answer", "value"),
     [
         ("Cleo found a red kite in the barn.", 1.0),
-        ("In the barn Cleo found a red kite.", 1.0),  # not what the human wrote, but right
+        ("In the barn Cleo found a red kite.", 1.0),  # not the human's answer, but right
         ("Cleo found a red kite in the barn", 0.0),
         ("Cleo found a blue kite in the barn.", 0.0),
         ("", 0.0),
@@ -35,7 +35,7 @@ def test_an_answer_is_right_if_it_is_one_of_them(answer, value):
 def test_every_human_answer_is_right_and_all_four_patterns_are_used():
     rows = make_rows(400, seed=1)
     used = [renderings(row["prompt"]).index(row["completion"]) for row in rows]
-    assert all(70 < used.count(pattern) < 130 for pattern in range(4))  # 100 each, 5 standard deviations are 43
+    assert all(70 < used.count(pattern) < 130 for pattern in range(4))  # 100 each; 5 standard deviations are 43
 
 
 def test_training_and_held_out_prompts_are_1000_each_and_disjoint():

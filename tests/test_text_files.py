@@ -13,7 +13,7 @@ TOP = Path(spin_trl.__file__).parents[1]
 
 
 def test_every_text_file_is_opened_with_its_encoding() -> None:
-    """Without one it is the locale's, and the same file is another one on another machine."""
+    """Otherwise the locale's encoding applies, and a file would be read differently on another machine."""
     modules = [path for folder in ("spin_trl", "tests", "benchmarks") for path in TOP.glob(f"{folder}/**/*.py")]
     found = {str(path): without_encoding(path.read_text(encoding="utf-8")) for path in modules}
     assert len(found) > 100
@@ -62,7 +62,7 @@ def _depends_on_the_locale(call: ast.Call) -> bool:
     options = {keyword.arg: keyword.value for keyword in call.keywords}
     is_method = isinstance(call.func, ast.Attribute)
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    if "encoding" in options or ast.unparse(call.func) == "os.open":  # a descriptor: bytes
+    if "encoding" in options or ast.unparse(call.func) == "os.open":  # a file descriptor: bytes
         return False
     if name in ("read_text", "write_text"):
         return len(call.args) == (0 if name == "read_text" else 1)
@@ -70,6 +70,6 @@ def _depends_on_the_locale(call: ast.Call) -> bool:
         mode = options.get("mode", call.args[0 if is_method else 1] if len(call.args) > (not is_method) else None)
         if mode is None:
             return True
-        # `GenerationStore.open` takes a manifest.
+        # The first argument of `GenerationStore.open` is a manifest.
         return isinstance(mode, ast.Constant) and "b" not in str(mode.value)
     return "text" in options and ast.unparse(call.func).startswith("subprocess.")

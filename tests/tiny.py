@@ -1,4 +1,4 @@
-"""Tiny tokenizers, models, datasets and hub caches, made on the spot.
+"""Tiny tokenizers, models, datasets and hub caches, created on the spot.
 
 No test of this project downloads anything. What a test needs is built here from a configuration and a seed: the same
 call gives the same weights and the same tokens on every machine, and one training step takes milliseconds.
@@ -56,7 +56,7 @@ SFTKind = Literal["prompt-completion", "conversational", "messages", "multi-turn
 
 @functools.cache
 def _tokenizer_json() -> str:
-    """A byte-level BPE vocabulary of at most 400 entries, trained on this module's own sentences."""
+    """Return a byte-level BPE vocabulary of at most 400 entries, trained on this module's own sentences."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -78,10 +78,11 @@ def tokenizer(
     pad_token: str | None = END_OF_TEXT,
     eos_token: str | None = IM_END,
 ) -> PreTrainedTokenizerFast:
-    """A fast byte-level BPE tokenizer with fewer than 400 tokens; it encodes any text and decodes it back exactly.
+    """Return a fast byte-level BPE tokenizer with fewer than 400 tokens; it encodes any text and decodes it back
+    exactly.
 
     Args:
-        chat_template: `True` for ChatML, `False` for none, or a template of the caller's own.
+        chat_template: `True` for ChatML, `False` for none, or the caller's own template.
         pad_token: `None` leaves it out, as Llama's tokenizers do. A token that isn't in the vocabulary is added.
         eos_token: ends a turn of ChatML by default. `None` leaves it out.
     """
@@ -101,8 +102,8 @@ def tokenizer(
 
 # Models
 
-# What makes each architecture tiny, beyond `_SIZES`. The mixtures have four experts, two of them active, and put out
-# their router logits, so that TRL adds their auxiliary loss.
+# Settings that make each architecture tiny, beyond `_SIZES`. The mixtures have four experts, two of them active, and
+# output their router logits, so that TRL adds their auxiliary loss.
 _SIZES: Final[dict[str, Any]] = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -141,28 +142,28 @@ _ARCHITECTURES: Final[dict[str, dict[str, Any]]] = {
 
 
 def sizes() -> dict[str, Any]:
-    """The configuration fields that make any text model tiny."""
+    """Return the configuration fields that make any text model tiny."""
     return dict(_SIZES)
 
 
 def architectures() -> tuple[str, ...]:
-    """The names that `model` knows."""
+    """Return the names that `model` knows."""
     return tuple(_ARCHITECTURES)
 
 
 def model(
     architecture: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any
 ) -> PreTrainedModel:
-    """A causal language model of two layers and hidden size 16 over the vocabulary of `tokenizer`.
+    """Return a causal language model of two layers and hidden size 16 over the vocabulary of `tokenizer`.
 
-    The weights depend only on the arguments; the global random state is left as it was. The model ends a text at
-    either of the tokenizer's ends. `config._name_or_path` is empty, as for any model made from a configuration, so a
-    trainer that loads its reference by name needs `saved_model` instead.
+    The weights depend only on the arguments; the global random state is unchanged. The model ends a text at either of
+    the tokenizer's ends. `config._name_or_path` is empty, as for any model created from a configuration, so a trainer
+    that loads its reference by name needs `saved_model` instead.
 
     Args:
         architecture: one of `architectures()`.
-        seed: of the weights.
-        dtype: of the weights.
+        seed: seed of the weights.
+        dtype: dtype of the weights.
         overrides: fields of the configuration.
     """
     text = tokenizer()
@@ -181,9 +182,9 @@ def model(
 
 
 def seeded(build: Any, config: Any, *, seed: int, dtype: torch.dtype) -> PreTrainedModel:
-    """`build(config)` under its own random state, in `dtype`, with no parameter left at zero.
+    """Return `build(config)` under its own random state, in `dtype`, with no parameter left at zero.
 
-    Biases and some projections start at zero, norms at one; shaken a little, they take part in every comparison.
+    Biases and some projections start at zero, norms at one; slightly perturbed, they take part in every comparison.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -200,7 +201,7 @@ def save(
     model: PreTrainedModel | None = None,
     processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
 ) -> Path:
-    """Save a model (default: the tiny Llama) in safetensors and its tokenizer or processor; returns the folder.
+    """Save a model (default: the tiny Llama) in safetensors and its tokenizer or processor; return the folder.
 
     `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load it, and so does a trainer that is
     given the folder as its model.
@@ -214,7 +215,7 @@ def save(
 def saved_model(
     folder: str | Path, architecture: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
-    """The tiny model saved in `folder` with its tokenizer and loaded from there, so that TRL finds its reference."""
+    """Return the tiny model saved in `folder` with its tokenizer and loaded from there, so that TRL finds its reference."""
     path = save(folder, model(architecture, seed=seed, dtype=dtype))
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
 
@@ -230,11 +231,11 @@ def hub_cache(
     ids: Mapping[str, PreTrainedModel | str | tuple[PreTrainedModel, PreTrainedTokenizerBase | ProcessorMixin]],
     datasets: Mapping[str, DatasetSource] | None = None,
 ) -> Path:
-    """Lay tiny models and datasets out as the Hub's own cache; returns the folder, for HF_HUB_CACHE.
+    """Lay tiny models and datasets out as the Hub's own cache; return the folder, for HF_HUB_CACHE.
 
     With HF_HUB_CACHE set to it and HF_HUB_OFFLINE=1 (both before `huggingface_hub` is imported), `from_pretrained`
-    finds the models by their Hub ids and `snapshot_download(..., repo_type="dataset")` the datasets. `load_dataset`
-    looks elsewhere when it is offline: see `datasets_cache`.
+    finds the models by their Hub ids and `snapshot_download(..., repo_type="dataset")` the datasets. Offline,
+    `load_dataset` looks elsewhere: see `datasets_cache`.
 
     Args:
         folder: where to write `models--org--name/{refs/main,snapshots/SHA/...}`.
@@ -259,7 +260,7 @@ def hub_cache(
 
 
 def datasets_cache(folder: str | Path, datasets: Mapping[str, DatasetSource]) -> Path:
-    """Lay datasets out as `datasets` itself caches them; returns the folder, for HF_DATASETS_CACHE or `cache_dir`.
+    """Lay datasets out as `datasets` itself caches them; return the folder, for HF_DATASETS_CACHE or `cache_dir`.
 
     `load_dataset("org/name", "config", split=...)` then finds them by their Hub ids with HF_HUB_OFFLINE=1.
     """
@@ -292,7 +293,7 @@ def datasets_cache(folder: str | Path, datasets: Mapping[str, DatasetSource]) ->
 
 
 def _by_config(data: DatasetSource) -> dict[str, dict[str, Dataset]]:
-    """A dataset's splits by the name of its configuration, however it was given."""
+    """Return a dataset's splits by the name of its configuration, in whichever form it was given."""
     by_config = {"default": data} if isinstance(data, Dataset | DatasetDict) else data
     return {
         config: {"train": content} if isinstance(content, Dataset) else {str(k): v for k, v in content.items()}
@@ -301,7 +302,7 @@ def _by_config(data: DatasetSource) -> dict[str, dict[str, Dataset]]:
 
 
 def _snapshot(folder: Path, kind: str, name: str) -> Path:
-    """The snapshot folder of a repository, with `refs/main` pointing at it."""
+    """Return the snapshot folder of a repository, with `refs/main` pointing at it."""
     commit = hashlib.sha1(name.encode()).hexdigest()
     repository = folder / f"{kind}--{name.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True, exist_ok=True)
@@ -315,7 +316,7 @@ def _snapshot(folder: Path, kind: str, name: str) -> Path:
 
 
 def _row(index: int) -> tuple[str, str, str]:
-    """Prompt, good and bad response number `index`: 1,680 different ones, of different lengths."""
+    """Return prompt, good and bad response number `index`: 1,680 different ones, of different lengths."""
     name = NAMES[index % 7]
     verb = VERBS[index % 5]
     colour = COLOURS[index // 7 % 6]
@@ -331,10 +332,10 @@ def _message(role: str, content: str) -> dict[str, str]:
 
 
 def preference(n: int = 8, conversational: bool = False, implicit_prompt: bool = False) -> Dataset:
-    """`n` preference pairs in one of TRL's four formats.
+    """Return `n` preference pairs in one of TRL's four formats.
 
     Standard text has no space at the end of the prompt and one at the start of the responses, so no token crosses the
-    border.
+    boundary.
 
     Args:
         n: number of rows.
@@ -358,7 +359,7 @@ def preference(n: int = 8, conversational: bool = False, implicit_prompt: bool =
 
 
 def sft(n: int = 8, kind: SFTKind = "prompt-completion") -> Dataset:
-    """`n` rows of an SFT dataset with the same prompts and good responses as `preference`.
+    """Return `n` rows of an SFT dataset with the same prompts and good responses as `preference`.
 
     Args:
         n: number of rows.
@@ -392,7 +393,7 @@ def _sft_row(index: int, kind: SFTKind) -> dict[str, Any]:
 
 
 def write_jsonl(path: str | Path, rows: Dataset) -> Path:
-    """Write a dataset as JSON lines; returns the path."""
+    """Write a dataset as JSON lines; return the path."""
     path = Path(path)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows.to_list()), encoding="utf-8")
     return path

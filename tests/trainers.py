@@ -1,4 +1,4 @@
-"""Self-play trainers on a few rows, what they log, what they were trained on, and where they keep what they generate."""
+"""Self-play trainers on a few rows, with helpers for their logs, their rows, and where they keep their generations."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"
 
 
 def settings(**overrides: Any) -> SPINConfig:
-    """Two steps of three pairs on the CPU, with a learning rate that moves the tiny model far."""
+    """Return settings for two steps of three pairs on the CPU, with a learning rate that moves the tiny model far."""
     defaults: dict[str, Any] = {
         "output_dir": "out",
         "use_cpu": True,
@@ -44,7 +44,7 @@ def settings(**overrides: Any) -> SPINConfig:
 
 
 def build(model: Any, *, overrides: dict[str, Any] | None = None, **kwargs: Any) -> SPINTrainer:
-    """A self-play trainer on six rows."""
+    """Return a self-play trainer on six rows."""
     kwargs.setdefault("train_dataset", tiny.sft(6))
     kwargs.setdefault("processing_class", tiny.tokenizer())
     return SPINTrainer(model, args=settings(**(overrides or {})), **kwargs)
@@ -62,9 +62,9 @@ def store_of(trainer: SPINTrainer) -> GenerationStore:
 
 
 def starts_at_its_opponent(trainer: SPINTrainer, loss_type: str = "sigmoid") -> None:
-    """The first step had every log-ratio at 0, and the training then moved.
+    """Check that the first step had every log-ratio at 0, and that training then moved.
 
-    Log-probs that were computed beforehand come from other batches, whose additions are ordered otherwise.
+    Log-probs that were precomputed come from other batches, whose sums are ordered differently.
     """
     assert logged(trainer)[0] == pytest.approx(AT_ZERO[loss_type], abs=1e-5)
     for key in ("rewards/margins", "rewards/chosen", "rewards/rejected"):
@@ -73,7 +73,7 @@ def starts_at_its_opponent(trainer: SPINTrainer, loss_type: str = "sigmoid") -> 
 
 
 def copy_of(model: Any) -> dict[str, torch.Tensor]:
-    """A model's weights as they are now, bit by bit."""
+    """Return a copy of a model's current weights, bit for bit."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -85,25 +85,25 @@ def llama_with(state: dict[str, torch.Tensor]) -> PreTrainedModel:
 
 
 def logp(model: Any, prompt: list[int], response: list[int]) -> float:
-    """log p(response | prompt) from the logits of one unpadded row: none of our code, none of TRL's."""
+    """Return log p(response | prompt) from the logits of one unpadded row, without our code or TRL's."""
     with torch.no_grad():
         scores = model(input_ids=torch.tensor([prompt + response])).logits[0].double().log_softmax(dim=-1)
     return sum(float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(response))
 
 
 def pairs(trainer: SPINTrainer) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """The rows that were trained on, each with its generated response."""
+    """Return the rows that were trained on, each with its generated response."""
     for row in trainer.train_dataset:
         yield row, trainer.data_collator.generations[(row["key"], row["iteration"], row["sample"])]
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Whether two sets of tensors are equal bit by bit."""
+    """Return whether two sets of tensors are equal bit by bit."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def stored(llama_folder: Path, **kwargs: Any) -> GenerationStore:
-    """Generations of the tiny Llama to the six rows."""
+    """Return generations of the tiny Llama for the six rows."""
     trainer = build(str(llama_folder), overrides={"output_dir": "made"}, **kwargs)
     trainer.train()
     return store_of(trainer)

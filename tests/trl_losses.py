@@ -1,4 +1,4 @@
-"""The losses that TRL itself has."""
+"""The losses of TRL itself."""
 
 TRLS = {
     "sigmoid",

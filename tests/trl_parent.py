@@ -1,7 +1,7 @@
-"""What the trainer relies on of its parents, TRL's `DPOTrainer` and transformers' `Trainer`: each name, and what for.
+"""The names of TRL's `DPOTrainer` and transformers' `Trainer` that the trainer relies on, and the reason for each.
 
-`training/test_parent.py` looks for them in the installed versions, and for names that the package uses and that are missing
-here.
+`training/test_parent.py` looks for them in the installed versions, and for names that the package uses but that are
+missing here.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
     "training_step": ((), "figures of a skipped step are recognised by their number before it"),
     "train": (("resume_from_checkpoint",), "the opponent answers first; only checkpoints that are whole are resumed"),
 }
-"""Methods of the parents that ours take the place of: the first parameters, and what for. Each calls its parent's."""
+"""Methods of the parents that ours override: the first parameters, and the reason. Each calls its parent's."""
 
 CALLED: dict[str, tuple[tuple[str, ...], str]] = {
     "_get_output_dir": (("trial",), "where a checkpoint goes"),
@@ -68,7 +68,7 @@ CALLED: dict[str, tuple[tuple[str, ...], str]] = {
     "remove_callback": (("callback",), "the loop prints, not Trainer"),
     "save_model": (("output_dir", "_internal_call"), "a phase saves the model when it is trained"),
 }
-"""Further methods of the parents that are called: the first parameters, and what for."""
+"""Further methods of the parents that are called: the first parameters, and the reason."""
 
 ATTRIBUTES: dict[str, str] = {
     "_metrics": "where the figures of an objective are logged",
@@ -97,7 +97,7 @@ ATTRIBUTES: dict[str, str] = {
     "state": "how many steps have been made, and what was logged",
     "train_dataset": "set when the opponent has answered",
 }
-"""Attributes of the parents that are read or set, and what for."""
+"""Attributes of the parents that are read or set, and the reason."""
 
 TRICKS: list[tuple[Callable[..., object], tuple[str, ...], str]] = [
     (
@@ -174,7 +174,7 @@ TRICKS: list[tuple[Callable[..., object], tuple[str, ...], str]] = [
         "lays out what ours has put under TRL's names",
     ),
 ]
-"""What a function of the parents names in its body, and how ours depend on it."""
+"""Names in the body of the parents' functions, and how ours depend on them."""
 
 PRIVATE: dict[str, tuple[object, str]] = {
     "_CHUNKED_LOGPROB_CHUNK_SIZE": ("trl.trainer.utils", "TRL's head computes in smaller pieces on a CPU"),
@@ -201,7 +201,7 @@ PRIVATE: dict[str, tuple[object, str]] = {
     ),
     "_shared_state": (accelerate.PartialState, "kept and restored where settings are only looked at"),
 }
-"""Private names of the libraries that the package uses anywhere: of which class or module, and what for."""
+"""Private names of the libraries that the package uses anywhere: their class or module, and the reason."""
 
 OF_OTHERS = {
     "_actions", "_add_action", "_cdata", "_choices_actions", "_exit", "_has_fused_head", "_modules",

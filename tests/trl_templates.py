@@ -1,4 +1,4 @@
-"""The chat templates that TRL ships, each with the special tokens that the models which use it publish beside it."""
+"""The chat templates that TRL ships, each with the special tokens published with the models that use it."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ TEMPLATES = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"
 
 @dataclass(frozen=True)
 class Family:
-    """What the models that use a template publish beside it.
+    """The files published with the models that use a template.
 
     Attributes:
         bos: beginning of a text, or None.
@@ -39,7 +39,7 @@ FAMILIES = {
     "diffusion_gemma": Family("<bos>", "<eos>", ("<turn|>",), "<turn|>"),
     "gemma": Family("<bos>", "<eos>", ("<end_of_turn>",), "<end_of_turn>"),
     "gemma4": Family("<bos>", "<eos>", ("<turn|>",), "<turn|>"),
-    # GLM writes nothing at the end of a turn: it stops at the token with which the next one begins.
+    # GLM writes nothing at the end of a turn: it stops at the token that begins the next one.
     "glm4moe": Family(None, "<|endoftext|>", ("<|user|>", "<|observation|>"), "<|user|>"),
     "gptoss": Family("<|startoftext|>", "<|return|>", ("<|endoftext|>", "<|call|>"), "<|return|>"),
     "idefics3": Family(
@@ -58,22 +58,22 @@ SPECIAL = re.compile(r"<[|｜][^<>\s{}'\"]{1,40}[|｜]?>|<[a-z_]+\|>|</?s>|<(?:s
 
 
 def family_of(path: Path) -> Family:
-    """The family with the longest name that a template's name begins with."""
+    """Return the family with the longest name that a template's name begins with."""
     return FAMILIES[max((name for name in FAMILIES if path.stem.startswith(name)), key=len)]
 
 
 def options_of(path: Path) -> dict[str, Any]:
-    """The arguments with which a template works."""
+    """Return the arguments with which a template works."""
     return {"enable_thinking": False} if path.stem.startswith("nemotron") else {}
 
 
 def family_tokenizer(path: Path, eos_token: str | None = None) -> PreTrainedTokenizerFast:
-    """A tokenizer with a template of TRL's and all the special tokens that it writes."""
+    """Return a tokenizer with a template of TRL's and all the special tokens that it writes."""
     return tokenizer_with(path.read_text(encoding="utf-8"), family_of(path), eos_token)
 
 
 def tokenizer_with(source: str, family: Family, eos_token: str | None = None) -> PreTrainedTokenizerFast:
-    """A tokenizer with a template and all the special tokens that it writes."""
+    """Return a tokenizer with a template and all the special tokens that it writes."""
     tokenizer = tiny.tokenizer(chat_template=source, eos_token=eos_token or family.eos, pad_token="<|pad|>")
     special = [*SPECIAL.findall(source), family.eos, *family.more]
     tokenizer.add_special_tokens({"additional_special_tokens": sorted(set(special))})
@@ -84,13 +84,13 @@ def tokenizer_with(source: str, family: Family, eos_token: str | None = None) ->
 
 
 def generation_config(path: Path, tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    """The generation config that a family's models publish."""
+    """Return the generation config that a family's models publish."""
     family = family_of(path)
     return GenerationConfig(eos_token_id=tokenizer.convert_tokens_to_ids([family.eos, *family.more]))
 
 
 def conversation(path: Path, answer: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A prompt and its answer, as the template wants their content."""
+    """Return a prompt and its answer, in the form of content that the template wants."""
     wrap = (lambda text: [{"type": "text", "text": text}]) if family_of(path).parts else (lambda text: text)
     return [{"role": "user", "content": wrap("Which boat?")}], {"role": "assistant", "content": wrap(answer)}
 
@@ -103,13 +103,13 @@ CALLS = [
     }
     for number, (name, colour) in enumerate([("find_boat", "dark red"), ("find_lamp", "it's blue")])
 ]
-"""Two calls of tools, as OpenAI writes them."""
+"""Two tool calls in OpenAI's format."""
 
 RESULTS = [
     {"role": "tool", "tool_call_id": call["id"], "name": call["function"]["name"], "content": f"{number + 3} found."}
     for number, call in enumerate(CALLS)
 ]
-"""What the tools answer."""
+"""The tools' answers."""
 
 _USER, _ANSWER = {"role": "user", "content": "Which boat?"}, {"role": "assistant", "content": "The red one."}
 _EARLIER = [_USER, {"role": "assistant", "content": "Boats are red.", "reasoning_content": "Let me think of boats."}]
@@ -135,4 +135,4 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     "a call as the answer": [_USER, {"role": "assistant", "tool_calls": CALLS[:1]}],
     "thinking of the answer": [_USER, {**_ANSWER, "reasoning_content": "Let me think of boats."}],
 }
-"""Conversations by what is in them; the last message is the answer that is trained on."""
+"""Conversations by what they contain; the last message is the answer that is trained on."""

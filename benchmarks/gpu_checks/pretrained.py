@@ -1,7 +1,7 @@
 """The experiment on a pretrained model (`benchmarks/real_model.py`) at full size, as far as the time allows.
 
-Its results are kept next to the other figures and begin with those in the repository, so that parts that are there are not
-repeated: copy the file back, and the next run continues, also on another machine.
+Its results are kept next to the other figures and begin with those in the repository, so that existing parts are not
+repeated: copy the file back, and the next run resumes, also on another machine.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ POINTS = 3
 
 
 def sft_rows(problems: list[Problem], template: PairTemplate) -> Dataset:
-    """Return problems as TRL's `SFTTrainer` takes rows of tokens: prompts masked, EOS included."""
+    """Return problems as rows of tokens for TRL's `SFTTrainer`: prompts masked, EOS included."""
     rows = prepare(as_rows(problems), template)
     return Dataset.from_list(
         [
@@ -110,7 +110,7 @@ class NLLTrainer(SFTTrainer):
 
 
 class KeepBest(TrainerCallback):
-    """Keeps the point with the lowest development NLL, and the last one. TRL's own best point forgets the last.
+    """Keeps the point with the lowest development NLL, and the last one. TRL's own best point discards the last.
 
     Args:
         folder: folder of both, `best` and `last`.
@@ -138,12 +138,12 @@ class KeepBest(TrainerCallback):
 def continue_sft(
     start: Path, tasks: Tasks, folder: Path, on_gpu: bool, seed: int, learning_rate: float, loss: str, compute: float
 ) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """Train the start on, on the same rows, with a given compute.
+    """Train the start further on the same rows, with a given compute.
 
     Yields:
-        The names of the points (`best` by development NLL, then `last`; only `last` if it is the best), the folders of their
-        models, and what is known about them. Models are saved, because measuring changes a model's forward, which TRL's
-        trainer has changed, too.
+        The names of the points (`best` by development NLL, then `last`; only `last` if it is the best), the folders of
+        their models, and what is known about them. Models are saved, because measuring changes a model's forward, which
+        TRL's trainer has changed, too.
     """
     template = PairTemplate(AutoTokenizer.from_pretrained(start))
     rows, development = (sft_rows(problems, template) for problems in (tasks.training, tasks.development))
@@ -172,7 +172,7 @@ def continue_sft(
 def self_play(
     start: Path, tasks: Tasks, folder: Path, size: Size, on_gpu: bool, seed: int, learning_rate: float, loss: str
 ) -> Iterator[tuple[int, Path, dict[str, Any]]]:
-    """Play all iterations; for each, yield its number (from 1), the folder of its model, and what the journal says of it.
+    """Play all iterations; for each, yield its number (from 1), the folder of its model, and its journal entries.
 
     The compute is that of all iterations so far.
     """

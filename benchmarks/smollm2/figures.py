@@ -1,4 +1,4 @@
-"""Figures of one model: accuracy and probability of the reference equation, and what it still knows of other tasks."""
+"""Figures of one model: accuracy and probability of the reference equation, and what it has kept of other tasks."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Autocast = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Tasks:
-    """What models are trained and measured on.
+    """The data that models are trained and measured on.
 
     Attributes:
         training: training problems.
         development: problems for choosing settings and points of training.
-        test: the challenge set, which nothing is chosen by.
+        test: the challenge set, which affects no choice.
         retention: rows of other tasks, by their name.
-        scored: number of test problems on which the probability of the reference is measured, the first ones.
+        scored: number of test problems, from the first, on which the probability of the reference is measured.
     """
 
     training: list[Problem]

@@ -13,7 +13,7 @@ CONTINUED: Mapping[str, str] = {"sft-continued": "nll", "sft-dft": "dft"}
 """Arms that train the start further with SFT, up to self-play's compute, with the loss of each in TRL."""
 
 OBJECTIVES: Mapping[str, str] = {"spin": "sigmoid"}
-"""Names of arms that TRL calls otherwise."""
+"""Names of arms that have another name in TRL."""
 
 BUDGET = "spin"
 """Arm of self-play whose compute SFT continued gets, with the same seed and learning rate if it has been played."""

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.py`: a failing check does not affect the others' figures, and a CPU runs what it can."""
+"""In `benchmarks/gpu.py`, a failing check does not affect the others' figures, and a CPU runs what it can."""
 
 import dataclasses
 import math
@@ -138,7 +138,7 @@ def test_what_a_check_needs_is_named(tmp_path: Path) -> None:
 def test_the_experiment_on_a_pretrained_model_says_what_it_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Data first, then the model, fetched or as a file next to the data."""
+    """It names the data first, then the model, fetched or as a file next to the data."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     session = Session("pretrained", tmp_path / "results", tmp_path, True, False)
     assert names(str(pretrained.data_and_model(session)), "--data")
@@ -216,7 +216,7 @@ def test_without_a_gpu_real_shapes_are_not_played(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cpu_plays_what_a_cpu_can(tmp_path: Path) -> None:
-    """The whole script with small shapes: every check succeeds, or reports why it does not run on this device."""
+    """The whole script runs with small shapes: every check succeeds, or reports why it does not run on this device."""
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--tiny", "--minutes", "8", "--out", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=550)

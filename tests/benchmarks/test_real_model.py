@@ -1,4 +1,4 @@
-"""`benchmarks/real_model.py`: its parts and their order, what is done, equal compute, and the table."""
+"""`benchmarks/real_model.py` plays its parts in order, knows what is done, gives equal compute, and writes the table."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ PILOT, FULL = SIZES["pilot"], SIZES["full"]
 
 
 def line(part: str, *, correct: str = "1100", size: Size = PILOT, last: bool = True, **told: Any) -> dict[str, Any]:
-    """A line of the results."""
+    """Return a line of the results."""
     parsed = Part.parse(part)
     return {
         "size": size.name, "part": part, "arm": parsed.arm, "seed": parsed.seed, "learning_rate": parsed.learning_rate,
@@ -39,7 +39,7 @@ def test_a_part_is_named_by_arm_seed_and_learning_rate() -> None:
 
 
 def test_a_part_is_finished_once_its_last_line_is_there() -> None:
-    """At its size: other sizes, and lines from before there were sizes, are other measurements."""
+    """Only lines of its own size count; lines from before sizes existed are other measurements."""
     part = Part("spin", 0, "1e-5")
     assert not is_done([], part, PILOT)
     assert not is_done([line("spin/0/1e-5", last=False)], part, PILOT)
@@ -48,7 +48,9 @@ def test_a_part_is_finished_once_its_last_line_is_there() -> None:
 
 
 def test_the_pilot_is_what_it_says() -> None:
-    """300 and 100 problems, 1,000 to test and 500 to score, 100 rows of retention, two iterations measured once."""
+    """It has 300 and 100 problems, 1,000 to test and 500 to score, 100 rows of retention, and two iterations, measured
+    once.
+    """
     assert (PILOT.rows, PILOT.development, PILOT.test, PILOT.scored, PILOT.retention) == (300, 100, 1000, 500, 100)
     assert (PILOT.start_epochs, PILOT.iterations, PILOT.measures_each) == (3, 2, False)
     names = [part.name for part in parts_of(PILOT, [])]
@@ -82,7 +84,9 @@ def test_the_full_size_begins_with_the_most_important_and_chooses_rates_on_devel
 
 
 def test_a_round_needs_only_what_earlier_rounds_made() -> None:
-    """A missing start is made first, also if its line is there; SFT continued comes after SPIN, which sets its compute."""
+    """A missing start is trained first, even if its line is there; SFT continued comes after SPIN, which sets its
+    compute.
+    """
     todo = [Part.parse(name) for name in ("sft-continued/0/1e-5", "spin/0/1e-5", "base", "space/1/1e-5")]
     rounds = real_model.rounds_of(todo, lambda seed: seed == 1)
     assert [[part.name for part in parts] for parts in rounds] == [
@@ -94,7 +98,7 @@ def test_a_round_needs_only_what_earlier_rounds_made() -> None:
 
 
 def test_sft_continued_gets_the_compute_of_self_play() -> None:
-    """The same learning rate's, if there are several; of the same seed."""
+    """The compute is that of the same seed, and of the same learning rate if there are several."""
     lines = [
         line("spin/0/1e-5", compute={"total": 900.0}), line("spin/0/3e-5", compute={"total": 1000.0}),
         line("spin/0/1e-5", compute={"total": 500.0}, last=False), line("space/0/1e-5", compute={"total": 7.0}),
@@ -105,7 +109,7 @@ def test_sft_continued_gets_the_compute_of_self_play() -> None:
 
 
 def test_steps_are_those_whose_compute_is_nearest() -> None:
-    """Rows of 10 tokens on average: a step of 16 rows costs 3 x 160 = 480 forward passes over a token."""
+    """With rows of 10 tokens on average, a step of 16 rows costs 3 x 160 = 480 forward passes over a token."""
     from smollm2.arms import steps_within
 
     rows = Dataset.from_list([{"input_ids": [1] * 8}, {"input_ids": [1] * 12}])
@@ -113,7 +117,9 @@ def test_steps_are_those_whose_compute_is_nearest() -> None:
 
 
 def test_a_difference_is_paired_by_problem_and_averaged_over_seeds() -> None:
-    """Worked out by hand: by problem 100, 0, 50 and -50; mean 25, standard deviation 64.55, standard error 32.27."""
+    """By hand, the differences by problem are 100, 0, 50 and -50: mean 25, standard deviation 64.55, standard error
+    32.27.
+    """
     mean, half = difference(["1010", "1000"], ["0000", "0001"])
     assert mean == pytest.approx(25)
     assert half == pytest.approx(1.96 * math.sqrt((75**2 + 25**2 + 25**2 + 75**2) / 3) / 2)
@@ -129,7 +135,7 @@ def test_the_table_says_what_is_not_resolved() -> None:
     table = table_of([better, start, more, same, line("iris/0/1e-5", size=FULL)], PILOT)
     rows = {row.split(" | ")[0].strip("| *"): row.split(" | ") for row in table.splitlines() if row.startswith("| ")}
     assert set(rows) == {"model", "---", "sft", "spin", "space", "sft-continued"}
-    # 100 of 1,000 problems differ by one: a standard error of 100 * sqrt(0.1 * 0.9 / 999) = 0.949 points.
+    # 100 of 1,000 problems differ by one, which gives a standard error of 100 * sqrt(0.1 * 0.9 / 999) = 0.949 points.
     assert rows["space"][5] == "+10.0 ± 1.9"
     assert rows["space"][6] == "+5.0 ± 1.4"
     assert rows["spin"][5].startswith("+0.0 ± 0.3")
@@ -143,7 +149,7 @@ def test_the_table_says_what_is_not_resolved() -> None:
 
 @pytest.mark.slow
 def test_a_tiny_experiment_plays(tmp_path: Path, llama_folder: Path) -> None:
-    """With a tiny Llama: every part has its last line, and SFT continued has SPIN's compute within half a step."""
+    """With a tiny Llama, every part has its last line, and SFT continued has SPIN's compute within half a step."""
     data, results = tmp_path / "data", tmp_path / "results.jsonl"
     (data / "svamp").mkdir(parents=True)
     (tmp_path / "work").mkdir()
@@ -157,7 +163,9 @@ def test_a_tiny_experiment_plays(tmp_path: Path, llama_folder: Path) -> None:
         real_model.play(Part.parse(name), SIZES["tiny"], options)
     lines = [json.loads(text) for text in results.read_text(encoding="utf-8").splitlines()]
     last = {found["part"]: found for found in lines if found["last"]}
-    assert [found["part"] for found in lines if found["last"]] == list(last), "a start that is made again has one line"
+    assert [found["part"] for found in lines if found["last"]] == list(last), (
+        "a start that is trained again has one line"
+    )
     assert len(last) == 5
     assert all(len(found["test"]["correct"]) == 8 and found["size"] == "tiny" for found in lines)
     assert 3 * last["spin/0/1e-5"]["compute"]["trained"] < last["spin/0/1e-5"]["compute"]["total"]
@@ -165,7 +173,7 @@ def test_a_tiny_experiment_plays(tmp_path: Path, llama_folder: Path) -> None:
         more = last[f"{arm}/0/1e-5"]
         per_step = more["compute"]["total"] / more["steps"]
         assert abs(more["compute"]["total"] - last["spin/0/1e-5"]["compute"]["total"]) <= per_step / 2
-    # The development NLL before anything but one step of 1e-5 is that of the start, whatever loss is trained with.
+    # After only one step of 1e-5, the development NLL is that of the start, whatever the training loss.
     nll = last["sft/0"]["development"]["nll"]
     for arm in ("sft-continued", "sft-dft"):
         assert min(last[f"{arm}/0/1e-5"]["development_losses"].values()) == pytest.approx(nll, rel=0.02)

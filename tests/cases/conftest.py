@@ -1,4 +1,4 @@
-"""The command line, played in this process."""
+"""Fixtures that play the command line in this process."""
 
 import pytest
 

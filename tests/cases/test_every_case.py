@@ -72,11 +72,11 @@ CASES = {
     "a token in the settings of a model": ("a_token_among_a_models_settings_is_refused_and_kept_nowhere",),
     "a scorer that reads as markup": ("a_scorer_with_brackets_and_slashes_does_not_end_a_run",),
 }
-"""Tests by what failed once. The first one holds the case's own input, the others hold its relatives."""
+"""Tests by what failed once. The first has the case's own input, the others have related ones."""
 
 
 def test_every_case_has_its_tests_and_every_test_its_case() -> None:
-    """By name, so that neither is lost when tests are renamed or moved."""
+    """They are listed by name, so that none is lost when tests are renamed or moved."""
     found = [
         node.name.removeprefix("test_")
         for path in Path(__file__).parent.glob("test_*.py")

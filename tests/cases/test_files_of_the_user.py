@@ -1,4 +1,4 @@
-"""Cases in which a run met files of the user's: they stay as they are, and where they lie."""
+"""Cases in which a run met files of the user's: they are not changed or moved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runs import contents, steps
 def test_overwrite_leaves_files_that_the_run_has_not_written(
     command: Command, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bug class: `overwrite_output_dir` or a clean-up removes a project's own data and notes with the old output."""
+    """Bug class: `overwrite_output_dir` or a clean-up removes a project's own data and notes along with the old output."""
     project = Path("project")
     write_rows(project / "data/train.jsonl", chats())
     (project / "hub").mkdir()
@@ -52,7 +52,7 @@ def test_overwrite_of_a_run_leaves_what_was_added_to_its_folder(
 def test_prepared_rows_are_not_written_over_a_users_dataset(
     command: Command, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bug class: a tool's working folder has the name of the user's, such as `data/train`, and is written over."""
+    """Bug class: a tool's working folder has the same name as the user's, such as `data/train`, and is overwritten."""
     project = Path("project")
     save_dataset(project / "data/train", chats(8))
     write_recipe(project / "my.yaml", llama_folder)
@@ -69,7 +69,7 @@ def test_a_dataset_in_a_folder_that_is_read_only_is_played(
 ) -> None:
     """Bug class: `map` and `filter` write their caches next to the dataset, and fail on a read-only share.
 
-    Root, as tests in containers run, writes everywhere, so what is seen is that nothing is written.
+    Root, as which tests run in containers, can write everywhere, so the test checks that nothing is written.
     """
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     shared = Path("shared")
@@ -87,7 +87,7 @@ def test_a_dataset_in_a_folder_that_is_read_only_is_played(
 
 
 def test_output_dir_is_the_run_directory(command: Command, llama_folder: Path) -> None:
-    """Bug class: a setting that every recipe of a neighbour has is accepted and does nothing."""
+    """Bug class: a setting that every recipe of a similar tool has is accepted and does nothing."""
     assert command("start", write_recipe("my.yaml", llama_folder, output_dir="out/exp1")).code == 0
     assert steps("out/exp1") == [("prepare", "data"), ("evaluate", "start")]
     assert not Path("runs").exists()
@@ -108,7 +108,7 @@ def test_output_dir_gives_way_to_run_dir_and_to_a_run_that_is_there(command: Com
 def test_the_same_data_and_model_by_other_paths_continue_a_run(
     command: Command, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bug class: a run can't be resumed from another folder, because paths are compared and not what they lead to."""
+    """Bug class: a run can't be resumed from another folder, because the paths are compared and not their targets."""
     Path("model").symlink_to(llama_folder)
     recipe = write_recipe("my.yaml", "model")
     assert command("generate", recipe).code == 0
@@ -128,7 +128,7 @@ def test_the_same_data_and_model_by_other_paths_continue_a_run(
 
 
 def test_other_data_by_another_path_does_not_continue_a_run(command: Command, llama_folder: Path) -> None:
-    """The same class: what the paths lead to differs. The message does not propose to overwrite the run."""
+    """The same class: the paths have different targets. The message does not suggest overwriting the run."""
     recipe = write_recipe("my.yaml", llama_folder)
     assert command("start", recipe).code == 0
     other = write_rows("other.jsonl", chats(7))

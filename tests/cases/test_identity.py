@@ -1,4 +1,4 @@
-"""Cases in which something was taken for another thing, or not for itself: a model with an adapter, ends, cached rows."""
+"""Cases in which one thing was mistaken for another: a model with an adapter, ends, cached rows."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ OWN = tiny.tokenizer().eos_token_id
 
 
 def saved(run: str, iteration: int) -> set[str]:
-    """The names of the tensors that an iteration's adapter consists of."""
+    """Return the names of the tensors in an iteration's adapter."""
     with safe_open(Path(run, f"iteration-{iteration}", "model", "adapter_model.safetensors"), framework="pt") as file:
         return set(file.keys())
 
 
 def test_lora_with_whole_modules_plays_two_iterations(command: Command, llama_folder: Path) -> None:
-    """Bug class: `modules_to_save` is forgotten where an adapter is turned off, copied or compared with its base."""
+    """Bug class: `modules_to_save` is forgotten when an adapter is disabled, copied or compared with its base."""
     settings = {"lora_target_modules": ["q_proj", "v_proj"], "lora_modules_to_save": WHOLE}
     play(command, write_recipe("my.yaml", llama_folder, **LORA, **settings), iterations=2)
     assert steps("runs/my")[1:] == TWO_ITERATIONS
@@ -38,7 +38,7 @@ def test_lora_with_whole_modules_plays_two_iterations(command: Command, llama_fo
 
 
 def test_lora_on_embeddings_plays_two_iterations(command: Command, llama_folder: Path) -> None:
-    """Bug class: an adapter's `lora_embedding_A` is no layer like the others, and the base is not what it was."""
+    """Bug class: an adapter's `lora_embedding_A` differs from other layers, and the base is not what it was."""
     settings = {"lora_target_modules": ["q_proj", "embed_tokens"]}
     play(command, write_recipe("my.yaml", llama_folder, **LORA, **settings), iterations=2)
     assert steps("runs/my")[1:] == TWO_ITERATIONS
@@ -58,7 +58,7 @@ def test_lora_on_embeddings_is_trained_twice_in_python(llama_folder: Path) -> No
 
 
 def test_an_adapters_base_may_name_several_ends(command: Command, tmp_path: Path) -> None:
-    """Bug class: a second EOS in `generation_config.json` (Qwen2.5, Llama 3) is lost behind an adapter's folder."""
+    """Bug class: a second EOS in `generation_config.json` (Qwen2.5, Llama 3) is lost if the folder has an adapter."""
     base = tiny.model()
     base.generation_config = GenerationConfig(eos_token_id=[0, OWN], pad_token_id=0)
     tiny.save(tmp_path / "base", base)
@@ -66,7 +66,7 @@ def test_an_adapters_base_may_name_several_ends(command: Command, tmp_path: Path
     tiny.save(tmp_path / "sft", adapted)
     play(command, write_recipe("my.yaml", tmp_path / "sft"))
     assert steps("runs/my")[1:] == TWO_ITERATIONS[:2]
-    # Both end a response, and what was trained says so again.
+    # Both end a response, and the trained model names both again.
     assert all(ids[-1] in (0, OWN) or len(ids) == 8 for ids in answers("runs/my", "iteration-0").values())
     trained = GenerationConfig.from_pretrained("runs/my/iteration-0/model")
     assert sorted(trained.eos_token_id) == sorted([0, OWN])
@@ -77,12 +77,12 @@ def test_an_adapters_base_may_name_several_ends(command: Command, tmp_path: Path
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of `datasets` that nothing is in."""
+    """Return an empty cache of `datasets`."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def both(prepare: Command, tmp_path: Path, first: Any, second: Any) -> tuple[list[tuple[str, str]], ...]:
-    """The rows of one file as two tokenizers make them, the second after the first; their digests differ."""
+    """Return the rows of one file as prepared by two tokenizers, one after the other; their digests differ."""
     found = []
     for name, tokenizer in (("a", first), ("b", second)):
         model = tiny.save(tmp_path / name, processing_class=tokenizer)
@@ -95,7 +95,7 @@ def both(prepare: Command, tmp_path: Path, first: Any, second: Any) -> tuple[lis
 
 @pytest.mark.usefixtures("cache")
 def test_a_tokenizer_that_adds_bos_gets_no_rows_from_one_that_does_not(prepare: Command, tmp_path: Path) -> None:
-    """Bug class: a cache knows a tokenizer by its name or vocabulary, and hands out rows that another one has made."""
+    """Bug class: a cache identifies a tokenizer by its name or vocabulary, and returns rows prepared by another one."""
     tiny.write_jsonl("texts.jsonl", Dataset.from_list(texts()))
     without, with_one = both(prepare, tmp_path, tiny.tokenizer(), with_bos(tiny.tokenizer()))
     assert [prompt for prompt, _ in without] == [row["prompt"] for row in texts()]
@@ -104,7 +104,7 @@ def test_a_tokenizer_that_adds_bos_gets_no_rows_from_one_that_does_not(prepare: 
 
 @pytest.mark.usefixtures("cache")
 def test_tokenizers_with_ends_of_their_own_share_no_rows(prepare: Command, tmp_path: Path) -> None:
-    """The same class: they differ in their EOS alone."""
+    """The same class: they differ only in their EOS."""
     tiny.write_jsonl("texts.jsonl", Dataset.from_list(texts()))
     turns, whole = both(prepare, tmp_path, tiny.tokenizer(), tiny.tokenizer(eos_token=tiny.END_OF_TEXT))
     assert {real.removeprefix("The red boat.") for _, real in turns} == {tiny.IM_END}

@@ -38,14 +38,16 @@ ROWS: dict[str, Callable[[Dataset], Any]] = {
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_rows_of_every_usual_kind_are_played(kind: str, llama_folder: Path) -> None:
-    """Bug class: a list has no `column_names`, and rows in torch's or numpy's format fail far from where they came in."""
+    """Bug class: a list has no `column_names`, and rows in torch's or numpy's format fail far from where they were
+    passed.
+    """
     session = self_play(str(llama_folder), ROWS[kind](Dataset.from_list(chats())))
     session.run_phase("start", 0)
     assert steps("run") == [("prepare", "data"), ("evaluate", "start")]
 
 
 def test_a_dpo_config_is_completed(llama_folder: Path) -> None:
-    """Bug class: a parent class's configuration is taken, and its missing attribute is met later."""
+    """Bug class: a parent class's configuration is accepted, and its missing attribute fails later."""
     args = DPOConfig("run", **OF_AN_ITERATION, max_steps=1, save_strategy="no")
     session = self_play(str(llama_folder), Dataset.from_list(chats(3)), args)
     for phase in ("generate", "train"):
@@ -54,7 +56,7 @@ def test_a_dpo_config_is_completed(llama_folder: Path) -> None:
 
 
 def test_a_peft_model_whose_base_is_on_no_disk_is_played() -> None:
-    """Bug class: `base_model_name_or_path` names nothing, and the Hub is asked for it."""
+    """Bug class: `base_model_name_or_path` names nothing, and the Hub is queried for it."""
     model = adapter(tiny.model(), "")
     session = self_play(model, Dataset.from_list(chats(3)), processing_class=tiny.tokenizer())
     for phase in ("generate", "train"):
@@ -81,7 +83,7 @@ def test_arguments_of_the_wrong_kind_are_refused_by_name(changes: dict[str, Any]
 
 
 def test_a_scorer_in_the_current_folder_is_found(command: Command, llama_folder: Path) -> None:
-    """Bug class: a console script does not look where `python -m` does, so a module of the user's is not found."""
+    """Bug class: a console script does not search where `python -m` does, so a user's module is not found."""
     Path("myscore.py").write_text(
         "def score(prompt, real, generated):\n    return float(real[:2] in generated)\n", encoding="utf-8"
     )

@@ -1,4 +1,4 @@
-"""Cases in which a row said something that the model did not get to see, or saw as something else."""
+"""Cases in which part of a row did not reach the model, or reached it in another form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUN = "runs/my"
 
 
 def asked(text: str, system: str | None = None) -> str:
-    """A prompt of one user's message in ChatML, after a system prompt."""
+    """Return a prompt of one user's message in ChatML, after a system prompt."""
     before = f"<|im_start|>system\n{system}{END}\n" if system else ""
     return f"{before}{USER}{text}{END}\n{ASSISTANT}"
 
@@ -35,7 +35,7 @@ def share_gpt(number: int) -> list[Row]:
 
 
 def test_a_system_column_beside_sharegpt_is_a_system_turn(prepare: Command, llama_folder: Path) -> None:
-    """Bug class: a dataset's `system` column is dropped in silence, and the model is trained without its instructions."""
+    """Bug class: a dataset's `system` column is dropped silently, and the model is trained without its instructions."""
     rows = [{"system": f"Answer as clerk {number}.", "conversations": share_gpt(number)} for number in range(4)]
     prepare(write_recipe("my.yaml", llama_folder, rows))
     expected = [
@@ -45,7 +45,7 @@ def test_a_system_column_beside_sharegpt_is_a_system_turn(prepare: Command, llam
 
 
 def test_a_system_column_beside_text_is_named(prepare: Command, llama_folder: Path) -> None:
-    """The same class: text has no system turn, unless it is made a conversation."""
+    """The same class: text has no system turn, unless it is converted to a conversation."""
     rows = [{"system": "Be brief.", **row} for row in texts()]
     said = prepare(write_recipe("my.yaml", llama_folder, rows))
     assert names(said.text, "`system`")
@@ -64,7 +64,7 @@ def test_alpacas_input_stands_in_the_prompt(mapping: dict[str, str], prepare: Co
 
 
 def test_without_its_input_alpaca_has_one_prompt_and_nothing_is_held_out(prepare: Command, llama_folder: Path) -> None:
-    """The same class: under another name the column is named, and so is what follows from it."""
+    """The same class: under another name, the column is reported, and so is the consequence."""
     rows = [{"question": "Sort these.", "these": f"boat {number}", "answer": "Yes."} for number in range(4)]
     mapping = {"question": "prompt", "answer": "completion"}
     said = prepare(write_recipe("my.yaml", llama_folder, rows, column_mapping=mapping))
@@ -85,7 +85,7 @@ def test_content_parts_are_read_as_text(prepare: Command, llama_folder: Path) ->
 
 
 def test_sharegpts_tool_turns_reach_the_prompt(prepare: Command, tmp_path: Path) -> None:
-    """Bug class: turns with roles that the template does not know, such as `observation`, are skipped without a word."""
+    """Bug class: turns with roles that the template does not know, such as `observation`, are skipped silently."""
     tokenizer = tiny.tokenizer(chat_template=QWEN)
     model = tiny.save(tmp_path / "model", processing_class=tokenizer)
     rows = [
@@ -126,7 +126,7 @@ def test_a_turn_of_an_unknown_role_refuses_its_row(role: str, command: Command, 
 def test_prompts_that_are_held_out_by_name_are_not_trained_on(
     command: Command, prepare: Command, llama_folder: Path
 ) -> None:
-    """Bug class: evaluation and training data overlap, and what was learned by heart is measured as a gain."""
+    """Bug class: evaluation and training data overlap, and memorised answers are measured as a gain."""
     rows = chats(8)
     same = write_recipe("same.yaml", llama_folder, write_rows("train.jsonl", rows), held_out_name="train.jsonl")
     said = command("run", same)
@@ -159,7 +159,7 @@ def test_where_the_overlap_goes_is_a_setting(command: Command, prepare: Command,
 
 
 def test_real_answers_that_max_length_cuts_are_counted(prepare: Command, llama_folder: Path) -> None:
-    """Bug class: long answers are truncated in silence, lose their EOS, and the model learns never to stop."""
+    """Bug class: long answers are truncated silently, lose their EOS, and the model learns never to stop."""
     rows = chats(6)
     for number in (1, 4):
         rows[number]["messages"][1]["content"] = "The red boat. " * 40
@@ -169,7 +169,7 @@ def test_real_answers_that_max_length_cuts_are_counted(prepare: Command, llama_f
 
 
 def test_text_that_begins_with_bos_has_one(prepare: Command, tmp_path: Path) -> None:
-    """Bug class: prompts that a template has rendered already are tokenised with a second BOS."""
+    """Bug class: prompts that a template has already rendered are tokenised with a second BOS."""
     tokenizer = with_bos(tiny.tokenizer())
     model = tiny.save(tmp_path / "model", processing_class=tokenizer)
     rows = [{**row, "prompt": tiny.END_OF_TEXT * (number % 2) + row["prompt"]} for number, row in enumerate(texts())]
@@ -212,7 +212,7 @@ def test_answers_in_csv_are_text(lines: list[str], answers: list[str], prepare: 
 
 
 def test_rows_of_csv_with_another_number_of_fields_are_refused_by_line(command: Command, llama_folder: Path) -> None:
-    """The same class: a comma too many shifts a row, and what is in the wrong column is trained on."""
+    """The same class: an extra comma shifts a row, and the wrong column is trained on."""
     Path("rows.csv").write_text("prompt,completion\nOne?,Yes.\nWell, two?,Yes.\n", encoding="utf-8")
     said = command("run", write_recipe("my.yaml", llama_folder, "rows.csv"))
     assert said.code == 2
@@ -220,7 +220,7 @@ def test_rows_of_csv_with_another_number_of_fields_are_refused_by_line(command: 
 
 
 def test_a_csv_file_of_unpaired_preferences_is_not_taken_for_answers(command: Command, llama_folder: Path) -> None:
-    """The same class: read as text, a `label` would no longer say which completions nobody wants."""
+    """The same class: read as text, a `label` would no longer say which completions are undesirable."""
     Path("rows.csv").write_text("prompt,completion,label\nOne?,Yes.,true\nTwo?,No.,false\n", encoding="utf-8")
     said = command("run", write_recipe("my.yaml", llama_folder, "rows.csv"))
     assert said.code == 2

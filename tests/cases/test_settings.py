@@ -1,4 +1,4 @@
-"""Cases in which a setting did something else than it says, or was refused late: it is played, or refused at once."""
+"""Cases in which a setting did something other than documented, or was refused late: it is played, or refused at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refusal(command: Command, recipe: str) -> str:
 
 @pytest.mark.parametrize("init", ["pissa", "olora", "loftq", "corda", "lora_ga", "eva"])
 def test_adapters_that_change_their_base_are_refused(init: Any, llama_folder: Path) -> None:
-    """Bug class: PiSSA and its like rewrite the base, so the model without its adapter is no longer the reference."""
+    """Bug class: PiSSA and similar methods rewrite the base, so the model without its adapter is no longer the reference."""
     config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
     config.init_lora_weights = init
     args = SPINConfig("out", use_cpu=True, bf16=False, max_length=64)
@@ -95,7 +95,7 @@ def test_what_can_not_be_played_is_said_before_answers_are_generated(
     llama_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Bug class: hours of generation, and then a trainer that refuses a setting which was known from the start."""
+    """Bug class: after hours of generation, a trainer refuses a setting which was known from the start."""
     from transformers import integrations
 
     for tracker in ("wandb", "tensorboard"):
@@ -116,7 +116,7 @@ def test_lora_on_8_bit_weights_is_played(command: Command, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("has_tokenizer", [True, False])
 def test_an_adapter_with_resized_embeddings_is_a_start(has_tokenizer: bool, command: Command, tmp_path: Path) -> None:
-    """Bug class: `size mismatch for embed_tokens.weight` where an adapter was trained after tokens had been added."""
+    """Bug class: `size mismatch for embed_tokens.weight` if an adapter was trained after tokens had been added."""
     tokenizer = tiny.tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|think|>"]})
     base = tiny.save(tmp_path / "base", processing_class=tiny.tokenizer() if has_tokenizer else tokenizer)
@@ -134,7 +134,7 @@ def test_an_adapter_with_resized_embeddings_is_a_start(has_tokenizer: bool, comm
 
 
 def test_one_lora_target_module_is_adapted(command: Command, llama_folder: Path) -> None:
-    """Bug class: a list of one name comes out of a parser as that name, which PEFT takes for a regular expression."""
+    """Bug class: a parser turns a list of one name into that name, which PEFT takes for a regular expression."""
     settings = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj"]}
     play(command, write_recipe("my.yaml", llama_folder, **settings))
     with safe_open("runs/my/iteration-0/model/adapter_model.safetensors", framework="pt") as file:
@@ -143,7 +143,7 @@ def test_one_lora_target_module_is_adapted(command: Command, llama_folder: Path)
 
 
 def test_a_scorer_with_brackets_and_slashes_does_not_end_a_run(command: Command, llama_folder: Path) -> None:
-    """Bug class: what a user writes is taken for markup of the terminal, here `[/-]` for a closing tag."""
+    """Bug class: a user's text is taken for terminal markup, here `[/-]` for a closing tag."""
     scorer = r"regex:\d+[/-]\d+"
     said = command("run", write_recipe("my.yaml", llama_folder, scorer=scorer))
     assert said.code == 0, said.text

@@ -14,7 +14,7 @@ SETTINGS = {
 
 @pytest.fixture
 def recipe(tmp_path, llama_folder):
-    """A function that writes a recipe for tiny data with the given settings, and returns its path."""
+    """Return a function that writes a recipe for tiny data with the given settings, and returns its path."""
 
     def write(name="my", **changes):
         data = tmp_path / "train.jsonl"

@@ -1,4 +1,4 @@
-"""`spin-trl eval`: what it lists, and what it refuses before a model is loaded."""
+"""`spin-trl eval` lists benchmarks, and refuses bad input before a model is loaded."""
 
 import importlib.metadata
 

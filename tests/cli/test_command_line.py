@@ -1,4 +1,4 @@
-"""The command line: bad input gives one clear message and an exit code, no traceback, and finished work is never lost."""
+"""Bad input gives one clear message and an exit code but no traceback, and finished work is never lost."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ from spin_trl.run.journal import Journal
 
 
 def test_without_a_command_the_help_lists_them(capsys):
-    """As bad input: a script that lost its arguments must not look like a success."""
+    """It is bad input, since a script that lost its arguments must not look like a success."""
     assert main([]) == 2
     printed = capsys.readouterr()
     assert not printed.out
@@ -47,7 +47,7 @@ def test_without_a_command_the_help_lists_them(capsys):
     ],
 )
 def test_a_misspelt_command_or_option_is_answered_with_the_nearest(capsys, arguments, parts):
-    """And with the usage of the command that it was given to."""
+    """The message also has the usage of the misused command."""
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
@@ -79,7 +79,7 @@ def test_a_bad_setting_is_named(recipe, capsys, changes, parts):
 
 
 def test_a_value_that_is_refused_is_not_called_unusual_too(recipe, capsys, caplog):
-    """One message for one mistake."""
+    """One mistake gives one message."""
     message = refusal(capsys, "run", recipe(loss_type="sigmoid"), "--beta", "-1")
     assert names(message, "`beta`", -1.0, 0)
     assert not any(names(record, "`beta`") for record in caplog.messages)
@@ -195,7 +195,7 @@ def test_a_full_disk_is_a_failure_that_keeps_what_was_finished(recipe, capsys, m
     ],
 )
 def test_a_disk_that_is_full_when_a_checkpoint_is_written_is_said_so_too(recipe, capsys, monkeypatch, error):
-    """safetensors and torch raise their own errors; these are the ones they raise on a full disk."""
+    """safetensors and torch raise their own errors, which are the ones raised here."""
 
     def full(*_, **__):
         raise error
@@ -242,7 +242,7 @@ def test_a_run_directory_goes_on_without_its_recipe(recipe, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
-    """Ctrl-C and a scheduler's SIGTERM, sent to a real process."""
+    """Ctrl-C and a scheduler's SIGTERM are sent to a real process."""
     path = recipe(num_train_epochs=400, save_strategy="steps", save_steps=20)
     command = [sys.executable, "-m", "spin_trl", "run", path, "--num_iterations", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -253,7 +253,7 @@ def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
-        # A shell starts its background jobs, and these tests may be one, deaf to it.
+        # A shell ignores SIGINT in background jobs, and these tests may run in one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     train = Path("runs/my/iteration-0/train")

@@ -16,7 +16,7 @@ from spin_trl.config.arguments import options_of
 from spin_trl.config.recipe import read_settings
 
 VALUES = {"num_iterations": 1, "loss_type": 2, "learning_rate": 1, "column_mapping": 1}
-"""How many values the help's examples have."""
+"""The number of values in the help's examples."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_command_knows_its_function_and_whether_it_takes_settings(parser: argp
 
 @pytest.mark.parametrize("given", [["--iter", "3"], ["--trust"], ["--iteration_seed", "3"]])
 def test_what_only_begins_like_an_option_is_a_setting(given: list[str], parser: argparse.ArgumentParser) -> None:
-    """`--iter` does not stand for `--iteration`: a setting with that name would be lost."""
+    """`--iter` is not taken for `--iteration`; otherwise, a setting with that name would be lost."""
     options, rest = parser.parse_known_args(["first", *given])
     assert (options.iteration, options.trust_run, rest) == (None, False, given)
 
@@ -59,7 +59,7 @@ def test_help_ends_in_lines_as_they_stand(parser: argparse.ArgumentParser, capsy
 def test_usage_and_help_tell_how_settings_are_given(
     name: str, takes: bool, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """For the commands that take settings; the usage is also what a mistake prints."""
+    """This applies to the commands that take settings; the usage is also printed after a mistake."""
     monkeypatch.setenv("COLUMNS", str(columns))
     for arguments, stream in (([name, "--help"], "out"), ([name], "err")):
         with pytest.raises(SystemExit):
@@ -72,7 +72,7 @@ def test_usage_and_help_tell_how_settings_are_given(
 
 
 def test_settings_can_be_given_as_the_help_tells(tmp_path: Path) -> None:
-    """A list, a value for each iteration, and a mapping; without a shell, quotes are not part of the value."""
+    """These are a list, a value for each iteration, and a mapping; without a shell, quotes are not part of the value."""
     examples = [option for option in options_of(shlex.split(SETTINGS.replace("`", ""))) if option.name in VALUES]
     given = [text.rstrip(".:") for option in examples for text in option.arguments[: 1 + VALUES[option.name]]]
     (tmp_path / "mine.yaml").write_text("use_cpu: true\nbf16: false\n", encoding="utf-8")

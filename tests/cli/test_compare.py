@@ -14,7 +14,7 @@ from spin_trl.play import compare
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The arguments of the comparison, and whether it was played."""
+    """Record the arguments of the comparison, and whether it was played."""
     found: list[Any] = []
 
     class Comparison:

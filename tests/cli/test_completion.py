@@ -14,7 +14,7 @@ from spin_trl.config import shipped
 
 @pytest.fixture
 def script(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """The scripts of all shells."""
+    """Return the scripts of all shells."""
     pytest.importorskip("shtab")
     found = {}
     for shell in ("bash", "zsh", "fish"):

@@ -13,7 +13,7 @@ from messages import names
 
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# A library that takes its time, and turns whatever is raised meanwhile into an error of its own.
+# A library that is slow to import, and turns anything raised meanwhile into its own error.
 SLOW_LIBRARY = """
 import time
 print("importing", flush=True)
@@ -26,7 +26,7 @@ except BaseException:
 
 @pytest.mark.parametrize("signum", ALL)
 def test_an_interrupt_during_imports_is_no_traceback(signum: signal.Signals, tmp_path: Path) -> None:
-    """Exit code 130 and a single line, no matter what a library turns the interrupt into."""
+    """The command prints a single line and exits with 130, whatever a library turns the interrupt into."""
     (tmp_path / "yaml.py").write_text(SLOW_LIBRARY, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-c", "import sys; from spin_trl.cli import main; sys.exit(main(['recipes']))"],
@@ -35,7 +35,7 @@ def test_an_interrupt_during_imports_is_no_traceback(signum: signal.Signals, tmp
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
-        # A shell starts its background jobs, and these tests may be one, deaf to it.
+        # A shell ignores SIGINT in background jobs, and these tests may run in one.
         preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in ALL],
     )
     assert process.stdout is not None
@@ -49,7 +49,7 @@ def test_an_interrupt_during_imports_is_no_traceback(signum: signal.Signals, tmp
 
 @pytest.mark.parametrize("closed", [(1,), (0, 2), (0, 1, 2)], ids=str)
 def test_a_process_without_standard_streams_works(closed: tuple[int, ...], tmp_path: Path) -> None:
-    """As in a daemon. No file may get the descriptor of a stream, since libraries print to it."""
+    """This is the case in a daemon. No file may get the descriptor of a stream, since libraries print to it."""
     script = (
         "import os, sys; from spin_trl.cli import main; code = main(['recipes'])\n"
         f"open({str(tmp_path / 'file')!r}, 'w').write('mine'); os.write(1, b'printed')\n"

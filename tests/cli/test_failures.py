@@ -1,4 +1,4 @@
-"""Every error that ends a command gives a message and an exit code, and a useful traceback is written where it is found."""
+"""Every error that ends a command gives a message and an exit code, and leaves a useful traceback that is easy to find."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that makes a command end with an error, and returns the exit code."""
+    """Return a function that makes a command end with an error, and returns the exit code."""
 
     def run(error: BaseException, run_dir: str = "run") -> int:
         def end(*_: Any, **__: Any) -> None:
@@ -38,7 +38,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def run_dir() -> Path:
-    """A run directory that does not contain a run yet."""
+    """Return a run directory that does not contain a run yet."""
     Ownership(Path("run")).claim()
     return Path("run")
 
@@ -127,7 +127,7 @@ class _UnsayableError(Exception):
 
 
 class _Panic(BaseException):
-    """Like PyO3's exception for a Rust panic."""
+    """Stand-in for PyO3's exception for a Rust panic."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`spin-trl fetch`."""
+"""`spin-trl fetch` downloads a model and prints what to do with it."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,6 @@
-"""`spin-trl push` and `spin-trl card`: their options, their output, and what they refuse before contacting the Hub."""
+"""`spin-trl push` and `spin-trl card` pass on their options, print what they did, and refuse bad input before
+contacting the Hub.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from spin_trl.play import open as opening
 
 @pytest.fixture
 def pushed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A fake run and a fake Hub; `says` holds the lines the push prints, or the error it raises."""
+    """Fake run and Hub; `says` holds the lines that the push prints, or the error it raises."""
     found = SimpleNamespace(
         says=["iteration-0 is on a/b."],
         opened=[],

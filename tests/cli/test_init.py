@@ -25,7 +25,7 @@ CHATS = [row["messages"] for row in tiny.sft(24, "messages").to_list()]
 
 
 def of_rows(**columns: Any) -> list[dict[str, Any]]:
-    """Rows whose columns are built from a prompt and its response."""
+    """Return rows whose columns are built from a prompt and its response."""
     return [{name: make(row["prompt"], row["completion"].strip()) for name, make in columns.items()} for row in ROWS]
 
 
@@ -88,7 +88,7 @@ FORMS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 
 @pytest.fixture(autouse=True)
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Each test runs in its own folder, and without planning, which takes a second or two, unless it tests that."""
+    """Run each test in its own folder, and without planning, which takes a second or two, unless planning is tested."""
     monkeypatch.chdir(tmp_path)
     if request.node.get_closest_marker("usefixtures") is None:
 
@@ -100,7 +100,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytes
 
 @pytest.fixture
 def planned() -> None:
-    """For tests that plan as a user would."""
+    """Enable planning, for tests that plan as a user would."""
 
 
 def write_jsonl(name: str, rows: list[dict[str, Any]]) -> str:
@@ -305,7 +305,7 @@ def test_what_is_not_named_stands_as_a_placeholder(
 
 
 def test_columns_and_paths_with_odd_names_are_written_as_yaml(llama_folder: Path) -> None:
-    """Quotes, colons, line breaks and control characters, also in comments, which end with their line."""
+    """Names may have quotes, colons, line breaks and control characters, also in comments, which end with their line."""
     rows = [{"a: 'b' #c": row["prompt"], "d\n\x1be": row["completion"], "note\n- x": 1} for row in ROWS]
     data = write_jsonl("odd: #1 'rows'.jsonl", rows)
     assert main(["init", "--model", str(llama_folder), "--data", data]) == 0
@@ -347,7 +347,7 @@ OF_A_T4 = {"dtype": "float16", "bf16": False, "fp16": True, "use_peft": True}
 def test_the_machine_decides_what_is_trained(
     device: Device, expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a model with half a billion parameters, of which only configuration and tokenizer exist."""
+    """The model has half a billion parameters, but only its configuration and tokenizer exist."""
     tokenizer = tiny.tokenizer()
     tokenizer.save_pretrained(tmp_path / "large")
     config = tiny.model("llama").config

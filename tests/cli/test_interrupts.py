@@ -25,7 +25,7 @@ def test_a_signal_interrupts_a_command_and_is_as_before_afterwards(signum: signa
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_that_is_to_be_ignored_is_ignored(signum: signal.Signals) -> None:
-    """SIGHUP under `nohup`, SIGINT in the background of a shell."""
+    """These are SIGHUP under `nohup` and SIGINT in a shell's background job."""
     before = signal.signal(signum, signal.SIG_IGN)
     try:
         with interruptible():
@@ -36,7 +36,7 @@ def test_a_signal_that_is_to_be_ignored_is_ignored(signum: signal.Signals) -> No
 
 
 def test_an_interrupt_that_python_ignores_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
-    """An exception in a finaliser is printed and ignored, and the command would go on for hours."""
+    """Python prints and ignores an exception in a finaliser, so the command would run on for hours."""
 
     class Interrupted:
         def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""`spin-trl pairs`: the whole command on a run, what it prints, and what it refuses."""
+"""`spin-trl pairs`, the whole command on a run: what it does, prints and refuses."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from spin_trl.cli import main
 
 
 def test_pairs_are_made_with_the_runs_own_scorer(tmp_path: Path, llama_folder: Path, capsys: Any) -> None:
-    """Of a run that has only begun; the output gives the counts and the folder."""
+    """The run has only begun; the output gives the counts and the folder."""
     recipe = runs.recipe(tmp_path, llama_folder, scorer="regex:[aeiou]{2}|w")
     assert main(["start", str(recipe)]) == 0
     capsys.readouterr()

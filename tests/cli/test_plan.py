@@ -1,4 +1,4 @@
-"""`spin-trl plan`: what it shows, what it refuses, and that it downloads nothing."""
+"""`spin-trl plan` shows a plan or refuses the recipe, and downloads nothing."""
 
 import json
 
@@ -14,7 +14,7 @@ from spin_trl.plan.planning import Advice, Wishes, advise, make_plan
 
 @pytest.fixture
 def planned(tmp_path, monkeypatch, capsys):
-    """A function that plans a small model, and returns the exit code and the output."""
+    """Return a function that plans a small model, and returns the exit code and the output."""
     monkeypatch.setenv("COLUMNS", "160")
 
     def run(*arguments, config=None, **settings):
@@ -30,7 +30,7 @@ def planned(tmp_path, monkeypatch, capsys):
 
 
 def test_a_plan_of_a_config_alone(planned):
-    """Without weights, tokenizer, data and network: lengths are assumed, and the output says that they are."""
+    """There are no weights, tokenizer, data or network: lengths are assumed, and the output says so."""
     code, shown = planned("--gpu", "t4", fp16=True, bf16=False)
     assert code == 0
     for part in (
@@ -76,7 +76,7 @@ def test_a_model_without_a_config_is_refused(tmp_path, capsys):
 
 
 def test_a_hub_name_is_found_in_the_cache(tmp_path, capsys, monkeypatch):
-    """With its configuration and tokenizer; the weights next to them are not read."""
+    """The configuration and tokenizer are found; the weights next to them are not read."""
     import huggingface_hub.constants
 
     cache = tiny.hub_cache(tmp_path / "hub", {"org/cached": "qwen2"})
@@ -141,7 +141,7 @@ def test_planning_writes_nothing(planned, tmp_path):
 
 
 def test_a_dataset_of_the_hub_is_looked_for_in_the_cache_alone(planned, monkeypatch):
-    """A plan must not begin with a download of gigabytes."""
+    """A plan must not start with a download of gigabytes."""
     import datasets
     import huggingface_hub.constants
 

@@ -1,4 +1,4 @@
-"""`spin-trl preview`: rows as a run tokenises them, what is truncated and left out, and a run's own errors."""
+"""`spin-trl preview` shows rows as a run tokenises them, what is truncated or left out, and a run's own errors."""
 
 import json
 import re
@@ -23,7 +23,7 @@ ROWS = tiny.sft(24).to_list()
 
 @pytest.fixture
 def preview(tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Preview:
-    """A function that previews rows or a file and returns the output, or the error output if the command fails."""
+    """Return a function that previews rows or a file and returns the output, or the error output if the command fails."""
     monkeypatch.chdir(tmp_path)
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -64,7 +64,7 @@ def test_three_rows_are_shown_with_what_the_template_adds(preview: Preview) -> N
 
 
 def test_what_is_shown_is_what_a_run_trains_on(preview: Preview, tmp_path: Path) -> None:
-    """The same tokens, compared by their texts, and the same numbers of rows."""
+    """The tokens are the same, compared by their texts, and so are the numbers of rows."""
     rows = [{**row, "source": "a book"} for row in ROWS]
     rows[3]["completion"] = "red boat " * 60
     shown = preview(rows, "--rows", "24", "--full", as_conversations=True)

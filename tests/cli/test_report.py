@@ -34,14 +34,14 @@ def test_the_report_of_what_is_no_run_is_refused(tmp_path, capsys, monkeypatch, 
 
 @pytest.mark.parametrize("command", ["report", "card", "push"])
 def test_a_folder_with_nothing_but_a_recipe_is_no_run(tmp_path, capsys, command):
-    """Nothing is written there: neither a report of nothing, nor a card."""
+    """Nothing is written there: neither an empty report nor a card."""
     (tmp_path / "recipe.yaml").write_text("num_iterations: 2\n", encoding="utf-8")
     assert names(refusal(capsys, command, str(tmp_path)), tmp_path, "journal.jsonl", ".spin_trl.json")
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
 def test_the_report_of_a_run_that_cannot_be_written_to_goes_elsewhere(tmp_path, capsys):
-    """A read-only mount, or another user's run: the refusal names the option, which leaves the run unchanged."""
+    """For a read-only mount, or another user's run, the refusal names the option, which leaves the run unchanged."""
     path = write_run(tmp_path / "run", REPORTED)
     before = contents(path)
     with read_only(path):

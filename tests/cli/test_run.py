@@ -20,7 +20,7 @@ def test_a_run_plays_and_says_where_the_best_is(recipe, capsys):
 
 
 def test_a_smoke_run_ends_with_the_command_that_plays_the_whole_run(recipe, capsys):
-    """Every option of the command is in it, and it works as it is printed."""
+    """It includes every option of the command, and works as printed."""
     path = recipe("a recipe", num_iterations=1)
     for more, ending in (
         ([], []),
@@ -35,7 +35,7 @@ def test_a_smoke_run_ends_with_the_command_that_plays_the_whole_run(recipe, caps
 
 
 def test_a_directory_that_ends_in_smoke_by_choice_is_not_a_smoke_runs_own(recipe):
-    """The whole run would use it, too, so it has to replace the smoke run."""
+    """The whole run would use that directory too, so it has to replace the smoke run."""
     path = recipe(run_dir="runs/my-smoke")
     assert names_directory(path, [], Path("runs/my-smoke").absolute())
     assert not names_directory(path, ["--run_dir", "other"], Path("runs/my-smoke").absolute())
@@ -83,8 +83,9 @@ def test_a_phase_out_of_order_names_the_one_that_comes_first(recipe, capsys):
 
 
 def test_a_test_set_and_a_retention_set_are_named_in_a_recipe(recipe, capsys, tmp_path):
-    """Also of a run that has finished, with eight rows of each in a smoke run; the phase by hand. Files that are missing or
-    have other columns are refused."""
+    """They can be added to a finished run, a smoke run uses eight rows of each, and the phase can be run by hand.
+    Files that are missing or have other columns are refused.
+    """
     more = str(tiny.write_jsonl(tmp_path / "more.jsonl", tiny.sft(40).select(range(20, 40))))
     path = recipe(num_iterations=1)
     assert main(["run", path, "--smoke"]) == 0

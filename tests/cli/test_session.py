@@ -1,4 +1,4 @@
-"""The run directory of a recipe: `run_dir`, `output_dir`, `runs/NAME`, or a run directory given instead of a recipe."""
+"""The run directory is `run_dir`, `output_dir` or `runs/NAME` of a recipe, or a run directory given instead of a recipe."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_recipe_that_is_called_recipe_is_named_after_its_folder(tmp_path: Path
 
 
 def test_a_run_directory_goes_on_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From any folder, and wherever it was moved to."""
+    """It resumes from any folder, and wherever it was moved to."""
     begun("runs/my", recipe(), "--run_dir", "runs/my")
     assert place("runs/my") == "runs/my"
     monkeypatch.chdir("runs")

@@ -1,4 +1,6 @@
-"""`spin-trl settings`, `schema` and the help of `run`: the settings a recipe may have, shown at once and in a terminal."""
+"""`spin-trl settings`, `schema` and the help of `run` show the settings a recipe may have, at once and within the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ def test_all_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_lines_fit_the_terminal(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 60 columns and more."""
+    """This holds from 60 columns upwards."""
     monkeypatch.setenv("COLUMNS", columns)
     longest = max(map(len, printed(capsys, "settings").splitlines()))
     assert longest <= max(60, min(int(columns), 120))
@@ -116,7 +118,7 @@ def test_another_trl_is_said_before_it_is_imported(
 
 @pytest.mark.parametrize("arguments", ["--version", "run --help", "settings"])
 def test_a_reader_that_has_gone_is_no_traceback(arguments: str) -> None:
-    """`spin-trl run --help | head -1`, with an unbuffered Python."""
+    """The test runs `spin-trl run --help | head -1` with an unbuffered Python."""
     reader, writer = os.pipe()
     os.close(reader)
     try:

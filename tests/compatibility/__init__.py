@@ -1,1 +1,1 @@
-"""Which models work, shown by trying a tiny one of every family: the table of docs/reference/models.md is made here."""
+"""Shows which models work, by trying a tiny one of every family; this generates the table of docs/reference/models.md."""

@@ -1,4 +1,4 @@
-"""The checks of a family's tiny model: every column of the README's table is a promise, kept or not."""
+"""The checks of a family's tiny model: every column of the README's table is a promise that is kept or not."""
 
 import contextlib
 import dataclasses
@@ -41,21 +41,21 @@ IDS: Final = torch.arange(5, 25).unsqueeze(0)
 
 
 class Broken(Exception):  # noqa: N818 - no error of the code, but what a column says about a family
-    """A promise that does not hold for a family, and why."""
+    """A promise that does not hold for a family, and the reason."""
 
 
 class NotTried(Exception):  # noqa: N818
-    """Something that a column needs does not work, as another column says."""
+    """A prerequisite of a column does not work, as another column shows."""
 
 
 class Trial:
     """A family's tiny model, on which the columns are tried, in the order of `COLUMNS`.
 
-    A column's method returns what a user has to do for it, or "", and raises where it can't be had.
+    A column's method returns what a user has to do for it, or "", and raises if it is not possible.
 
     Args:
-        family: whose model.
-        folder: where models and outputs go.
+        family: family of the model.
+        folder: folder for models and outputs.
     """
 
     def __init__(self, family: ModelFamily, folder: Path) -> None:
@@ -63,16 +63,16 @@ class Trial:
         self.folder = folder
         tokenizer = family.tokenizer()
         self.start = str(tiny.save(folder / "start", family.model(tokenizer), tokenizer))
-        self.rows = tiny.sft(NUM_ROWS)  # text, until the template is known to work
+        self.rows = tiny.sft(NUM_ROWS)  # plain text, until the template is known to work
         self.target_modules: str | None = None
         self.sampled: list[list[int]] = []
         self.trained: SPINTrainer | None = None
         self.reasons: list[str] = []
 
     def template(self) -> str:
-        """A real response stands where a generated one does, in every template of the family's."""
+        """A real response is in the same place as a generated one, in every template of the family's."""
         said = [self._said_of(self.family.tokenizer(name)) for name in self.family.templates or (None,)]
-        assert all(one == said[0] for one in said), "a family's templates are alike, or it is two"
+        assert all(one == said[0] for one in said), "the family's templates behave differently: split it into two"
         self.rows = tiny.sft(NUM_ROWS, "messages")
         return ", ".join(SAID[note] for note in sorted(said[0]))
 
@@ -82,7 +82,7 @@ class Trial:
         return PairTemplate(tokenizer).encode([prompt], answer).notes
 
     def answers(self) -> str:
-        """Prompts that are answered together get the answer that each gets alone, and the same one a second time."""
+        """Prompts that are answered together get the same answer as alone, and again the second time."""
         tokenizer, model = self.family.tokenizer(), load_policy(self.start, self._settings("answers"))
         template = PairTemplate(tokenizer, eos_token_ids(tokenizer, model.generation_config))
         rows = prepare(self.rows, template)
@@ -144,7 +144,7 @@ class Trial:
         return ""
 
     def lora(self) -> str:
-        """Two iterations of an adapter, each from its opponent; what is saved is the adapter alone, and loads."""
+        """Two iterations of an adapter each start from their opponent; only the adapter is saved, and it loads."""
         note = ""
         try:
             trainer = self._trainer("lora", peft_config=self._lora())
@@ -167,7 +167,7 @@ class Trial:
         return note
 
     def four_bit(self) -> str:
-        """An iteration of an adapter on NF4 weights."""
+        """An iteration of an adapter runs on NF4 weights."""
         trainer = self._trainer(
             "4-bit", peft_config=self._lora(), quantization_config=BitsAndBytesConfig(**NF4), shared_prefix=None
         )
@@ -193,7 +193,7 @@ class Trial:
         return LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=self.target_modules)
 
     def _settings(self, name: str, **more: Any) -> SPINConfig:
-        """Two steps of two pairs, on the CPU, in float32."""
+        """Return settings for two steps of two pairs, on the CPU, in float32."""
         return SPINConfig(
             output_dir=str(self.folder / name),
             use_cpu=True,
@@ -214,7 +214,7 @@ class Trial:
         )
 
     def _trainer(self, name: str, **more: Any) -> SPINTrainer:
-        """A trainer that loads the saved start. Where prompts were shared without a word, they must be from now on."""
+        """Return a trainer that loads the saved start. Where prompts were shared silently, they must be from now on."""
         wanted = True if self.trained is not None and not self.reasons else None
         return SPINTrainer(
             self.start,
@@ -237,7 +237,7 @@ COLUMNS: Final[dict[str, Callable[[Trial], str]]] = {
 
 
 def row(family: ModelFamily, folder: Path) -> dict[str, str]:
-    """The cells of a family's row: `yes`, `yes: what it takes`, `no: why not`, or `–` where nothing could be tried."""
+    """Return the cells of a family's row: `yes`, `yes: what it takes`, `no: why not`, or `–` if nothing could be tried."""
     trial = Trial(family, folder)
     return {name: _cell(trial, column) for name, column in COLUMNS.items()}
 
@@ -247,13 +247,13 @@ def _cell(trial: Trial, column: Callable[[Trial], str]) -> str:
         note = column(trial)
     except NotTried:
         return "–"
-    except Exception as error:  # a user would see any exception of a library
+    except Exception as error:  # a user could meet any exception of a library
         return f"no: {' '.join(str(error).split())}"
     return f"yes: {note}" if note else "yes"
 
 
 def continued(model: PreTrainedModel, prompt: list[int], ends: list[int], most: int) -> Response:
-    """The likeliest continuation, token by token, of one prompt without padding, a cache or `generate`."""
+    """Return the likeliest continuation, token by token, of one prompt without padding, a cache or `generate`."""
     ids = list(prompt)
     while len(ids) - len(prompt) < most:
         with torch.no_grad():
@@ -265,7 +265,7 @@ def continued(model: PreTrainedModel, prompt: list[int], ends: list[int], most: 
 
 @contextlib.contextmanager
 def not_shared(reasons: list[str]) -> Iterator[None]:
-    """Note why prompts are not shared, as a user is told, without the name of the model's class."""
+    """Note why prompts are not shared, in the words of the user's message, without the name of the model's class."""
 
     class Noting(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -282,7 +282,7 @@ def not_shared(reasons: list[str]) -> Iterator[None]:
 
 
 def starts_at_its_opponent(trainer: SPINTrainer) -> None:
-    """The first loss is ln 2, in addition to a mixture's auxiliary loss; the trainer itself has compared the two models."""
+    """Check that the first loss is ln 2, plus a mixture's auxiliary loss; the trainer itself has compared the two models."""
     auxiliary = sum(steps(trainer, "aux_loss")[:1])
     first = steps(trainer)[0] - (trainer.router_aux_loss_coef * auxiliary if auxiliary else 0.0)
     if abs(first - LN2) > 1e-5:
@@ -290,7 +290,7 @@ def starts_at_its_opponent(trainer: SPINTrainer) -> None:
 
 
 def an_adapter_learns(model: PeftModel, before: dict[str, torch.Tensor]) -> None:
-    """Adapters have moved, and nothing else has."""
+    """Check that adapters have moved, and nothing else has."""
     after = weights(model)  # the second iteration has a frozen copy that the first did not have
     moved = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
     if not moved or any(".default." not in name for name in moved):
@@ -298,19 +298,19 @@ def an_adapter_learns(model: PeftModel, before: dict[str, torch.Tensor]) -> None
 
 
 def loaded(folder: str | Path) -> PreTrainedModel:
-    """A model as transformers alone loads it, by the class that its configuration names."""
+    """Return a model as loaded by transformers alone, with the class that its configuration names."""
     name = AutoConfig.from_pretrained(folder).architectures[0]
     return getattr(transformers, name).from_pretrained(folder)
 
 
 def logps(model: PreTrainedModel) -> torch.Tensor:
-    """Log-probabilities of every token after each of `IDS`, shape (1, 20, vocabulary)."""
+    """Return log-probabilities of every token after each of `IDS`, shape (1, 20, vocabulary)."""
     with torch.no_grad():
         return model.eval()(input_ids=IDS).logits.log_softmax(dim=-1)
 
 
 def same_logps(one: PreTrainedModel, other: PreTrainedModel) -> None:
-    """Two models give the same log-probabilities of every token."""
+    """Check that two models give the same log-probabilities of every token."""
     difference = float((logps(one) - logps(other)).abs().max())
     if not difference <= 1e-4:
         raise Broken(f"its log-probabilities differ by {difference:.2g}")

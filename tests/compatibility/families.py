@@ -15,7 +15,7 @@ from trl_templates import family_of, tokenizer_with
 
 FOLDER: Final = Path(trl.__file__).parent / "chat_templates"
 
-# Zephyr's own, as its tokenizer has it: TRL ships none for Mistral's models.
+# Zephyr's own template, from its tokenizer: TRL ships none for Mistral's models.
 ZEPHYR: Final = (
     "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + eos_token }}"
     "\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n"
@@ -29,12 +29,12 @@ class ModelFamily:
     """A row of the table.
 
     Attributes:
-        name: as users know it.
-        example: a model on the Hub of the family.
-        templates: TRL's, without their `_training` variants; the newest first. Empty: `ZEPHYR`.
+        name: name that users know.
+        example: a model of the family on the Hub.
+        templates: TRL's templates, without their `_training` variants, the newest first. Empty for `ZEPHYR`.
         architecture: transformers' `model_type`.
-        config: what makes the architecture tiny, beyond `tiny.sizes()`.
-        vision: the configuration of the part that sees images. None: a model of text alone.
+        config: settings that make the architecture tiny, beyond `tiny.sizes()`.
+        vision: configuration of the part that sees images; None for a text-only model.
     """
 
     name: str
@@ -46,24 +46,24 @@ class ModelFamily:
 
     @property
     def tokens(self) -> Tokens:
-        """The special tokens that its models publish."""
+        """Return the special tokens that its models publish."""
         return family_of(FOLDER / self.templates[0]) if self.templates else Tokens("<s>", "</s>", (), "</s>")
 
     def tokenizer(self, template: str | None = None) -> PreTrainedTokenizerFast:
-        """The tiny tokenizer with a template of the family (default: the first) and its special tokens."""
+        """Return the tiny tokenizer with a template of the family (default: the first) and its special tokens."""
         template = template or next(iter(self.templates), None)
         source = ZEPHYR if template is None else (FOLDER / f"{template}.jinja").read_text(encoding="utf-8")
         return tokenizer_with(source, self.tokens)
 
     def model(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-        """A model of two layers and hidden size 16 (three layers where there are three kinds), with random weights."""
+        """Return a model of two layers and hidden size 16 (three layers if there are three kinds), with random weights."""
         ids = {
             "vocab_size": len(tokenizer),
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         }
-        # Whether input and output embeddings are one is the architecture's own default.
+        # Whether input and output embeddings are tied is the architecture's own default.
         sizes = {name: value for name, value in tiny.sizes().items() if name != "tie_word_embeddings"}
         # Some templates begin with a page of instructions, and a letter is a token here.
         text = {**sizes, "max_position_embeddings": 2048, **ids, **self.config}
@@ -298,4 +298,4 @@ FAMILIES: Final = (
 LEFT_OUT: Final = {
     "diffusion_gemma": "DiffusionGemma writes blocks of text by diffusion: it is no causal language model",
 }
-"""TRL's templates of models that can't be self-played at all, and why."""
+"""TRL's templates of models that can't be self-played at all, and the reason."""

@@ -1,4 +1,4 @@
-"""The table of docs/reference/models.md: written from families that were tried, and read back to be compared with them."""
+"""The table of docs/reference/models.md is written from families that were tried, and read back to be compared with them."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def block(page: str) -> str:
 
 
 def rendered(rows: Rows) -> str:
-    """The table, its notes, and what it does not hold."""
+    """Return the table, its notes, and what it leaves out."""
     notes: dict[str, str] = {}
     lines = [["family", "for example", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
     for family in FAMILIES:
@@ -47,7 +47,7 @@ def rendered(rows: Rows) -> str:
 
 
 def read(text: str) -> Rows:
-    """The rows that a block shows, with their notes."""
+    """Return the rows that a block shows, with their notes."""
     notes = {found[1]: _plain(found[2]) for found in re.finditer(r"^- \((\w)\) (.*)$", text, re.MULTILINE)}
     rows = {}
     for line in text.strip().splitlines()[2:]:
@@ -58,7 +58,7 @@ def read(text: str) -> Rows:
 
 
 def _short(cell: str, notes: dict[str, str]) -> str:
-    """A cell with the letter of its note, which is given one if it is new."""
+    """Return a cell with the letter of its note; a new note gets a letter."""
     mark, _, note = cell.partition(": ")
     if not note:
         return mark

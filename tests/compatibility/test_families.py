@@ -1,4 +1,4 @@
-"""Any model, honestly: docs/reference/models.md shows what comes out when a tiny model of every family is tried."""
+"""docs/reference/models.md shows what happens when a tiny model of every family is tried."""
 
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,19 @@ TABLE = block(PAGE.read_text(encoding="utf-8"))
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_the_page_shows_what_a_family_does(family: ModelFamily, tmp_path: Path) -> None:
-    """Generation, training, sharing, saving, LoRA and 4-bit, each with the reason where it can't be had."""
+    """These are generation, training, sharing, saving, LoRA and 4-bit, each with the reason if it is not possible."""
     assert row(family, tmp_path) == read(TABLE).get(family.name), WRITE
 
 
 def test_the_page_shows_every_family_and_the_versions_that_were_tried() -> None:
-    """Rows, examples, what is left out, and the versions of constraints.txt."""
+    """It also has examples, what is left out, and the versions of constraints.txt."""
     rows = read(TABLE)
     assert list(rows) == [family.name for family in FAMILIES], WRITE
     assert rendered(rows) == TABLE, WRITE
 
 
 def test_every_template_of_trls_has_a_family() -> None:
-    """A new release of TRL with new templates is noticed here: they get a family, or a reason for being left out."""
+    """This fails if a new release of TRL adds templates: they get a family, or a reason for being left out."""
     shipped = {path.stem.removesuffix("_training") for path in FOLDER.glob("*.jinja")}
     assert shipped == {name for family in FAMILIES for name in family.templates} | LEFT_OUT.keys()
 
@@ -57,7 +57,7 @@ def test_what_fails_is_said_with_its_reason(tmp_path: Path, monkeypatch: pytest.
 def test_answers_that_are_mixed_up_show_and_so_does_training_that_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each prompt gets its neighbour's answer; the learning rate is 0."""
+    """Each prompt gets its neighbour's answer, or the learning rate is 0."""
     generate, settings = TransformersEngine._generate, Trial._settings
 
     def idle(*args: Any, **kwargs: Any) -> SPINConfig:
@@ -75,7 +75,7 @@ def test_answers_that_are_mixed_up_show_and_so_does_training_that_stands_still(
 
 @pytest.mark.slow
 def test_models_that_load_with_other_weights_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loaded model differs from the trained one, and the adapter's base is another model."""
+    """The loaded model differs from the trained one, or the adapter's base is another model."""
     other = tiny.model("llama", seed=1, vocab_size=len(llama().tokenizer()))
     monkeypatch.setattr("compatibility.check.loaded", lambda _: other)
     cells = row(llama(), tmp_path)

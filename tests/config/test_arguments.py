@@ -1,4 +1,4 @@
-"""A command line is taken apart in one way, whoever looks for a setting on it."""
+"""A command line is parsed in one way, whatever part of the code looks for a setting in it."""
 
 import pytest
 
@@ -8,7 +8,7 @@ LINE = ["recipe.yaml", "--beta", "0.1", "--lora_target_modules", "q_proj", "v_pr
 
 
 def test_an_option_has_the_values_up_to_the_next_one() -> None:
-    """Also after an equals sign; the first one separates name and value."""
+    """A value may also follow an equals sign; the first one separates name and value."""
     found = [(option.name, option.values) for option in options_of(LINE)]
     assert found == [
         ("", ["recipe.yaml"]),

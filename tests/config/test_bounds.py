@@ -1,4 +1,4 @@
-"""Bounds are read from `bounds.yaml` as they stand there, in the notation of intervals."""
+"""Bounds are read from `bounds.yaml` in interval notation."""
 
 import math
 from typing import get_args, get_type_hints
@@ -27,7 +27,7 @@ from spin_trl.config.recipe import kinds_of_settings
 def test_an_interval_is_read_as_mathematicians_write_it(
     written: str | list[str | float], inside: list[float], outside: list[float]
 ) -> None:
-    """A square bracket includes its number, a round one does not; single numbers are in order, too."""
+    """A square bracket includes its number, a round one excludes it; single numbers are allowed, too."""
     found = bounds._bounds(written)
     assert [value in found for value in inside] == [True] * len(inside)
     assert [value in found for value in outside] == [False] * len(outside)
@@ -46,8 +46,8 @@ def test_a_reason_is_part_of_the_message() -> None:
         (POSSIBLE, "per_device_train_batch_size", 1, 0),
         (POSSIBLE, "learning_rate", 0.0, -1e-12),
         (POSSIBLE, "seed", 2**32 - 1, 2**32),  # numpy's seeds have 32 bits
-        (TRAINABLE, "label_smoothing", 0.49, 0.5),  # half of the pairs the wrong way round: nothing is to be learned
-        (TRAINABLE, "max_length", 2, 1),  # a prompt and a response
+        (TRAINABLE, "label_smoothing", 0.49, 0.5),  # half of the pairs reversed: nothing to learn
+        (TRAINABLE, "max_length", 2, 1),  # a prompt and a response need a token each
         (OF_RECIPES, "learning_rate", 1e-12, 0.0),
         (OF_RECIPES, "lora_dropout", 0.99, 1.0),
         (USUAL, "temperature", 0.0, 0.05),  # greedy is usual; nearly greedy is not
@@ -62,7 +62,7 @@ def test_where_settings_end(kind: dict[str, Bounds], name: str, last_inside: flo
 
 def test_what_is_impossible_is_not_trainable_either() -> None:
     assert POSSIBLE.keys() <= TRAINABLE.keys()
-    assert TRAINABLE["num_train_epochs"] != POSSIBLE["num_train_epochs"]  # 0 is possible: Trainer then does nothing
+    assert TRAINABLE["num_train_epochs"] != POSSIBLE["num_train_epochs"]  # 0 is valid: Trainer then does nothing
 
 
 def test_the_modes_of_torch_compile_are_those_of_torch() -> None:
@@ -71,13 +71,13 @@ def test_the_modes_of_torch_compile_are_those_of_torch() -> None:
 
 
 def test_every_bound_is_of_a_setting_that_a_recipe_may_have() -> None:
-    """A name that TRL gives up, or a slip in the file, would check nothing."""
+    """Otherwise, a name that TRL drops, or a typo in the file, would check nothing."""
     assert {*TRL_SETTINGS, *OF_RECIPES, *USUAL} <= kinds_of_settings().keys()
 
 
 def test_what_our_own_fields_declare_stands_there_alone() -> None:
-    """A setting has its bounds in one place: those of this package in its field."""
-    # The fields themselves say it no more once a parser has read them.
+    """A setting's bounds are declared in one place: for this package's own settings, in the field."""
+    # Once a parser has read the fields, they no longer carry their bounds.
     hints = {**get_type_hints(SelfPlayConfig, include_extras=True), **get_type_hints(SPINConfig, include_extras=True)}
     theirs = {name for name, kind in hints.items() if any(isinstance(one, Bounds) for one in get_args(kind))}
     assert theirs

@@ -1,4 +1,4 @@
-"""A setting is checked with its name, what was found and what is expected."""
+"""A check names the setting, the value found and what is expected."""
 
 import contextlib
 import math
@@ -74,14 +74,14 @@ def test_thresholds_are_numbers_by_sign() -> None:
 
 @dataclass
 class Theirs:
-    """A configuration of another package, which checks its own settings."""
+    """Configuration of another package, which checks its own settings."""
 
     mode: str = field(default="c", metadata={"choices": ["a", "b"]})
 
 
 @dataclass
 class Knobs(Theirs):
-    """A configuration as this package declares them."""
+    """Configuration declared as in this package."""
 
     kind: str = field(default="a", metadata={"choices": ["a", "b"]})
     size: Annotated[int | None, Bounds(1)] = None

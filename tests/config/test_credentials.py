@@ -1,4 +1,4 @@
-"""Tokens, keys and passwords in settings are found wherever they stand, and none is repeated. Other names pass."""
+"""Tokens, keys and passwords are found anywhere in the settings, and never repeated in a message. Other names pass."""
 
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from spin_trl.errors import RecipeError
 from spin_trl.run.recipe import read_recipe
 
 HF = "hf_" + "aB3" * 11
-"""As long as a real one of the Hub, but one letter."""
+"""As long as a real Hub token, except for one letter."""
 
 SHORT = "abc123xyz"
-"""Nobody would know it by its looks."""
+"""Not recognisable by its form."""
 
 
 def places(settings: Any) -> list[str]:
@@ -72,7 +72,7 @@ def places(settings: Any) -> list[str]:
     ],
 )
 def test_a_credential_is_found(settings: dict[str, Any], place: str) -> None:
-    """By its name or its looks, in mappings, lists, JSON, half of JSON and addresses."""
+    """It is recognised by its name or its form, in mappings, lists, JSON, truncated JSON and URLs."""
     assert places(settings) == [place]
     with pytest.raises(RecipeError) as caught:
         refuse_credentials(settings)
@@ -102,19 +102,19 @@ def test_a_credential_is_found(settings: dict[str, Any], place: str) -> None:
     ],
 )
 def test_what_only_sounds_like_one_passes(settings: dict[str, Any]) -> None:
-    """Names are compared whole, `true` is no token, and a short name that begins with hf_ is a name."""
+    """Names are compared as a whole, `true` is not a token, and a short name that begins with hf_ is just a name."""
     assert places(settings) == []
     refuse_credentials(settings)
 
 
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
 def test_recipes_that_ship_pass(name: str) -> None:
-    """All of them."""
+    """None of them contains a credential."""
     assert places(yaml.safe_load(shipped.recipes()[name].read_text(encoding="utf-8"))) == []
 
 
 def test_settings_that_contain_themselves_are_searched_once() -> None:
-    """YAML's aliases can say so."""
+    """YAML aliases can express such settings."""
     assert places(yaml.safe_load("a: &a\n  b: *a\n  token: x7\n")) == ["a.token"]
     shared = yaml.safe_load("a: &a {token: x7}\nb: *a\n")
     assert places(shared) == ["a.token", "b.token"]
@@ -134,7 +134,7 @@ def test_settings_that_contain_themselves_are_searched_once() -> None:
     ],
 )
 def test_a_credential_on_a_command_line_is_found(arguments: list[str], place: str) -> None:
-    """However an option is written."""
+    """Every way of writing an option is covered."""
     with pytest.raises(RecipeError) as caught:
         refuse_in_arguments(arguments)
     assert names(str(caught.value), f"`{place}`", "environment")
@@ -143,7 +143,7 @@ def test_a_credential_on_a_command_line_is_found(arguments: list[str], place: st
 
 
 def test_other_arguments_pass() -> None:
-    """Switches, names and columns."""
+    """These are switches, names and columns."""
     refuse_in_arguments(["--push_to_hub", "true", "--hub_token", "--column_mapping", '{"token": "prompt"}', "stray"])
     with refused(RecipeError, "token", "environment"):
         refuse_in_arguments(["stray", HF])
@@ -153,7 +153,7 @@ def test_other_arguments_pass() -> None:
 def test_a_recipe_that_holds_one_is_refused_and_says_what_to_do(
     written: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whether it is run, planned or read; nothing is written, and nothing set in the environment."""
+    """It is refused when run, planned or read; nothing is written, and no environment variable is set."""
     path = tmp_path / "my.yaml"
     path.write_text(yaml.safe_dump(written), encoding="utf-8")
     assert main(["run", str(path)]) == 2
@@ -167,7 +167,7 @@ def test_a_recipe_that_holds_one_is_refused_and_says_what_to_do(
 def test_no_part_of_a_token_is_quoted_from_a_file_that_is_no_yaml(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """YAML's own message shows the end of a long line, from which a token can't be recognised."""
+    """YAML's own message shows the end of a long line, where a token can't be recognised."""
     path = tmp_path / "my.yaml"
     path.write_text(f"env:\n  A: [\n{'x' * 60}{HF}", encoding="utf-8")
     assert main(["run", str(path)]) == 2
@@ -179,7 +179,7 @@ def test_no_part_of_a_token_is_quoted_from_a_file_that_is_no_yaml(
 
 
 def test_a_token_in_a_comment_is_refused_too(tmp_path: Path) -> None:
-    """The file goes wherever its settings go."""
+    """The comments go wherever the file's settings go."""
     path = tmp_path / "my.yaml"
     path.write_text(f"beta: 0.1\n# token: {HF}\n", encoding="utf-8")
     with refused(RecipeError, path, "line 2", "token") as caught:
@@ -204,7 +204,7 @@ def test_what_is_no_yaml_is_not_quoted_with_a_token(tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("command", ["report", "card", "recipes", "run"])
 def test_no_command_repeats_an_argument_that_is_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Those that take no settings neither."""
+    """This includes commands that take no settings."""
     arguments = [] if command == "recipes" else ["nothing-there"]
     assert main([command, *arguments, "--token", SHORT]) == 2
     assert main([command, *arguments, f"--anything={HF}"]) == 2
@@ -228,7 +228,7 @@ def test_trackers_and_logs_are_told_no_token() -> None:
 
 
 def test_texts_are_shown_without() -> None:
-    """Text that is not a credential is unchanged."""
+    """The rest of the text is unchanged."""
     assert (
         hide(f"bad {HF}, see https://me:{SHORT}@host/x?token={SHORT}&y=1")
         == "bad ***, see https://***@host/x?token=***&y=1"
@@ -239,7 +239,7 @@ def test_texts_are_shown_without() -> None:
 
 
 def test_names_are_compared_whole() -> None:
-    """`token` is one, `pad_token` and `tokenizer` are not; a variable of a service is."""
+    """`token` is a credential, `pad_token` and `tokenizer` are not; a service's variable is one."""
     assert all(map(is_name, ("token", "HF_TOKEN", "Api-Key", "COMET_API_KEY", "push_to_hub_token", "password")))
     assert not any(
         map(is_name, ("pad_token", "tokenizer", "max_new_tokens", "hub_model_id", "key", "HF_TOKEN_PATH", "secretary"))

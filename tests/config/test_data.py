@@ -1,4 +1,4 @@
-"""Which data a run learns from, and is measured on: what the settings load, cut and rename."""
+"""The settings determine which data a run trains on and is measured on: what is loaded, cut and renamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spin_trl.errors import RecipeError
 
 @pytest.fixture
 def rows(tmp_path: Path) -> str:
-    """A file of twelve rows with columns of other names."""
+    """Return a file of twelve rows whose columns have other names."""
     texts = [{"question": f"q{number}", "answer": f"a{number}"} for number in range(12)]
     return str(tiny.write_jsonl(tmp_path / "rows.jsonl", Dataset.from_list(texts)))
 
@@ -34,7 +34,7 @@ def test_the_first_rows_are_taken_in_their_order(rows: str) -> None:
 
 
 def test_rows_that_are_drawn_are_those_of_the_seed(rows: str) -> None:
-    """More rows with the same seed hold the fewer ones; none is drawn twice."""
+    """A larger sample with the same seed contains the smaller one; no row is drawn twice."""
     four, eight, other = (
         numbers(DataConfig(rows, max_rows=count, max_rows_seed=seed).train())
         for count, seed in ((4, 3), (8, 3), (8, 4))
@@ -47,7 +47,7 @@ def test_rows_that_are_drawn_are_those_of_the_seed(rows: str) -> None:
 
 @pytest.mark.parametrize("kind", ["held_out", "test", "retain"])
 def test_a_further_dataset_is_loaded_like_the_first(kind: str, rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By name and split, with the configuration and commit of the training data if it is the same dataset."""
+    """It is loaded by name and split, with the training data's configuration and commit if it is the same dataset."""
     assert getattr(DataConfig("other.jsonl"), kind)() is None
     found = getattr(DataConfig("other.jsonl", **{f"{kind}_name": rows}), kind)()
     assert numbers(found) == list(range(12))
@@ -112,7 +112,8 @@ ON_HUB = {"dataset_name": "org/d", "dataset_config": "main", "dataset_revision":
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        # A split of the same dataset is of the same configuration and commit, unless it names its own configuration.
+        # Another split of the same dataset uses the same configuration and commit, unless it names its own
+        # configuration.
         ({"held_out_name": "org/d"}, ("org/d", "main", "test", "abc")),
         ({"held_out_name": "org/d", "held_out_config": "other"}, ("org/d", "other", "test", "abc")),
         ({"held_out_name": "org/e", "held_out_split": "dev"}, ("org/e", None, "dev", None)),
@@ -129,6 +130,6 @@ def test_held_out_data_is_a_split_of_the_same_dataset_or_another_one(
 
 @pytest.mark.parametrize("name", [None, ""])
 def test_without_a_name_nothing_is_loaded_to_measure_on(name: str | None, asked: list[tuple[Any, ...]]) -> None:
-    """`--held_out_name ""` takes a recipe's own away."""
+    """`--held_out_name ""` overrides a recipe's own."""
     assert DataConfig(**ON_HUB, held_out_name=name).held_out() is None
     assert asked == []

@@ -1,4 +1,4 @@
-"""Checks of DPO on top's settings: where it starts, and those that go to DPOConfig."""
+"""Settings of DPO on top are checked: where it starts, and those passed to DPOConfig."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""DPO on top has a loss and a pace of its own, and shares everything else with an iteration."""
+"""DPO on top has its own loss and schedule, and shares all other settings with an iteration."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def play(**values: Any) -> SelfPlayConfig:
 
 
 def test_dpo_has_a_loss_and_a_pace_of_its_own_and_shares_the_rest() -> None:
-    """DPOConfig's learning rate is 1e-6, its beta 0.1 and its length three epochs, whatever an iteration's are."""
+    """Its learning rate is DPOConfig's 1e-6, its beta 0.1 and its length three epochs, whatever an iteration uses."""
     args = settings(
         learning_rate=1e-2,
         num_train_epochs=1,
@@ -54,7 +54,9 @@ def test_without_dpo_nothing_is_asked_for() -> None:
 
 
 def test_the_number_of_steps_by_hand() -> None:
-    """10 pairs in batches of 3 on one process are 4 batches, in twos 2 steps an epoch; 3 epochs are 6 steps."""
+    """10 pairs in batches of 3 on one process are 4 batches, or 2 steps an epoch with two batches per step; 3 epochs
+    are 6 steps.
+    """
     args = settings(per_device_train_batch_size=3, gradient_accumulation_steps=2, num_train_epochs=1)
     assert dpo_steps(args, play(), 10, 1) == 6
     assert dpo_steps(args, play(dpo_args={"max_steps": 7}), 10, 1) == 7

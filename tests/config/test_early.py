@@ -40,7 +40,7 @@ def written(folder: Path, **settings: object) -> Path:
 def test_a_command_refuses_without_torch(
     settings: dict[str, object] | None, overrides: list[str], parts: list[str], tmp_path: Path
 ) -> None:
-    """Importing torch and TRL takes 10 seconds and more."""
+    """Importing torch and TRL takes 10 seconds or more."""
     source = "nowhere" if settings is None else str(written(tmp_path, **settings))
     code = "import json, sys\nfrom spin_trl.cli import main\ncode = main(sys.argv[1:])\n"
     code += "print(json.dumps([code, sorted({'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules))]))"
@@ -57,7 +57,7 @@ def test_shipped_recipes_pass(name: str) -> None:
 
 @of_shipped_versions
 def test_every_setting_of_a_recipe_passes(tmp_path: Path) -> None:
-    """What can only be set in Python is refused later, with its own message."""
+    """Settings that can only be set in Python are refused later, with their own message."""
     assert {*ONLY_IN_PYTHON} <= known_settings()
     for name in sorted(known_settings() & {*ONLY_IN_PYTHON, *(setting.name for setting in KNOWN)}):
         refuse_early(written(tmp_path, **{name: None}), [], KNOWN, [])
@@ -75,7 +75,7 @@ def test_a_choice_is_refused_as_it_is_when_a_recipe_is_read(name: str, tmp_path:
         path = written(tmp_path, **settings)
         with refused(RecipeError, f"`{name}`", "'no-such-choice'"):
             refuse_early(path, overrides, KNOWN, [])
-        if name != "loss_type":  # a run refuses it with everything else that prevents it
+        if name != "loss_type":  # a run refuses it along with everything else that prevents it
             with refused(RecipeError, f"`{name}`", "'no-such-choice'"):
                 read_settings(str(path), overrides)
 

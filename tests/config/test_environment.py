@@ -1,4 +1,4 @@
-"""The environment variables that a recipe sets."""
+"""A recipe sets environment variables, within limits."""
 
 from pathlib import Path
 from typing import Any

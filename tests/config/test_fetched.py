@@ -1,4 +1,4 @@
-"""Names of fetched models."""
+"""A fetched model has a name that leads to its folder."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_a_name_becomes_a_folder_once_the_model_is_there(cache: Path) -> None:
 
 @pytest.mark.usefixtures("cache")
 def test_other_names_are_left_alone() -> None:
-    """So is a folder of the same name."""
+    """This includes a folder of the same name."""
     assert model_path("org/name") == "org/name"
     Path(NAME).mkdir()
     assert model_path(NAME) == NAME

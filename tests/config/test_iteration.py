@@ -1,4 +1,4 @@
-"""Settings: DPOConfig's, and self-play's, each checked where it is set, with the value that was found."""
+"""Settings of DPOConfig and of self-play are each checked where they are set, and errors show the value."""
 
 import math
 from pathlib import Path
@@ -21,13 +21,13 @@ def spin(**settings: Any) -> SPINConfig:
 
 
 def test_a_mistake_in_a_setting_is_the_users_to_mend() -> None:
-    """Exit code 2, and any `except ValueError` catches it."""
+    """The exit code is 2, and `except ValueError` catches it."""
     assert RecipeError.exit_code == 2
     assert issubclass(RecipeError, ValueError)
 
 
 def test_everything_of_dpoconfig_is_at_its_default() -> None:
-    """On preference data nothing changes for who changes the class's name."""
+    """Replacing the class's name changes nothing on preference data."""
     theirs, ours = DPOConfig("out", **CPU), spin()
     for name in DPOConfig.__dataclass_fields__:
         if name not in ("logging_dir", "_n_gpu", "deepspeed_plugin", "distributed_state", "accelerator_config"):
@@ -35,7 +35,7 @@ def test_everything_of_dpoconfig_is_at_its_default() -> None:
 
 
 def test_self_plays_defaults_are_the_papers() -> None:
-    """Temperature 1 and nothing cut off the distribution: what the theory of SPIN wants; every answer is a pair."""
+    """The temperature is 1 and the distribution is not truncated, as the theory of SPIN requires; every answer is a pair."""
     config = spin()
     assert (config.temperature, config.top_p, config.top_k, config.num_generations) == (1.0, 1.0, 0, 1)
     assert (config.empty_generations, config.truncated_generations, config.identical_generations) == ("keep",) * 3
@@ -67,7 +67,7 @@ def test_self_plays_defaults_are_the_papers() -> None:
     ],
 )
 def test_values_out_of_range_are_named(setting: str, value: Any, parts: tuple[object, ...]) -> None:
-    """With the value and what it may be."""
+    """The message has the value and the allowed range."""
     with refused(RecipeError, *parts):
         spin(**{setting: value})
 
@@ -91,13 +91,13 @@ def test_values_at_the_edge_of_a_range_are_taken(settings: dict[str, Any]) -> No
 
 
 def test_not_a_number_is_out_of_range() -> None:
-    """NaN compares with nothing."""
+    """NaN fails every comparison."""
     with refused(RecipeError, "`temperature`", "nan"):
         spin(temperature=math.nan)
 
 
 def test_template_arguments_come_as_a_mapping_or_as_json() -> None:
-    """The command line can only give text."""
+    """The command line can only pass text."""
     for given in ({"enable_thinking": False}, '{"enable_thinking": false}'):
         config = spin(chat_template_kwargs=given)
         assert config.chat_template_kwargs == config.template_kwargs == {"enable_thinking": False}
@@ -106,7 +106,7 @@ def test_template_arguments_come_as_a_mapping_or_as_json() -> None:
 
 
 def test_a_response_has_a_bound_even_where_max_length_has_none() -> None:
-    """`max_length: null` stays valid for DPO; generation must end some time."""
+    """`max_length: null` stays valid for DPO, but generation must end."""
     assert spin(max_length=None).max_new_tokens == 1024
     assert spin(max_length=None, max_new_tokens=7).max_new_tokens == 7
     assert spin(max_length=64).max_new_tokens is None
@@ -114,7 +114,7 @@ def test_a_response_has_a_bound_even_where_max_length_has_none() -> None:
 
 @pytest.mark.parametrize("setting", [{"ld_alpha": 0.5}, {"use_weighting": True}], ids=["ld_alpha", "use_weighting"])
 def test_what_has_no_meaning_for_an_objective_is_refused(setting: dict[str, Any]) -> None:
-    """Silently ignoring it would be a lie; TRL's own losses keep it."""
+    """Ignoring it silently would mislead; TRL's own losses still accept it."""
     with refused(RecipeError, f"`{next(iter(setting))}`", "DPO", "'space'"):
         spin(loss_type="space", **setting)
     with pytest.raises(RecipeError):
@@ -123,7 +123,7 @@ def test_what_has_no_meaning_for_an_objective_is_refused(setting: dict[str, Any]
 
 
 def test_an_unknown_loss_falls_through_to_trls_error() -> None:
-    """The settings take it, and the trainer says what TRL's says."""
+    """The settings accept it, and the trainer raises TRL's error."""
     assert spin(loss_type="nonsense").loss_type == ["nonsense"]
     args = spin(loss_type="nonsense", max_steps=1, per_device_train_batch_size=2, max_length=64)
     trainer = SPINTrainer(
@@ -138,7 +138,7 @@ def test_an_unknown_loss_falls_through_to_trls_error() -> None:
 
 
 def test_settings_are_dataclasses_that_trls_parser_reads(tmp_path: Path) -> None:
-    """On the command line, every setting has a help text and parses."""
+    """Every setting has a help text and can be parsed on the command line."""
     from trl import TrlParser
 
     parser = TrlParser([SPINConfig, SelfPlayConfig, StartConfig])

@@ -1,4 +1,4 @@
-"""A value of YAML is taken as its setting's type, or refused with what was expected."""
+"""A YAML value is converted to its setting's type, or refused with what was expected."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Colour(enum.Enum):
 @pytest.mark.parametrize(
     ("value", "kind", "expected"),
     [
-        ("5e-7", float, 5e-7),  # YAML takes it for a text
+        ("5e-7", float, 5e-7),  # YAML reads it as text
         (2, float, 2.0),
         ("12", int, 12),
         (LARGEST - 1, int, 2**63 - 1),
         (1 - LARGEST, int, 1 - 2**63),
         (True, bool, True),
-        ("yes", bool, "yes"),  # which the parser reads
-        (1234567, str, "1234567"),  # a revision of digits
+        ("yes", bool, "yes"),  # left for the parser to read
+        (1234567, str, "1234567"),  # a revision made up of digits
         (datetime.date(2020, 1, 1), str, "2020-01-01"),
         (None, str | None, None),
         ("a", list[str], ["a"]),
@@ -79,7 +79,9 @@ def test_any_other_value_is_refused_with_what_is_expected(value: Any, kind: Any,
 
 
 def test_a_setting_that_may_name_a_file_keeps_its_name() -> None:
-    """`deepspeed` is a file or a mapping, by how it begins; `column_mapping` is YAML, which its class reads."""
+    """`deepspeed` is a file or a mapping, depending on its first character; `column_mapping` is YAML, parsed by its
+    class.
+    """
     assert typed("deepspeed", "zero3.json", dict | str | None) == "zero3.json"
     assert typed("deepspeed", ' {"zero_optimization": {}}', dict | str | None) == {"zero_optimization": {}}
     assert typed("column_mapping", "question: prompt", dict[str, Any] | str | None) == "question: prompt"

@@ -1,4 +1,4 @@
-"""Settings of the loop: each checked where it is set, and lists with a value for each iteration."""
+"""Settings of the loop are checked where they are set, including lists with a value for each iteration."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ from spin_trl.errors import RecipeError
     ],
 )
 def test_values_of_the_loop_out_of_range_are_named(setting: str, value: Any, parts: tuple[object, ...]) -> None:
-    """With the value and what it may be."""
+    """The message has the value and the allowed range."""
     with refused(RecipeError, *parts):
         SelfPlayConfig(**{setting: value})
 
@@ -40,7 +40,7 @@ def test_values_of_the_loop_out_of_range_are_named(setting: str, value: Any, par
     ("metric", "greater"), [("nll", False), ("win_rate", True), ("score", True), ("score_greedy", True)]
 )
 def test_which_way_a_figure_is_better_is_known(metric: str, greater: bool) -> None:
-    """Less NLL, more of everything else; the user's word counts more."""
+    """A lower NLL is better, and more of anything else; the user's setting takes precedence."""
     play = SelfPlayConfig(metric_for_best_iteration=metric, scorer="json:dumps")
     assert play.greater_is_better_iteration is greater
     other = SelfPlayConfig(
@@ -57,19 +57,19 @@ def test_a_metric_of_greedy_answers_has_them_made() -> None:
 
 @pytest.mark.parametrize("name", PER_ITERATION)
 def test_four_settings_may_differ_by_iteration(name: str) -> None:
-    """Each iteration has its own value; YAML's `5e-7`, which is text, counts as a number."""
+    """Each iteration has its own value; `5e-7`, which YAML reads as text, counts as a number."""
     play = SelfPlayConfig(num_iterations=3, per_iteration={name: [0.5, "5e-7", 2]})
     assert [iteration_settings(play, i) for i in range(3)] == [{name: 0.5}, {name: 5e-7}, {name: 2.0}]
 
 
 def test_without_lists_no_iteration_differs() -> None:
-    """The settings of the iteration hold."""
+    """The iteration's own settings apply."""
     assert iteration_settings(SelfPlayConfig(), 2) == {}
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_list_that_does_not_fit_the_iterations_is_named(count: int) -> None:
-    """Both too short and too long lists, with both numbers."""
+    """Lists may be too short or too long; the message has both numbers."""
     with refused(RecipeError, "`learning_rate`", count, 3, [1e-6] * count):
         SelfPlayConfig(num_iterations=3, per_iteration={"learning_rate": [1e-6] * count})
 
@@ -87,7 +87,7 @@ def test_a_list_that_does_not_fit_the_iterations_is_named(count: int) -> None:
     ids=["unknown", "number", "text", "no number", "nothing", "no mapping"],
 )
 def test_lists_that_are_none_are_named(lists: Any, parts: tuple[object, ...]) -> None:
-    """Settings that may be lists, and the type of their values."""
+    """The message names the settings that may be lists, and the type of their values."""
     with refused(RecipeError, *parts):
         SelfPlayConfig(num_iterations=2, per_iteration=lists)
 

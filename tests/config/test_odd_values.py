@@ -1,4 +1,4 @@
-"""Every setting that a recipe may have takes an odd value, or refuses it by the setting's name, without a traceback."""
+"""Every setting of a recipe accepts an odd value, or refuses it by name, without a traceback."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CPU = {"use_cpu": True, "bf16": False}
 
 
 def refusal(do: Callable[[], object]) -> str | None:
-    """The message with which something is refused; None if it is not."""
+    """Return the message of a refusal, or None if there is none."""
     try:
         do()
     except RecipeError as error:
@@ -40,7 +40,7 @@ def refusal(do: Callable[[], object]) -> str | None:
 
 
 def taken() -> Iterator[tuple[str, Any]]:
-    """Settings with odd values that their types allow."""
+    """Return settings with odd values that their types allow."""
     for name, kind in KINDS.items():
         for value in ODD:
             message = refusal(lambda name=name, value=value, kind=kind: kinds.typed(name, copy.deepcopy(value), kind))
@@ -51,7 +51,7 @@ def taken() -> Iterator[tuple[str, Any]]:
 
 
 def read(monkeypatch: pytest.MonkeyPatch, path: Path, **settings: Any) -> Recipe:
-    """A recipe of these settings, as if its file held them."""
+    """Read a recipe with these settings, as if from a file."""
     monkeypatch.setattr("spin_trl.config.recipe.read_yaml", lambda _: {**CPU, **copy.deepcopy(settings)})
     path.touch()
     return read_settings(str(path))
@@ -70,7 +70,7 @@ def test_a_type_takes_a_value_or_says_what_is_expected() -> None:
 def test_every_setting_takes_an_odd_value_or_refuses_it_by_its_name(
     part: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """One value of each that its type allows, the next setting another one."""
+    """Each setting gets one odd value that its type allows, and the next setting a different one."""
     by_name: dict[str, list[Any]] = {}
     for name, value in taken():
         by_name.setdefault(name, []).append(value)
@@ -175,7 +175,7 @@ LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT",
 def test_variables_that_a_launcher_sets_are_refused_in_a_recipe(
     variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """They say which of several processes this one is; the environment stays as it was."""
+    """They identify one of several processes; the environment is unchanged."""
     monkeypatch.delenv(variable, raising=False)
     with refused(RecipeError, "`env`", variable, "`accelerate_config`"):
         read(monkeypatch, tmp_path / "a.yaml", env={"SOME": "x", variable: "1"})

@@ -1,4 +1,6 @@
-"""Usual names of TRL, transformers, axolotl and LLaMA-Factory: accepted where they mean the same, else named."""
+"""Common names from TRL, transformers, axolotl and LLaMA-Factory are accepted if they mean the same, and explained
+otherwise.
+"""
 
 import logging
 from pathlib import Path
@@ -14,14 +16,14 @@ CPU = "use_cpu: true\nbf16: false\nnum_iterations: 2\n"
 
 
 def read(folder: Path, text: str, *overrides: str) -> recipe.Recipe:
-    """A recipe from its text."""
+    """Read a recipe from its text."""
     path = folder / "mine.yaml"
     path.write_text(CPU + text, encoding="utf-8")
     return recipe.read_settings(str(path), overrides)
 
 
 def test_every_name_stands_for_a_setting_that_there_is() -> None:
-    """And for none that has the name here."""
+    """None of the foreign names is itself a setting here."""
     known = recipe.known_settings()
     ours = {*SAME.values(), *(name for name, _ in BY_VALUE.values()), *(name for name, _ in CLOSE.values())}
     assert ours <= known
@@ -31,7 +33,7 @@ def test_every_name_stands_for_a_setting_that_there_is() -> None:
 
 
 def test_names_that_mean_the_same_are_accepted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In a file and on the command line, lists for every iteration included."""
+    """This applies in a file and on the command line, including lists with a value per iteration."""
     with caplog.at_level(logging.WARNING):
         found = read(
             tmp_path,
@@ -68,7 +70,7 @@ def test_names_that_mean_the_same_are_accepted_and_said(tmp_path: Path, caplog: 
 def test_names_that_mean_something_close_are_refused_with_the_name_here(
     tmp_path: Path, text: str, overrides: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
-    """All unknown ones of a recipe in one message."""
+    """One message lists all unknown names of a recipe."""
     with refused(RecipeError, *parts):
         read(tmp_path, text, *overrides)
 

@@ -1,4 +1,4 @@
-"""Settings that name files are seen from where they were written down."""
+"""Settings that name files are relative to where they were written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spin_trl.config.paths import found_from, is_same_path, output_folder
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
-    """A folder with a data file and a model, which is not the current one."""
+    """Return a folder with a data file and a model, which is not the current one."""
     folder = tmp_path / "there"
     (folder / "model").mkdir(parents=True)
     (folder / "rows.jsonl").touch()
@@ -21,7 +21,7 @@ def there(tmp_path: Path) -> Path:
 
 
 def test_relative_paths_of_another_folder_lead_there(there: Path) -> None:
-    """If they are paths: a name on the Hub stays one, and so does a setting that is none of a path."""
+    """This applies only to paths: a name on the Hub is unchanged, and so are settings that are not paths."""
     written = {
         "dataset_name": "rows.jsonl", "model_name_or_path": "org/model", "held_out_name": "~/rows.jsonl",
         "deepspeed": "/etc/ds.json", "run_name": "model", "learning_rate": 1e-6, "accelerate_config": None,
@@ -32,7 +32,7 @@ def test_relative_paths_of_another_folder_lead_there(there: Path) -> None:
 
 
 def test_a_configuration_is_a_path_only_for_a_function(there: Path) -> None:
-    """The configuration of a dataset on the Hub keeps its name, even if a folder here has the same one."""
+    """The configuration of a Hub dataset keeps its name, even if a folder here has the same name."""
     written = {"dataset_name": "spin_trl.data.published.svamp:load_svamp", "dataset_config": "model"}
     assert found_from(there, written) == {**written, "dataset_config": str(there / "model")}
     on_the_hub = {"dataset_name": "org/data", "dataset_config": "model", "test_config": "model"}
@@ -67,7 +67,7 @@ def test_from_the_current_folder_nothing_changes(there: Path, monkeypatch: pytes
         ("rows.jsonl", "{there}/model", False),
         ("org/model", "org/model", True),
         ("org/model", "org/other", False),
-        ("gone.jsonl", "{there}/gone.jsonl", False),  # nothing says that they were the same
+        ("gone.jsonl", "{there}/gone.jsonl", False),  # they can't be known to be the same
         (None, None, True),
         (3, "3", False),
         ("a\0b", "a\0b", True),

@@ -1,4 +1,4 @@
-"""Settings are written as YAML can hold them: what differs from the defaults, without secrets."""
+"""Settings are written as plain YAML, with only what differs from the defaults, and without secrets."""
 
 import enum
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
 
 
 def test_only_what_differs_from_the_defaults_is_written() -> None:
-    """A recipe that says what was chosen."""
+    """The recipe then says what was chosen."""
     assert differences_from_defaults(SelfPlayConfig(), StartConfig()) == {}
     args = SPINConfig("out", **CPU, beta=0.5, loss_type="hinge", temperature=0.7)
     written = differences_from_defaults(args)
@@ -32,7 +32,7 @@ def test_only_what_differs_from_the_defaults_is_written() -> None:
 
 
 def test_the_device_of_the_process_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TrainingArguments set it for the whole process; a run on a GPU must not move to the CPU when settings are read."""
+    """TrainingArguments sets it for the whole process; reading settings must not move a GPU run to the CPU."""
     args = SPINConfig("out", **CPU)
     state = PartialState()
     monkeypatch.setitem(PartialState._shared_state, "device", torch.device("meta"))  # stands in for a GPU
@@ -42,7 +42,7 @@ def test_the_device_of_the_process_stays_what_it_was(monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_written_is_plain_yaml() -> None:
-    """Enums, tuples and numbers read back as YAML's own."""
+    """Enums, tuples and numbers read back as YAML's own types."""
     args = SPINConfig("out", **CPU, optim="rmsprop", lr_scheduler_type="cosine", learning_rate=5e-7)
     written = yaml.safe_load(yaml.safe_dump(differences_from_defaults(args)))
     assert (written["optim"], written["lr_scheduler_type"], written["learning_rate"]) == ("rmsprop", "cosine", 5e-7)
@@ -66,14 +66,14 @@ def test_a_value_is_what_yaml_holds_of_it() -> None:
 
 
 def test_secrets_go_wherever_they_stand() -> None:
-    """Also within a mapping, and as a field."""
+    """This includes fields and values inside a mapping."""
     assert plain({"model_init_kwargs": {"token": "hf_x", "dtype": "auto"}}) == {"model_init_kwargs": {"dtype": "auto"}}
     args = SPINConfig("out", **CPU, hub_token="hf_x", push_to_hub=False)
     assert "hub_token" not in differences_from_defaults(args)
 
 
 def test_what_a_default_becomes_is_no_difference() -> None:
-    """`greater_is_better_iteration` is made of the metric: it is the default's only at the default metric."""
+    """`greater_is_better_iteration` is derived from the metric, so its default depends on the metric."""
     assert differences_from_defaults(SelfPlayConfig(metric_for_best_iteration="nll")) == {}
     found = differences_from_defaults(SelfPlayConfig(metric_for_best_iteration="win_rate"))
     assert found == {"metric_for_best_iteration": "win_rate", "greater_is_better_iteration": True}

@@ -1,4 +1,4 @@
-"""Variables of a launcher that can't be true."""
+"""Impossible launcher variables are refused."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from spin_trl.errors import LaunchError
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK"])
 def test_a_rank_that_is_none_of_the_processes_is_refused(name: str) -> None:
-    """Otherwise torch waits for the others until its time is over."""
+    """Otherwise torch waits for the other processes until it times out."""
     with refused(LaunchError, f"{name} is 3", "WORLD_SIZE is 2"):
         check_ranks({name: "3", "WORLD_SIZE": "2"})
 

@@ -1,4 +1,4 @@
-"""A recipe is YAML in TRL's flat style, overridden on the command line; what does not fit is named with what would."""
+"""A recipe is YAML in TRL's flat style, overridden on the command line; errors suggest what would be valid."""
 
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Read = Callable[..., Recipe]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Reads a recipe from its text, with command-line arguments."""
+    """Read a recipe from its text, with command-line arguments."""
 
     def from_text(text: str, *overrides: str) -> Recipe:
         path = tmp_path / "mine.yaml"
@@ -37,7 +37,7 @@ def read(tmp_path: Path) -> Read:
 
 
 def test_keys_go_to_the_settings_that_have_them(read: Read) -> None:
-    """One flat file for data, iteration, loop, start and model."""
+    """One flat file sets data, iteration, loop, start and model."""
     found = read(
         "dataset_name: boats.jsonl\nloss_type: space\nmax_length: 128\nhistory: 1\nstart_num_layers: 3\n"
         "model_name_or_path: org/model\nuse_peft: true\nlora_r: 4\n"
@@ -65,7 +65,7 @@ def test_keys_go_to_the_settings_that_have_them(read: Read) -> None:
 def test_a_number_is_a_number_however_it_is_written(
     read: Read, text: str, overrides: tuple[str, ...], rate: float
 ) -> None:
-    """And the command line wins."""
+    """The command line takes precedence."""
     found = read(text, *overrides)
     assert found.args.learning_rate == rate
     assert isinstance(found.args.learning_rate, float)
@@ -96,7 +96,7 @@ RATES = {"learning_rate": [5e-7, 1e-7]}
 def test_lists_are_one_value_an_iteration(
     read: Read, text: str, overrides: tuple[str, ...], lists: dict[str, list[float]]
 ) -> None:
-    """In YAML and on the command line; a single number there replaces a whole list."""
+    """This holds in YAML and on the command line, where a single number replaces a whole list."""
     found = read(text, *overrides)
     assert found.play.per_iteration == lists
     assert all(isinstance(value, float) for values in found.play.per_iteration.values() for value in values)
@@ -105,7 +105,7 @@ def test_lists_are_one_value_an_iteration(
 
 
 def test_lists_of_trls_own_settings_are_left_to_trl(read: Read) -> None:
-    """Several losses, with a weight each; one value may stand for a list of one."""
+    """These are several losses with a weight each; a single value may stand for a list of one."""
     found = read("loss_type: [sigmoid, space]\nloss_weights: [1, 5e-1]\nbaseline_label_smoothing: 0.1")
     assert found.args.loss_type == ["sigmoid", "space"]
     assert found.args.loss_weights == [1.0, 0.5]
@@ -114,7 +114,7 @@ def test_lists_of_trls_own_settings_are_left_to_trl(read: Read) -> None:
 
 
 def test_mappings_come_as_yaml_or_as_json(read: Read) -> None:
-    """In a file and on the command line."""
+    """This holds in a file and on the command line."""
     text = "column_mapping: {question: prompt}\nchat_template_kwargs: {enable_thinking: false}"
     arguments = ("--column_mapping", '{"question": "prompt"}', "--chat_template_kwargs", '{"enable_thinking": false}')
     for found in (read(text), read("", *arguments)):
@@ -123,14 +123,14 @@ def test_mappings_come_as_yaml_or_as_json(read: Read) -> None:
 
 
 def test_null_is_none(read: Read) -> None:
-    """Where a setting may be absent."""
+    """It is accepted for settings that may be absent."""
     assert read("max_length: null").args.max_length is None
 
 
 def test_environment_variables_are_set_as_trl_does(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under `env`, before anything is imported that reads them."""
+    """Those under `env` are set before anything that reads them is imported."""
     monkeypatch.setenv("SPIN_TRL_TEST", "")
-    assert read("env: {SPIN_TRL_TEST: 3}").name == "mine"  # and not the variable
+    assert read("env: {SPIN_TRL_TEST: 3}").name == "mine"  # not the variable
     assert os.environ["SPIN_TRL_TEST"] == "3"
 
 
@@ -155,7 +155,7 @@ def test_environment_variables_are_set_as_trl_does(read: Read, monkeypatch: pyte
 def test_unknown_settings_name_the_nearest_known_one(
     read: Read, text: str, overrides: tuple[str, ...], parts: tuple[object, ...]
 ) -> None:
-    """A typing error is not passed over, and nothing is guessed from half a name."""
+    """A typo is an error, and abbreviated names are not completed."""
     with refused(RecipeError, *parts):
         read(text, *overrides)
 
@@ -173,14 +173,14 @@ def test_unknown_settings_name_the_nearest_known_one(
     ],
 )
 def test_a_mistake_on_the_command_line_is_not_blamed_on_the_recipe(read: Read, overrides: tuple[str, ...]) -> None:
-    """The file is not where to look."""
+    """The user would look in the wrong place."""
     with refused(RecipeError) as error:
         read("num_iterations: 2", *overrides)
     assert not names(str(error.value), "mine.yaml")
 
 
 def test_all_options_that_are_unknown_are_named_with_what_to_write_instead(read: Read) -> None:
-    """As on the command line: with dashes, also where another tool's name stands for a setting here."""
+    """The suggestion is an option with dashes, also if another tool's name stands for a setting here."""
     with refused(
         RecipeError, "'--learning-rte'", "'--learning_rate'", "'--datasets'", "'--dataset_name'", "'--zzzz'."
     ):
@@ -218,7 +218,7 @@ def test_all_options_that_are_unknown_are_named_with_what_to_write_instead(read:
 def test_values_that_do_not_fit_are_named(
     read: Read, text: str, overrides: tuple[str, ...], parts: tuple[object, ...]
 ) -> None:
-    """With what was expected, wherever they were written."""
+    """The message says what was expected, wherever the value was written."""
     with refused(RecipeError, *parts):
         read(text, *overrides)
 
@@ -234,7 +234,7 @@ def test_values_that_do_not_fit_are_named(
     ids=["broken", "list", "Python", "Latin-1"],
 )
 def test_files_that_are_no_recipes_are_named(content: str, parts: tuple[str, ...], tmp_path: Path) -> None:
-    """With their path."""
+    """The message has their path."""
     (tmp_path / "mine.yaml").write_text(content, encoding="latin-1")
     with refused(RecipeError, tmp_path / "mine.yaml", *parts):
         recipe.read_settings(str(tmp_path / "mine.yaml"))
@@ -246,7 +246,7 @@ def test_files_that_are_no_recipes_are_named(content: str, parts: tuple[str, ...
 @pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
 def test_every_shipped_recipe_can_be_read(name: str) -> None:
-    """Under its name, without a GPU if it says so."""
+    """Each is read by its name, without a GPU if it claims to need none."""
     cpu = ["--use_cpu", "--bf16", "false", "--fp16", "false"]
     found = recipe.read_settings(
         name, [] if yaml.safe_load(find_file(name).read_text(encoding="utf-8")).get("use_cpu") else cpu
@@ -259,7 +259,7 @@ def test_every_shipped_recipe_can_be_read(name: str) -> None:
 
 
 def test_a_recipes_data_is_loaded_and_cut(read: Read, tmp_path: Path) -> None:
-    """By its name, with its mapping, and the first rows only if so set."""
+    """It is loaded by name, with its mapping, and limited to the first rows only if set."""
     rows = tiny.sft(5, "question-answer")
     tiny.write_jsonl(tmp_path / "rows.jsonl", rows)
     text = f"dataset_name: {tmp_path}/rows.jsonl\ncolumn_mapping: {{question: prompt, answer: completion}}\n"
@@ -277,14 +277,15 @@ def test_a_recipes_data_is_loaded_and_cut(read: Read, tmp_path: Path) -> None:
 
 
 def test_a_recipe_without_data_says_so(read: Read) -> None:
-    """Unless the command line names some."""
+    """Data may instead be named on the command line."""
     with refused(RecipeError, "`dataset_name`"):
         read("").data.train()
     with refused(DataError, "none.jsonl"):
         read("", "--dataset_name", "none.jsonl").data.train()
 
 
-# ---- what is written down -----------------------------------------------------------------------------------------------
+# ---- written settings
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -300,7 +301,7 @@ def test_a_recipe_without_data_says_so(read: Read) -> None:
     ids=["defaults", "lists", "mappings", "LoRA", "losses", "loop"],
 )
 def test_settings_that_are_written_down_read_as_the_same_recipe(read: Read, text: str, tmp_path: Path) -> None:
-    """A run's frozen recipe is a recipe: what differs from the defaults, and nothing more."""
+    """A run's frozen settings are a recipe that holds exactly what differs from the defaults."""
     first = read(text)
     written = first.settings()
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
@@ -321,7 +322,7 @@ def _comparable(config: Any) -> dict[str, Any]:
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No shell expands it inside a recipe, or in a call from Python; names may have brackets, spaces and line breaks."""
+    """No shell expands it in a recipe or in a call from Python; names may have brackets, spaces and line breaks."""
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "my [1] \n#recipe.yaml"
     path.write_text(

@@ -10,7 +10,7 @@ from spin_trl.errors import RecipeError
 
 
 def test_a_recipe_is_a_file_a_folder_a_run_or_a_shipped_name(tmp_path: Path) -> None:
-    """A run directory holds its own recipe; a folder's name is its recipe's."""
+    """A run directory contains its own recipe; a recipe in a folder is named after the folder."""
     for folder, file in (("mine", "spin.yaml"), ("run", "recipe.yaml")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).touch()
@@ -21,7 +21,7 @@ def test_a_recipe_is_a_file_a_folder_a_run_or_a_shipped_name(tmp_path: Path) -> 
 
 
 def test_an_unknown_recipe_is_answered_with_those_that_ship(tmp_path: Path) -> None:
-    """And with the nearest name."""
+    """The nearest name is suggested."""
     with refused(RecipeError, "'quickstrat'", "'quickstart'", *shipped.recipes()):
         find_file("quickstrat")
     with refused(RecipeError, f"'{tmp_path / 'none.yaml'}'"):
@@ -29,7 +29,9 @@ def test_an_unknown_recipe_is_answered_with_those_that_ship(tmp_path: Path) -> N
 
 
 def test_a_path_without_a_recipe_is_answered_with_what_is_there(tmp_path: Path) -> None:
-    """No such file, a folder without one of the two files, or a device; a long name is no error of the system's."""
+    """The path may be missing, a folder without either file, or a device; a name that is too long is not reported as a
+    system error.
+    """
     for missing in ("nothere.yaml", "quickstart.yaml", "a" * 5_000):
         with refused(RecipeError, "file", "folder", repr(missing), "quickstart"):
             find_file(missing)

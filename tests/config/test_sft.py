@@ -1,4 +1,4 @@
-"""`sft_X` is SFTConfig's `X`: checked, suggested and typed like other settings; the rest comes from an iteration."""
+"""`sft_X` is SFTConfig's `X`, checked, suggested and typed like other settings; everything else comes from an iteration."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from trainers import settings
 
 
 def test_settings_of_sft_stand_in_a_recipe_and_on_the_command_line(tmp_path: Path) -> None:
-    """They are kept as `sft_args`; the command line comes after the file, and settings of the loop stay apart."""
+    """They are stored as `sft_args`; the command line overrides the file, and settings of the loop stay separate."""
     path = tmp_path / "mine.yaml"
     file = {"start": "sft", "sft_learning_rate": "1e-4", "sft_num_train_epochs": 2, "sft_share": 0.5, "bf16": False}
     path.write_text(yaml.safe_dump(file | {"model_name_or_path": "x", "dataset_name": "y"}), encoding="utf-8")
@@ -56,7 +56,7 @@ def test_one_way_of_setting_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_trls_own_config_may_be_given() -> None:
-    """What differs from its defaults is used; where it writes and what it pushes is the run's business."""
+    """What differs from its defaults is used; the run decides where it writes and what it pushes."""
     given = SFTConfig("out", learning_rate=3e-5, packing=True, report_to="none", use_cpu=True, bf16=False)
     assert check_sft_args(given) == {"learning_rate": 3e-5, "packing": True}
 
@@ -68,7 +68,7 @@ def test_an_arm_shares_the_pace_of_an_iteration() -> None:
 
 
 def test_every_name_in_the_lists_is_a_setting_of_sft() -> None:
-    """What a run sets, shares or leaves to SFT is named as TRL names it; `logging_dir` left with transformers 5."""
+    """Settings that a run sets, shares or leaves to SFT have TRL's names; `logging_dir` was removed in transformers 5."""
     known = set(SFTConfig.__dataclass_fields__) | {"logging_dir"}
     assert known >= SET_BY_SFT
     assert known >= OF_SFT_PACE

@@ -1,4 +1,4 @@
-"""SFT first has a pace of its own, looks for its best point, and shares everything else with an iteration."""
+"""SFT first has its own schedule, looks for its best point, and shares all other settings with an iteration."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def play(**values: Any) -> SelfPlayConfig:
 
 
 def test_sft_has_a_pace_of_its_own_and_shares_the_rest() -> None:
-    """SFTConfig's defaults are a learning rate of 2e-5 and three epochs, no matter what an iteration's are."""
+    """The defaults are SFTConfig's learning rate of 2e-5 and three epochs, whatever an iteration uses."""
     args = settings(num_train_epochs=1, per_device_train_batch_size=3, max_grad_norm=0.5, on_nan="skip")
     config = sft_first_config(args, play(sft_args={"warmup_steps": 2}), measures=True)
     assert (config.learning_rate, config.num_train_epochs, config.warmup_steps) == (2e-5, 3.0, 2)
@@ -61,7 +61,9 @@ def test_packing_is_exact_with_flash_attention_and_whole_rows() -> None:
 
 
 def test_the_number_of_steps_by_hand() -> None:
-    """10 rows in batches of 3 on one process are 4 batches, in pairs 2 steps an epoch; 2.5 epochs are 5 steps."""
+    """10 rows in batches of 3 on one process are 4 batches, or 2 steps an epoch with two batches per step; 2.5 epochs
+    are 5 steps.
+    """
     args = settings(per_device_train_batch_size=3, gradient_accumulation_steps=2)
     assert sft_steps(args, play(sft_args={"num_train_epochs": 2.5}), 10, 1) == 5
     assert sft_steps(args, play(sft_args={"max_steps": 7}), 10, 1) == 7

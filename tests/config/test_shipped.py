@@ -13,7 +13,7 @@ from spin_trl.errors import RecipeError
 
 
 def test_recipes_of_another_package_are_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where packages are installed, a folder `recipes` may be anybody's."""
+    """Any package may install a folder `recipes` next to this one."""
     for name in ("recipes/configs/generation.yaml", "recipes/accelerate/other.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("a: 1", encoding="utf-8")
@@ -27,7 +27,7 @@ def test_recipes_of_another_package_are_not_ours(tmp_path: Path, monkeypatch: py
 
 
 def test_a_recipe_that_ships_has_its_whole_name(tmp_path: Path) -> None:
-    """Also a variant in a folder without a `spin.yaml`. A user's file of the same name has none."""
+    """This includes a variant in a folder without a `spin.yaml`. A user's file of the same name is not a shipped recipe."""
     named = {name: shipped.name_of(path) for name, path in shipped.recipes().items()}
     assert named == {name: name for name in named}
     assert {"smollm2-135m/demo", "zephyr-7b/iris", "quickstart"} <= named.keys()
@@ -37,7 +37,7 @@ def test_a_recipe_that_ships_has_its_whole_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/dev/zero", ".", "a" * 300, "a\0b"], ids=["device", "folder", "long", "nul"])
 def test_a_configuration_that_is_no_file_is_refused(name: str) -> None:
-    """What a device says has no end."""
+    """A device, for example, can be read without end."""
     with refused(RecipeError, "`accelerate_config`"):
         read_accelerate_config(name)
 

@@ -22,7 +22,7 @@ from spin_trl.errors import RecipeError
     ids=["tokenizer", "smoothing", "heads"],
 )
 def test_a_start_that_cant_be_built_is_named(settings: dict[str, Any], parts: tuple[object, ...]) -> None:
-    """Before anything is trained."""
+    """It is refused before anything is trained."""
     with refused(RecipeError, *parts):
         StartConfig(**settings)
 

@@ -1,4 +1,4 @@
-"""The table of what is true of a setting names settings that there are, each once a list."""
+"""The table of traits names existing settings, each at most once per list."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Settings with a prefix go to a config of TRL: checked, typed and suggested like other settings."""
+"""Settings with a prefix are passed to one of TRL's configs, and checked, typed and suggested like other settings."""
 
 from pathlib import Path
 
@@ -35,6 +35,6 @@ def test_a_name_is_suggested_with_its_prefix() -> None:
 
 
 def test_every_name_that_the_run_sets_is_one_of_trl() -> None:
-    known = set(DPOConfig.__dataclass_fields__) | {"logging_dir"}  # it left with transformers 5
+    known = set(DPOConfig.__dataclass_fields__) | {"logging_dir"}  # it was removed in transformers 5
     assert known >= OF_DPO.set_by_run
     assert not OF_DPO.kinds.keys() & OF_DPO.set_by_run

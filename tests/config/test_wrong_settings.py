@@ -1,4 +1,4 @@
-"""A wrong name or choice of a setting is answered with the nearest right one."""
+"""A wrong name or choice of a setting is answered with the nearest valid one."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_a_wrong_choice_names_the_nearest() -> None:
 def test_every_librarys_choices_are_refused_like_our_own(
     name: str, value: str, right: str, on_line: bool, tmp_path: Path
 ) -> None:
-    """On the command line and in the file, where libraries either list all choices or do not check them."""
+    """This holds on the command line and in the file, although libraries either list all choices or check none."""
     path = tmp_path / "mine.yaml"
     path.write_text("use_cpu: true\n" + ("" if on_line else f"{name}: {value}\n"), encoding="utf-8")
     with refused(RecipeError, name, f"'{value}'", f"'{right}'"):

@@ -1,4 +1,4 @@
-"""A file of settings with any content is read, or the message says what is wrong with it."""
+"""A settings file with any content is read, or the message says what is wrong with it."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ ODD = {
 def test_what_can_not_be_read_is_refused_by_its_name(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the function, and by the commands that read a recipe."""
+    """The function and the commands that read a recipe name the file."""
     path = tmp_path / "odd.yaml"
     path.write_bytes(content)
     with refused(RecipeError, path):

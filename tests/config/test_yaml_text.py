@@ -1,4 +1,4 @@
-"""YAML that somebody else has written is parsed within limits."""
+"""Foreign YAML is parsed within limits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_aliases_are_read() -> None:
 
 
 def test_aliases_count_as_what_they_stand_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mapping, two keys, a list with three numbers, and a list that holds it twice: 1 + 2 + 4 + 1 + 2 * 4."""
+    """The mapping, two keys, a list of three numbers, and a list that holds it twice count as 1 + 2 + 4 + 1 + 2 * 4."""
     text = "a: &a [1, 2, 3]\nb: [*a, *a]"
     monkeypatch.setattr(yaml_text, "MOST_VALUES", 16)
     assert parse_yaml(text) == {"a": [1, 2, 3], "b": [[1, 2, 3]] * 2}
@@ -51,7 +51,7 @@ def test_lists_are_nested_as_deep_as_is_allowed() -> None:
     while found:
         found, depth = found[0], depth + 1
     assert depth == MOST_DEEP - 1
-    # By aliases, a text that is not deep itself.
+    # Aliases make the value deep, although the text is not.
     chain = "\n".join(["a0: &a0 [1]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, MOST_DEEP))])
     with pytest.raises(yaml.YAMLError):
         parse_yaml(chain)

@@ -1,4 +1,4 @@
-"""Rows are read and saved through mappings of their files that come and go."""
+"""Rows are read and saved through memory maps of their files that are opened and closed as needed."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from spin_trl.errors import DataError, noted
 
 
 def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same rows, same order, same identity; a file for every stretch of the data that they were selected from."""
+    """Rows, order and identity are the same; each contiguous range selected from the data gets its own file."""
     monkeypatch.setattr("spin_trl.data.arrow.ROWS_PER_SHARD", 10)
     tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(50))
     rows = prepare(load_rows(str(tmp_path / "data.jsonl")), PairTemplate(tiny.tokenizer()))
@@ -33,7 +33,7 @@ def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monke
 
 
 def test_rows_come_one_after_the_other_whatever_the_batch() -> None:
-    """Rows are read 1,000 at a time, and an order that was selected stays."""
+    """Rows are read 1,000 at a time, in the selected order."""
     numbers = [*range(1_500), *range(1_499, 700, -1)]
     rows = Dataset.from_dict({"n": range(1_500), "text": [str(number) for number in range(1_500)]}).select(numbers)
     assert list(rows_of(rows)) == [{"n": number, "text": str(number)} for number in numbers]
@@ -41,7 +41,7 @@ def test_rows_come_one_after_the_other_whatever_the_batch() -> None:
 
 
 def test_only_rows_of_files_are_mapped_anew(tmp_path: Path) -> None:
-    """What is in memory, or has a function of the user's, stays what it is."""
+    """Rows in memory, or with a user's function, are unchanged."""
     in_memory = tiny.sft(3)
     in_memory.save_to_disk(tmp_path / "saved")
     mapped = load_from_disk(tmp_path / "saved")
@@ -57,7 +57,7 @@ def test_only_rows_of_files_are_mapped_anew(tmp_path: Path) -> None:
 def test_a_shard_is_a_stretch_of_the_data(
     rows: int, shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as whole stretches, and at least one."""
+    """A shard holds as many whole ranges as fit, and at least one."""
     monkeypatch.setattr("spin_trl.data.arrow.ROWS_PER_SHARD", 10)
     save_rows(Dataset.from_dict({"n": range(rows)}), tmp_path)
     assert len(list(tmp_path.glob("*.arrow"))) == shards
@@ -69,7 +69,7 @@ def test_a_shard_is_a_stretch_of_the_data(
     "content", ["", "[]", "{}", "null", "7", '{"_data_files": 3}', '{"features": 3}', "[" * 5000], ids=range(8)
 )
 def test_saved_rows_that_are_damaged_are_refused_by_their_folder(tmp_path: Path, name: str, content: str) -> None:
-    """Whatever `datasets` makes of it; some of it can be read all the same."""
+    """They are refused even if `datasets` can still read part of them."""
     save_rows(Dataset.from_dict({"a": [1, 2]}), tmp_path / "rows")
     (tmp_path / "rows" / name).write_text(content, encoding="utf-8")
     refusals: list[str] = []
@@ -79,7 +79,7 @@ def test_saved_rows_that_are_damaged_are_refused_by_their_folder(tmp_path: Path,
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "saved"])
 def test_text_that_is_no_utf8_is_refused_with_its_file(tmp_path: Path, form: str) -> None:
-    """Arrow accepts it, and code that reads it later would fail without naming the file."""
+    """Arrow accepts it; code that reads it later would fail without naming the file."""
     ends = pa.py_buffer(np.array([0, 2], dtype=np.int32).tobytes())
     text = pa.StringArray.from_buffers(1, ends, pa.py_buffer(b"\xc9A"))
     table = pa.table({"prompt": text, "completion": ["a"]})

@@ -1,4 +1,4 @@
-"""Text becomes a conversation where it is asked for; messages stay as they are."""
+"""Text becomes a conversation if the user asks for it; messages are unchanged."""
 
 import pytest
 from datasets import Dataset
@@ -10,7 +10,7 @@ from spin_trl.data.template.pair_template import PairTemplate
 
 
 def prepared(rows: Dataset) -> list[tuple[str, str]]:
-    """Prompt and real response of every row, as text with its special tokens."""
+    """Return prompt and real response of every row, as text with special tokens."""
     tokenizer = tiny.tokenizer()
     found = prepare(rows, PairTemplate(tokenizer))
     return [(tokenizer.decode(row["prompt_ids"]), tokenizer.decode(row["real_ids"])) for row in found]
@@ -21,7 +21,7 @@ def chat(text: str) -> str:
 
 
 def test_text_becomes_a_conversation_where_it_is_asked_for() -> None:
-    """What a chat model is asked then has its template around it, and its answer ends its turn."""
+    """The prompt then has the chat model's template around it, and the answer ends its turn."""
     rows = Dataset.from_list([{"prompt": "Which?", "completion": "A boat.", "source": "made up"}])
     assert prepared(rows) == [("Which?", "A boat.<|im_end|>")]
     assert prepared(as_conversations(rows)) == [
@@ -31,15 +31,15 @@ def test_text_becomes_a_conversation_where_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("kind", ["conversational", "messages"])
 def test_conversations_stay_as_they_are(kind: tiny.SFTKind) -> None:
-    """Whoever shares a setting between datasets loses nothing."""
+    """So one setting can be shared by several datasets."""
     rows = tiny.sft(2, kind)
     assert as_conversations(rows) is rows
     empty = Dataset.from_dict({"prompt": [], "completion": []})
-    assert as_conversations(empty) is empty  # whoever needs rows says so
+    assert as_conversations(empty) is empty  # code that needs rows says so
 
 
 def test_text_and_messages_may_stand_in_one_column(tmp_path) -> None:
-    """Each row is read as what it is, with `as_conversations` and without."""
+    """Each row is read as its own kind, with and without `as_conversations`."""
     rows = [
         '{"prompt": [{"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "Red."}]}',
         '{"prompt": "Which?", "completion": "A boat."}',
@@ -53,7 +53,7 @@ def test_text_and_messages_may_stand_in_one_column(tmp_path) -> None:
 
 
 def test_other_columns_and_nulls_stay() -> None:
-    """A null is no text: it is refused by its row's number when it is prepared."""
+    """A null is not text, and is refused with its row's number when prepared."""
     rows = Dataset.from_list([{"prompt": "a", "completion": "b", "system": "s"}, {"prompt": "c", "completion": None}])
     found = as_conversations(rows).to_list()
     assert found[0] == {

@@ -1,4 +1,4 @@
-"""All rows that can't be used are reported together; they end the run, or are left out up to a limit and counted."""
+"""All unusable rows are reported together; they end the run, or are left out, up to a limit, and counted."""
 
 import re
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_one_alone_is_named_in_a_line() -> None:
 
 
 def test_the_kind_of_error_is_the_first_ones() -> None:
-    """Whoever catches TemplateError gets what the template has refused."""
+    """Code that catches TemplateError gets the rows that the template refused."""
     tokenizer = tiny.tokenizer(chat_template="{{ raise_exception('No!') }}")
     conversations = tiny.sft(3, "messages")
     with refused(TemplateError, "3 of 3", "row 0", "No!"):
@@ -61,13 +61,13 @@ def test_skipped_rows_are_left_out_counted_and_said(in_parallel: int | None, cap
 
 
 def test_the_first_rows_may_all_be_bad() -> None:
-    """What a column holds does not depend on the rows that come first: Arrow writes a thousand at a time."""
+    """The content of a column is determined regardless of its first rows: Arrow writes a thousand at a time."""
     found = prepared(rows(*range(1200), total=1300), BadRows("skip", 1200))
     assert (len(found.rows), found.skipped) == (100, 1200)
 
 
 def test_keys_of_the_rest_stay() -> None:
-    """A row's generations are found by its key, no matter which rows before it are left out."""
+    """A row's generations are found by its key, whichever rows before it are left out."""
     distinct = [{"prompt": f"Boat {number}?", "completion": " Yes."} for number in range(6)]
     whole = prepared(Dataset.from_list(distinct)).rows["key"][:]
     part = prepared(Dataset.from_list([*distinct[:2], {**distinct[2], "completion": ""}, *distinct[3:]]), SKIP).rows
@@ -107,7 +107,7 @@ def test_the_settings_are_checked() -> None:
 
 
 def test_the_report_says_what_was_left_out() -> None:
-    """An earlier version's journal says less."""
+    """An earlier version's journal has less to report."""
     assert remarks_on_data({"left_out": 1, "bad_rows": 2}) == [
         "2 rows left out because they can't be used (`bad_rows: skip`).",
         "1 row left out because its prompt is too long (`max_length`).",
@@ -134,7 +134,7 @@ LINES = {
 def test_lines_that_cannot_be_read_are_left_out_with_the_other_bad_rows(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each with its line; the rows that can be read keep their keys, and nothing of the others is trained on."""
+    """Each is listed with its line; readable rows keep their keys, and nothing of the others is trained on."""
     path = tmp_path / name
     path.write_text("\n".join(LINES[name]), encoding="utf-8")
     first = 2 if name == "rows.jsonl" else 3
@@ -153,7 +153,7 @@ def test_lines_that_cannot_be_read_are_left_out_with_the_other_bad_rows(
 
 
 def test_quotes_that_are_not_closed_are_refused_whatever_may_be_left_out(tmp_path: Path) -> None:
-    """All that follows would be one cell, and left out as one row."""
+    """The rest of the file would become one cell, and be left out as a single row."""
     path = tmp_path / "rows.csv"
     path.write_text('prompt,completion\n1?,"1\n2?,2\n3?,3\n', encoding="utf-8")
     with refused(DataError, "rows.csv, lines 2 to 4"):

@@ -1,4 +1,4 @@
-"""A cached file is taken only as it was written; a damaged one is made again, and that is said."""
+"""A cached file is used only if it is unchanged; a damaged one is rebuilt, with a message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from spin_trl.files import Checksum
 
 
 def flip(path: Path) -> None:
-    """One bit of a file."""
+    """Flip one bit of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -62,14 +62,14 @@ def test_a_checksum_is_size_and_hash_beside_the_file(noted: Path) -> None:
 
 
 def test_a_checksum_that_was_taken_while_writing_is_believed(noted: Path) -> None:
-    """The file is not read a second time: what the disk has made of it shows then."""
+    """The file is not read a second time, so damage that the disk does to it is found at the next read."""
     note(noted, Checksum(10, "0" * 64))
     assert not is_whole(noted)
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_file_is_removed_with_its_checksum(damage: Callable[[Path], object], noted: Path) -> None:
-    """And no other one."""
+    """No other file is removed."""
     other = noted.with_name("cache-2.arrow")
     other.write_bytes(b"whole")
     note(other)
@@ -80,7 +80,7 @@ def test_a_damaged_file_is_removed_with_its_checksum(damage: Callable[[Path], ob
 
 
 def test_only_damage_is_spoken_of(noted: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file without a checksum may be one of an earlier version, or half-written."""
+    """A file without a checksum may come from an earlier version, or be half-written."""
     flip(noted)
     drop(noted)
     assert names(caplog.text, noted)
@@ -94,7 +94,7 @@ def test_only_damage_is_spoken_of(noted: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_a_file_that_has_a_checksum_keeps_it(noted: Path) -> None:
-    """Otherwise damage would be noted as if it were the content."""
+    """Otherwise damage would be recorded as the content."""
     flip(noted)
     other = noted.with_name("cache-2.arrow")
     other.write_bytes(b"new")

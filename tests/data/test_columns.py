@@ -1,4 +1,4 @@
-"""A dataset's columns say of which kind it is, and which of them are read."""
+"""A dataset's columns determine its kind, and which of them are read."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ MESSAGES = [{"role": "user", "content": "Which?"}]
 
 
 def test_preference_data_is_recognised_and_left_alone() -> None:
-    """Its pairs are given; UCLA's columns get DPO's names and nothing else changes."""
+    """Its pairs are used; UCLA's columns are renamed to DPO's, and nothing else changes."""
     ucla = tiny.sft(2, "real-generated")
     assert is_preference(ucla)
     assert not is_sft(ucla)
@@ -40,7 +40,7 @@ def test_preference_data_is_recognised_and_left_alone() -> None:
 
 
 def test_streams_are_recognised_by_their_first_row() -> None:
-    """An iterable dataset need not know its columns."""
+    """An iterable dataset may not know its columns."""
 
     def rows() -> Any:
         yield from tiny.sft(2, "real-generated").to_list()
@@ -51,7 +51,7 @@ def test_streams_are_recognised_by_their_first_row() -> None:
 
 
 def test_unpaired_preferences_are_no_sft_data() -> None:
-    """A completion that someone labelled undesirable must not become a real response."""
+    """A completion labelled as undesirable must not become a real response."""
     rows = {"prompt": ["a", "b"], "completion": ["c", "d"]}
     assert is_sft(Dataset.from_dict(rows))
     assert not is_sft(Dataset.from_dict({**rows, "label": [True, False]}))
@@ -67,12 +67,12 @@ def test_unpaired_preferences_are_no_sft_data() -> None:
     ],
 )  # fmt: skip
 def test_human_responses_are_recognised_by_their_columns(columns: list[str], expected: bool) -> None:
-    """Pairs are not SFT data, no matter which other columns there are."""
+    """Pairs are not SFT data, whatever other columns there are."""
     assert is_sft(Dataset.from_dict({column: ["x"] for column in columns})) is expected
 
 
 def test_text_is_text_in_every_row() -> None:
-    """Where rows without a completion have messages instead, the rows are not all text."""
+    """If rows without a completion have messages instead, the column is not text."""
     text = {"prompt": ["a", "b"], "completion": ["c", "d"]}
     assert is_text(Dataset.from_dict(text))
     assert is_text(Dataset.from_dict({**text, "messages": [MESSAGES, MESSAGES]}))
@@ -105,7 +105,7 @@ CHAT_OPTIONS = ["system", "tools", "chat_template_kwargs"]
     ],
 )  # fmt: skip
 def test_what_is_read_depends_on_what_stands_beside_it(row: dict[str, Any], read: list[str]) -> None:
-    """As the tables of docs/data.md say; `source` is read nowhere."""
+    """This follows the tables in docs/data.md; `source` is never read."""
     assert read_columns(Dataset.from_list([{**row, **EVERY}])) == read
 
 
@@ -128,7 +128,7 @@ def test_messages_are_read_where_a_completion_is_missing() -> None:
 def test_a_mapping_takes_alpacas_input_along(
     mapping: dict[str, str], columns: list[str], expected: dict[str, str]
 ) -> None:
-    """Only where `instruction` becomes the prompt, or somebody says so: an `input` elsewhere may be anything."""
+    """`input` is used only if `instruction` becomes the prompt, or the user asks for it; otherwise it may be anything."""
     assert with_input(mapping, columns) == {**mapping, **expected}
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a prompt, so that it can be written down as messages again."""
+"""A prompt is stored so that it can be converted back to messages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whatever the format: what is in a row is in its tokens, or the row is refused, or the column is named."""
+"""In every format, all content of a row is in its tokens, or the row is refused, or the column is named."""
 
 import json
 from typing import Any
@@ -20,19 +20,19 @@ TEMPLATE = PairTemplate(TOKENIZER)
 
 QUICK = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
-# Every text of a row is its own: a number that no other text has, among text of any kind that a template leaves as it is.
+# Every text of a row is unique: a number that no other text has, within any text that a template leaves unchanged.
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=8)
 SYSTEMS = st.sampled_from(["", " ", None, "system"])
 
 
 class Row:
-    """A row that is being made, and the texts that must be found in its tokens, or named."""
+    """A row being built, and the texts that must be found in its tokens or named."""
 
     def __init__(self, draw: Any) -> None:
         self.draw, self.texts, self.columns = draw, [], {}
 
     def text(self) -> str:
-        """A text that is nowhere else in the row."""
+        """Return a text that occurs nowhere else in the row."""
         words = self.draw(WORDS).replace("<", "").replace("|", "")
         self.texts.append(f"t{len(self.texts)}t {words}e{len(self.texts)}e")
         return self.texts[-1]
@@ -43,7 +43,9 @@ class Row:
 
 @st.composite
 def messages_rows(draw: Any) -> Row:
-    """`messages` or `conversations`, in OpenAI's or ShareGPT's words, with tools' turns, and with a system prompt or not."""
+    """Build `messages` or `conversations`, in OpenAI's or ShareGPT's format, with tool turns, with or without a system
+    prompt.
+    """
     row, share = Row(draw), draw(st.booleans())
     role, content = ("from", "value") if share else ("role", "content")
     user, assistant = ("human", "gpt") if share else ("user", "assistant")
@@ -73,7 +75,7 @@ def messages_rows(draw: Any) -> Row:
 
 @st.composite
 def prompt_rows(draw: Any) -> Row:
-    """`prompt` and `completion`, as text or messages, with the columns that may accompany them."""
+    """Build `prompt` and `completion`, as text or messages, with the columns that may accompany them."""
     row = Row(draw)
     if draw(st.booleans()):
         row.column("prompt", row.text())
@@ -91,7 +93,7 @@ def prompt_rows(draw: Any) -> Row:
 
 @st.composite
 def alpaca_rows(draw: Any) -> Row:
-    """`instruction`, `input`, `output`, `history`, `system`."""
+    """Build `instruction`, `input`, `output`, `history` and `system`."""
     row = Row(draw)
     for name in ("instruction", "output"):
         row.column(name, row.text())
@@ -112,7 +114,7 @@ def _add_more(draw: Any, row: Row, *names: str) -> None:
 
 
 def texts_of(value: Any) -> list[str]:
-    """Every text in a column."""
+    """Return every text in a column."""
     if isinstance(value, str):
         return [value]
     values = value.values() if isinstance(value, dict) else value or []
@@ -120,12 +122,14 @@ def texts_of(value: Any) -> list[str]:
 
 
 def check(row: Row, dataset: Dataset) -> None:
-    """Each text is in the tokens, or in a column that is named; prompt and answer that are shown are in theirs."""
+    """Check that each text is in the tokens or in a named column, and that the displayed prompt and answer are in
+    their tokens.
+    """
     (found,) = prepare(dataset, TEMPLATE)
     whole = TOKENIZER.decode([*found["prompt_ids"], *found["real_ids"]])
     named = [text for column in unused_columns(dataset) for text in texts_of(dataset[0][column])]
     for text in row.texts:
-        as_json = json.dumps(text, ensure_ascii=False)[1:-1]  # how the template writes a call's arguments
+        as_json = json.dumps(text, ensure_ascii=False)[1:-1]  # as the template writes a call's arguments
         assert text in whole or as_json in whole or text in named, (text, whole)
     assert found["real"] in TOKENIZER.decode(found["real_ids"])
     assert found["prompt"] in TOKENIZER.decode(found["prompt_ids"])
@@ -153,7 +157,7 @@ def test_what_alpacas_rows_say_is_in_the_tokens(row: Row, how: str) -> None:
     check(row, as_conversations(rows) if how == "conversational" else rows)
 
 
-# What people have in their files besides: every kind of value where a text or a list belongs.
+# Other content of real files: every kind of value where a text or a list belongs.
 FIELDS = st.sampled_from(
     ["role", "content", "from", "value", "type", "text", "tool_calls", "weight", "name", "arguments"]
 )
@@ -176,7 +180,7 @@ TURN = st.fixed_dictionaries({"role": ROLES, "content": VALUES}, optional={"tool
     | st.fixed_dictionaries({"instruction": VALUES, "output": VALUES}, optional={"input": VALUES, "history": VALUES})
 )
 def test_a_row_of_any_kind_is_prepared_or_refused(row: dict[str, Any]) -> None:
-    """Never a traceback. The values go through Arrow as JSON, as those of a file do whose rows differ."""
+    """There is never a traceback. Values go through Arrow as JSON, like those of a file whose rows differ."""
     rows = Dataset.from_list([{name: json.dumps(value) for name, value in row.items()}])
     rows = rows.cast(Features(dict.fromkeys(row, Json())))
     refusal: DataError | None = None

@@ -1,4 +1,4 @@
-"""`module:function` finds the user's modules in the current folder, and never in place of what is installed."""
+"""`module:function` finds the user's modules in the current folder, but never shadows an installed module."""
 
 import json
 import math
@@ -18,13 +18,13 @@ from spin_trl.evaluation.scoring import Scorer, score_of
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, which is empty."""
+    """Enter and return an empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_a_module_in_the_current_folder_is_found_and_the_path_stays_as_it_was(here: Path) -> None:
-    """Nothing is written next to it, either."""
+    """No file is written next to it."""
     (here / "scores_of_mine.py").write_text("def score(prompt, real, generated):\n    return 1.0\n", encoding="utf-8")
     before = list(sys.path)
     assert resolve_function("scores_of_mine:score")("", "", "") == 1.0
@@ -35,7 +35,7 @@ def test_a_module_in_the_current_folder_is_found_and_the_path_stays_as_it_was(he
 def test_a_function_may_import_its_neighbours_when_it_is_called(
     here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after the current folder has changed; the path stays as it was."""
+    """It can even after the current folder has changed; `sys.path` is unchanged."""
     (here / "lazy_scores.py").write_text(
         "def score(*texts):\n    from lazy_neighbour import VALUE\n    return VALUE\n", encoding="utf-8"
     )
@@ -49,7 +49,7 @@ def test_a_function_may_import_its_neighbours_when_it_is_called(
 
 
 def test_what_is_installed_comes_first_and_the_message_says_so(here: Path) -> None:
-    """A user's `json.py` is not Python's."""
+    """A user's `json.py` does not replace Python's."""
     (here / "json.py").write_text("def score(): ...\n", encoding="utf-8")
     assert resolve_function("json:dumps") is json.dumps
     with refused(DataError, "'json:score'", "'score'", str(json.__file__), "json.py"):
@@ -70,7 +70,7 @@ def test_what_is_installed_comes_first_and_the_message_says_so(here: Path) -> No
 def test_a_module_that_can_not_be_imported_is_named_with_the_reason(
     here: Path, code: str, named: tuple[str, ...], request: pytest.FixtureRequest
 ) -> None:
-    """Whatever it raises, `SystemExit` included."""
+    """This holds for any exception, including `SystemExit`."""
     number = request.node.callspec.indices["code"]
     (here / f"mine_{number}.py").write_text(f"{code}\n", encoding="utf-8")
     with refused(DataError, f"mine_{number}", *named):
@@ -79,13 +79,13 @@ def test_a_module_that_can_not_be_imported_is_named_with_the_reason(
 
 @pytest.mark.parametrize("name", ["mine.py:f", "./mine.py:f", "scorers/mine.py:f", "mine", "mine:", ":f", "a b:f"])
 def test_a_name_of_another_form_is_refused(here: Path, name: str) -> None:
-    """A file's name among them."""
+    """A file name, for example, is refused."""
     with refused(DataError, repr(name), "`module:function`"):
         resolve_function(name)
 
 
 def test_a_function_of_the_users_that_fails_is_named_with_its_line(here: Path) -> None:
-    """As data and as a scorer; no traceback is needed to find it."""
+    """This holds for data and scorers; the user needs no traceback to find the line."""
     (here / "failing_functions.py").write_text("def f(*texts):\n    return [][1]\n", encoding="utf-8")
     where = ("IndexError: list index out of range", f"{here / 'failing_functions.py'}, line 2")
     with refused(DataError, "'failing_functions:f'", *where):
@@ -98,7 +98,7 @@ def test_a_function_of_the_users_that_fails_is_named_with_its_line(here: Path) -
 
 @pytest.mark.slow
 def test_python_m_does_not_take_libraries_from_the_current_folder(here: Path) -> None:
-    """`python -m` puts that folder first."""
+    """`python -m` puts that folder first on the path."""
     for name in ("types", "json", "random", "numpy", "datasets", "argparse"):
         (here / f"{name}.py").write_text("raise RuntimeError('the wrong module')\n", encoding="utf-8")
     found = subprocess.run(
@@ -117,7 +117,7 @@ ODD_CODE = ["raise SystemExit(3)", "raise type('Odd', (Exception,), {'__str__': 
 
 @pytest.mark.parametrize("code", ODD_CODE)
 def test_whatever_a_function_of_the_users_raises_is_said(here: Path, code: str) -> None:
-    """A script that ends its process does not end the command without a word."""
+    """A script that exits the process does not end the command silently."""
     module = f"odd_{ODD_CODE.index(code)}"
     (here / f"{module}.py").write_text(f"def f(*given):\n    {code}\n", encoding="utf-8")
     with refused(DataError, f"'{module}:f'", "'train'", f"{module}.py", "line 2"):
@@ -144,7 +144,7 @@ class _Unshown:
 
 @pytest.mark.parametrize("found", [{"\ud800": 1.0}, 10**400, _Unshown(), {"a": _Unshown()}], ids=range(4))
 def test_what_is_no_score_is_refused(found: object) -> None:
-    """Only a name that can't be written to a file, in UTF-8. What is no number is NaN, and is counted."""
+    """Only a name that can't be written in UTF-8 is refused. A value that is not a number becomes NaN, and is counted."""
     scorer = cast(Scorer, lambda *_: found)
     if isinstance(found, dict) and "\ud800" in found:
         with refused(RecipeError, "'a prompt'", "UTF-8"):

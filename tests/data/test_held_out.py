@@ -1,4 +1,4 @@
-"""Held out means held out: no prompt is both trained on and evaluated on, up to case and white space."""
+"""No prompt is both trained on and evaluated on, ignoring case and white space."""
 
 import heapq
 from typing import Any
@@ -17,7 +17,7 @@ from spin_trl.errors import DataError
 
 
 def rows_of(*prompts: str) -> Dataset:
-    """Prepared rows of these prompts."""
+    """Return prepared rows with these prompts."""
     rows = [{"prompt": prompt, "completion": f" Answer {index}."} for index, prompt in enumerate(prompts)]
     return prepare(Dataset.from_list(rows), PairTemplate(tiny.tokenizer()))
 
@@ -36,7 +36,7 @@ def user(content: Any) -> dict[str, Any]:
     ],
 )
 def test_prompts_that_differ_in_case_and_white_space_are_one(other: Any) -> None:
-    """As text, as a message, and as parts of one."""
+    """This holds for text, for a message, and for the parts of one."""
     assert group_of(other) == group_of("What is the capital of France?")
 
 
@@ -51,12 +51,12 @@ def test_prompts_that_differ_in_case_and_white_space_are_one(other: Any) -> None
     ],
 )
 def test_other_prompts_are_others(other: Any) -> None:
-    """A system prompt, a letter or a mark more makes another prompt."""
+    """An additional system prompt, letter or punctuation mark makes a different prompt."""
     assert group_of(other) != group_of("What is the capital of France?")
 
 
 def test_content_in_parts_and_keys_without_value_make_no_other_prompt() -> None:
-    """Behind a system prompt, too: one file has text where another has parts, and Arrow fills in `name`."""
+    """This holds after a system prompt, too: one file may have text where another has parts, and Arrow fills in `name`."""
     system = {"role": "system", "content": "Be brief."}
     expected = group_of([system, user("Which boat?")])
     assert group_of([system, user([{"type": "text", "text": "WHICH  boat?"}])]) == expected
@@ -65,7 +65,7 @@ def test_content_in_parts_and_keys_without_value_make_no_other_prompt() -> None:
 
 
 def test_near_duplicates_stay_on_one_side() -> None:
-    """40 prompts, each written in three ways: a tenth of the 120 is held out, and no prompt is on both sides in any way."""
+    """Of 40 prompts, each written in three ways, a tenth of the 120 rows is held out, and no prompt is on both sides."""
     rows = rows_of(*(written for i in range(40) for written in (f"Boat {i}?", f"boat {i}?", f" BOAT  {i}? ")))
     train, held_out = split_held_out(rows, 0.1, 1000)
     assert len(set(held_out["prompt_hash"])) == 12
@@ -86,7 +86,7 @@ def test_near_duplicates_stay_on_one_side() -> None:
 def test_no_group_is_split_and_never_more_than_most_is_held_out(
     spellings: list[int], fraction: float, most: int
 ) -> None:
-    """Whatever the sizes of the groups are. Something is left to train on."""
+    """This holds for groups of any size. Something is always left to train on."""
     groups = [f"{i}" for i, count in enumerate(spellings) for _ in range(count)]
     rows = Dataset.from_dict(
         {"prompt_hash": [f"{(index * 7919) % 1009:04}" for index in range(len(groups))], GROUP: groups}
@@ -103,14 +103,14 @@ def test_no_group_is_split_and_never_more_than_most_is_held_out(
 
 
 def test_data_without_near_duplicates_is_split_as_by_the_first_release() -> None:
-    """The prompts with the smallest hashes, and nothing else."""
+    """The prompts with the smallest hashes are held out."""
     rows = rows_of(*(f"Boat {i}?" for i in range(100)))
     _, held_out = split_held_out(rows, 0.05, 1000)
     assert set(held_out["prompt_hash"]) == set(heapq.nsmallest(5, rows["prompt_hash"]))
 
 
 def test_prompts_on_both_sides_are_dropped_from_the_side_that_is_set() -> None:
-    """Two of four training prompts are held out, one of them in other letters."""
+    """Two of four training prompts are held out, one of them in different case."""
     train, held_out = rows_of("a?", "b?", "c?", "d?"), rows_of("B?", "c?", "e?")
     kept, same, dropped = separate(train, held_out, "drop_train")
     assert (kept["prompt"][:], same["prompt"][:], dropped) == (["a?", "d?"], ["B?", "c?", "e?"], 2)
@@ -132,7 +132,7 @@ def test_data_without_overlap_stays_as_it_is(overlap: str) -> None:
     [("drop_train", "drop_held_out"), ("drop_held_out", "drop_train")],
 )
 def test_a_side_that_loses_everything_is_refused(overlap: str, other: str) -> None:
-    """Evaluating on the training file itself."""
+    """This happens when evaluating on the training file itself."""
     rows = rows_of("a?", "b?")
     with refused(DataError, "2 rows", f"`held_out_overlap: {other}`"):
         separate(rows, rows, overlap)

@@ -1,4 +1,4 @@
-"""What a column holds is seen without decoding it: nothing at all, or what says true and false."""
+"""A column's content is determined without decoding it: empty, or true and false values."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_part_of_a_dataset_holds_what_is_in_it() -> None:
 
 
 def test_pictures_are_not_decoded() -> None:
-    """These are no pictures at all."""
+    """Decoding would fail, since these are not images."""
     rows = Dataset.from_dict({"x": [[], [{"bytes": b"no", "path": None}]]}, Features({"x": List(Image())}))
     assert first_filled(rows, "x") == 1
 
@@ -63,7 +63,7 @@ def test_what_says_true_or_false_is_known_by_its_values(values: list[Any], expec
 
 @pytest.mark.parametrize(("label", "expected"), [(1, True), ("false", True), ([1], False)])
 def test_values_of_a_mixed_column_count_as_what_they_are(label: Any, expected: bool, tmp_path: Path) -> None:
-    """Which is stored as JSON."""
+    """Such a column is stored as JSON."""
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"x": value}) + "\n" for value in (True, label, None)), encoding="utf-8")
     assert says_true_or_false(load_rows(str(path)), "x") is expected

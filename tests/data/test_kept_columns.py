@@ -1,4 +1,4 @@
-"""Prepared rows keep columns of their source for a scorer."""
+"""Prepared rows keep the source columns that a scorer needs."""
 
 import datetime
 
@@ -19,7 +19,7 @@ def source() -> Dataset:
 
 
 def test_every_row_keeps_its_own_values() -> None:
-    """Whatever the order and number of the rows; equal rows are told apart by their numbers."""
+    """Rows may be reordered or left out; equal rows are told apart by their numbers."""
     rows = source()
     twice = Dataset.from_list([*rows, {**rows[2], "tests": ["another"]}])
     prepared = prepare(twice, TEMPLATE).select([6, 4, 0, 2])

@@ -1,4 +1,4 @@
-"""A row is known by a key of what it holds, and a dataset by a digest of its rows' keys."""
+"""A row is identified by a key of its content, and a dataset by a digest of its rows' keys."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ ALPACA = {"instruction": "Sort these.", "input": "b a", "output": "a b"}
 
 
 def test_keys_outlive_shuffling_and_other_columns() -> None:
-    """A key says what a row holds, not where it stands."""
+    """A key depends on a row's content, not on its position."""
     rows = tiny.sft(12)
     more = rows.add_column("source", ["web"] * 12)
     shuffled = more.shuffle(seed=5)
@@ -30,7 +30,7 @@ def test_keys_outlive_shuffling_and_other_columns() -> None:
 
 @pytest.mark.parametrize("column", ["prompt", "completion", "tools", "chat_template_kwargs"])
 def test_another_content_has_another_key(column: str) -> None:
-    """Everything that decides the tokens is part of it."""
+    """Everything that affects the tokens is part of the key."""
     row = {"prompt": "a", "completion": "b", "tools": "[]", "chat_template_kwargs": "{}"}
     keys = row_keys(Dataset.from_list([row, {**row, column: "c"}])).keys
     assert keys[0] != keys[1]
@@ -54,7 +54,7 @@ def test_every_turn_has_a_key_of_its_own() -> None:
 
 
 def test_the_digest_of_rows_follows_their_keys_and_order() -> None:
-    """A run whose dataset changed can tell."""
+    """So a run can tell whether its dataset has changed."""
     template = PairTemplate(tiny.tokenizer())
     rows = prepare(tiny.sft(6), template)
     assert rows_digest(rows) == rows_digest(prepare(tiny.sft(6), template))
@@ -63,7 +63,7 @@ def test_the_digest_of_rows_follows_their_keys_and_order() -> None:
 
 
 def test_what_is_read_is_part_of_a_rows_identity() -> None:
-    """What is not read is none, and neither is a column that says nothing of a row."""
+    """Columns that are not read are not part of it, nor are columns that say nothing about a row."""
     plain = Dataset.from_list([{"conversations": [HUMAN, GPT]}] * 2)
     for system in ("Be brief.", None):
         rows = plain.add_column("system", [system, None])
@@ -74,7 +74,7 @@ def test_what_is_read_is_part_of_a_rows_identity() -> None:
 
 
 def test_a_digest_says_by_which_definition_it_was_made() -> None:
-    """A run of version 0.1.0 goes on with the digest that it began with: worked out with that version's code."""
+    """A run of version 0.1.0 resumes with its own digest, which was computed with that version's code."""
     rows = Dataset.from_list([{"prompt": "Which?", "completion": " A boat.", "system": "Be brief."}])
     now, then = row_keys(as_conversations(rows)), row_keys(as_conversations(rows), definition=1)
     assert then.digest == row_keys(as_conversations(rows.remove_columns("system")), definition=1).digest
@@ -87,7 +87,7 @@ def test_a_digest_says_by_which_definition_it_was_made() -> None:
 
 
 def test_the_order_of_a_mappings_keys_does_not_change_its_hash() -> None:
-    """Worked out with `sha256sum` of `{"a": 1, "b": [2, null]}`."""
+    """The value was computed with `sha256sum` of `{"a": 1, "b": [2, null]}`."""
     assert json_digest({"b": [2, None], "a": 1}) == json_digest({"a": 1, "b": [2, None]}) == "c8caf5ad035ad1d6"
 
 

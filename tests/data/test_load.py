@@ -1,4 +1,4 @@
-"""Datasets by name, with their columns called as the rest knows them; what can't be read is named, with file and line."""
+"""Datasets are loaded by name, with their columns mapped to known names; errors name the file and line."""
 
 import bz2
 import gzip
@@ -28,7 +28,7 @@ from spin_trl.errors import DataError
 
 
 def prepared(rows: Dataset, **options: Any) -> list[tuple[str, str]]:
-    """Prompt and real response of every row that is trained on, as text with its special tokens."""
+    """Return prompt and real response of every row that is trained on, as text with special tokens."""
     tokenizer = tiny.tokenizer()
     found = prepare(rows, PairTemplate(tokenizer), **options)
     return [(tokenizer.decode(row["prompt_ids"]), tokenizer.decode(row["real_ids"])) for row in found]
@@ -85,7 +85,7 @@ WRITERS: dict[str, Callable[[Path, Dataset], Any]] = {
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_kind_of_file_holds_the_same_rows(name: str, tmp_path: Path) -> None:
-    """And so the same keys: generations survive a conversion of the dataset."""
+    """The keys are the same too, so generations survive a conversion of the dataset."""
     rows = tiny.sft(6)
     WRITERS[name](tmp_path / name, rows)
     loaded = load_rows(str(tmp_path / name))
@@ -95,7 +95,7 @@ def test_every_kind_of_file_holds_the_same_rows(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "saved"])
 def test_conversations_survive_every_file_that_can_hold_them(name: str, tmp_path: Path) -> None:
-    """With the tokens that they have in memory."""
+    """The tokens are the same as in memory."""
     rows = tiny.sft(4, "multi-turn")
     WRITERS[name](tmp_path / name, rows)
     assert prepared(load_rows(str(tmp_path / name)), turn="all") == prepared(rows, turn="all")
@@ -106,7 +106,7 @@ def test_conversations_survive_every_file_that_can_hold_them(name: str, tmp_path
     ["data[1].jsonl", "a*b?.parquet", "two\nlines.csv", "a::b.jsonl", "{x} ^y.parquet", "#1%20.json", "$HOME.parquet"],
 )
 def test_a_name_may_hold_what_means_something_in_patterns(name: str, tmp_path: Path) -> None:
-    """`datasets` takes a name of files as a pattern, or as an address."""
+    """`datasets` would read such a name as a glob pattern, or as a URL."""
     rows = tiny.sft(2)
     WRITERS[f"rows{Path(name).suffix}"](tmp_path / "rows", rows)
     (tmp_path / "rows").rename(tmp_path / name)
@@ -122,14 +122,14 @@ def test_a_compressed_file_of_a_format_that_compresses_itself_is_refused(name: s
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a recipe no shell has replaced it."""
+    """In a recipe, no shell expands it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(2))
     assert len(load_rows("~/rows.jsonl")) == 2
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
-    """What is kept in the cache is named by the content, not by the time of the last change."""
+    """Cache entries are named by the content, not by the modification time."""
     path = tmp_path / "rows.csv"
     for answer in ("b", "c"):
         path.write_text(f"prompt,completion\na,{answer}\n", encoding="utf-8")
@@ -149,7 +149,7 @@ def test_a_part_of_a_file_can_be_taken(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
 def test_a_pointer_of_git_lfs_is_named(name: str, tmp_path: Path) -> None:
-    """What `git clone` leaves without Git LFS."""
+    """`git clone` leaves such a file if Git LFS is not installed."""
     (tmp_path / name).write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:123\nsize 9\n", encoding="utf-8"
     )
@@ -158,14 +158,14 @@ def test_a_pointer_of_git_lfs_is_named(name: str, tmp_path: Path) -> None:
 
 
 def test_a_saved_format_does_not_change_the_rows(tmp_path: Path) -> None:
-    """`save_to_disk` keeps it, and numbers would come as tensors."""
+    """`save_to_disk` stores the format, with which numbers would be read as tensors."""
     rows = tiny.sft(2).add_column("id", [1, 2])
     rows.with_format("numpy").save_to_disk(tmp_path / "saved")
     assert type(load_rows(str(tmp_path / "saved"))[0]["id"]) is int
 
 
 def test_addresses_and_patterns_are_named(tmp_path: Path) -> None:
-    """Neither is a name on the Hub."""
+    """Neither is taken for a name on the Hub."""
     with refused(DataError, "https://example.org/rows.jsonl", "URL"):
         load_rows("https://example.org/rows.jsonl")
     with refused(DataError, "no file", tmp_path / "*.jsonl", "Patterns", "folder"):
@@ -173,7 +173,7 @@ def test_addresses_and_patterns_are_named(tmp_path: Path) -> None:
 
 
 def test_objects_of_mixed_shape_in_parquet_are_read_exactly(tmp_path: Path) -> None:
-    """`datasets` keeps them as JSON, and would make 0.6000000000000001 of 0.6."""
+    """`datasets` stores them as JSON, and would read 0.6 as 0.6000000000000001."""
     calls = [{"x": 0.6}, {"y": [0.6]}]
     Dataset.from_list([{"call": call} for call in calls], on_mixed_types="use_json").to_parquet(
         tmp_path / "rows.parquet"
@@ -182,7 +182,7 @@ def test_objects_of_mixed_shape_in_parquet_are_read_exactly(tmp_path: Path) -> N
 
 
 def test_a_split_of_a_saved_dataset_is_chosen_by_name(tmp_path: Path) -> None:
-    """And a missing one is answered with those that are there."""
+    """If the split is missing, the error lists those that exist."""
     WRITERS["saved-splits"](tmp_path / "saved", tiny.sft(3))
     assert len(load_rows(str(tmp_path / "saved"), split="test")) == 1
     with refused(DataError, tmp_path / "saved", "'dev'", "['train', 'test']", "`dataset_train_split`"):
@@ -192,14 +192,14 @@ def test_a_split_of_a_saved_dataset_is_chosen_by_name(tmp_path: Path) -> None:
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A package of the user's."""
+    """Write a user's package."""
     found = types.ModuleType("users_data")
     monkeypatch.setitem(sys.modules, "users_data", found)
     return found
 
 
 def test_a_function_can_make_the_data(module: types.ModuleType) -> None:
-    """It is called with the split, and a column mapping applies to what it returns."""
+    """It is called with the split, and a column mapping applies to its result."""
     module.load = lambda split: Dataset.from_list([{"question": split, "answer": "yes"}])  # type: ignore[attr-defined]
     mapping = {"question": "prompt", "answer": "completion"}
     loaded = load_rows("users_data:load", split="dev", column_mapping=mapping)
@@ -207,7 +207,7 @@ def test_a_function_can_make_the_data(module: types.ModuleType) -> None:
 
 
 def test_a_function_gets_the_configuration_if_there_is_one(module: types.ModuleType) -> None:
-    """Such as the folder of its files; a function that takes none is named with it."""
+    """The configuration can be the folder of its files; the error names a function that takes none."""
     module.load = lambda split, folder="default": Dataset.from_list([{"prompt": split, "completion": folder}])  # type: ignore[attr-defined]
     assert load_rows("users_data:load", "here", "dev").to_list() == [{"prompt": "dev", "completion": "here"}]
     assert load_rows("users_data:load", None, "dev").to_list() == [{"prompt": "dev", "completion": "default"}]
@@ -230,7 +230,7 @@ def test_a_function_that_is_none_or_makes_no_dataset_is_named(module: types.Modu
 
 
 def test_a_hub_dataset_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its configuration, from the cache when there is no network."""
+    """It is loaded with its configuration, from the cache if there is no network."""
     import datasets.config
 
     rows = tiny.sft(2)
@@ -241,7 +241,7 @@ def test_a_hub_dataset_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_unknown_names_say_what_was_tried() -> None:
-    """A typing error in a Hub name is bad input, not a failure."""
+    """A typo in a Hub name is bad input, not a failure."""
     with refused(DataError, "'org/nothing'", "file", ".jsonl", "folder", "Hub"):
         load_rows("org/nothing")
 
@@ -251,21 +251,21 @@ def test_unknown_names_say_what_was_tried() -> None:
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "rows.csv", "rows.tsv", "ROWS.JSONL.gz"])
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
-    """And not looked for on the Hub."""
+    """It is not looked up on the Hub."""
     with refused(DataError, "no file", tmp_path / name):
         load_rows(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["./rows", "../rows", "~/rows", "/no/rows"])
 def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(name: str) -> None:
-    """The message says which path that is."""
+    """The message has the path."""
     with refused(DataError, "no file", "folder", f"{name.strip('.~')}."):
         load_rows(name)
 
 
 @pytest.mark.parametrize("name", ["rows.txt", "rows.xlsx", "rows"])
 def test_a_file_of_another_format_is_answered_with_those_that_are_read(name: str, tmp_path: Path) -> None:
-    """It is there, so no name on the Hub is meant."""
+    """The file exists, so it can't be meant as a name on the Hub."""
     (tmp_path / name).write_bytes(b"hello")
     with refused(DataError, tmp_path / name, "extension", ".jsonl", ".tsv"):
         load_rows(str(tmp_path / name))
@@ -291,7 +291,7 @@ GOOD_LINE = b'{"prompt": "a", "completion": "b"}\n'
     ids=["cut", "two on a line", "not UTF-8", "no object"],
 )
 def test_malformed_json_lines_name_file_and_line(bad: bytes, found: tuple[str, ...], tmp_path: Path) -> None:
-    """Blank lines count, so an editor finds the line."""
+    """Blank lines count, so that an editor finds the line."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(GOOD_LINE + b"\n" + GOOD_LINE + bad + GOOD_LINE)
     with refused(DataError, f"{path}, line 4", *found):
@@ -299,7 +299,7 @@ def test_malformed_json_lines_name_file_and_line(bad: bytes, found: tuple[str, .
 
 
 def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:
-    """Both are common in files that people edited."""
+    """Both are common in hand-edited files."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD_LINE + b"\n" + GOOD_LINE)
     assert load_rows(str(path)).to_list() == [{"prompt": "a", "completion": "b"}] * 2
@@ -310,7 +310,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:
     [("rows.json", b'[{"prompt": "a",'), ("rows.parquet", b"PAR1xxxx"), ("rows.arrow", b"ARROW1xx")],
 )
 def test_other_files_that_are_damaged_are_named(name: str, content: bytes, tmp_path: Path) -> None:
-    """With what their reader says."""
+    """The message includes the reader's own error."""
     (tmp_path / name).write_bytes(content)
     words = {"rows.json": ("line 1", "JSON"), "rows.parquet": ("Parquet",), "rows.arrow": (len(content),)}
     with refused(DataError, tmp_path / name, *words[name]):
@@ -329,7 +329,7 @@ def test_other_files_that_are_damaged_are_named(name: str, content: bytes, tmp_p
     ],
 )
 def test_an_empty_file_has_no_rows(name: str, content: bytes, tmp_path: Path) -> None:
-    """A file that was never written to its end is often empty, or has a header alone."""
+    """A file whose writing was interrupted is often empty, or has only a header."""
     (tmp_path / name).write_bytes(content)
     with refused(DataError, tmp_path / name, "no rows"):
         load_rows(str(tmp_path / name))
@@ -339,7 +339,7 @@ EMPTY = {"prompt": pa.array([], pa.string()), "completion": pa.array([], pa.stri
 
 
 def test_a_table_without_rows_is_refused_in_the_same_words(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Whatever writes it: Parquet, both formats of Arrow, `save_to_disk` (also of one split among several)."""
+    """This covers Parquet, both Arrow formats, and `save_to_disk` (also one split among several)."""
     table = pa.table(EMPTY)
     pq.write_table(table, tmp_path / "rows.parquet")
     for name, write in (("stream.arrow", pa.ipc.new_stream), ("file.arrow", pa.ipc.new_file)):
@@ -355,7 +355,7 @@ def test_a_table_without_rows_is_refused_in_the_same_words(tmp_path: Path, capfd
 
 
 def test_a_file_without_rows_among_others_is_passed_over(tmp_path: Path) -> None:
-    """As in CSV and JSON lines: the rows are those of the other files."""
+    """The rows are those of the other files, as with CSV and JSON lines."""
     rows = Dataset.from_list(tiny.sft(2)).select_columns(["prompt", "completion"])
     pq.write_table(pa.table(EMPTY), tmp_path / "train-0.parquet")
     rows.to_parquet(tmp_path / "train-1.parquet")
@@ -363,7 +363,7 @@ def test_a_file_without_rows_among_others_is_passed_over(tmp_path: Path) -> None
 
 
 def test_a_missing_column_is_answered_with_those_that_are_there() -> None:
-    """In a mapping, and when nothing is mapped."""
+    """This holds with and without a mapping."""
     rows = tiny.sft(1, "question-answer")
     with refused(DataError, "'query'", "['question', 'answer']", "`column_mapping`"):
         rename_columns(rows, {"query": "prompt"})
@@ -372,7 +372,7 @@ def test_a_missing_column_is_answered_with_those_that_are_there() -> None:
 
 
 def test_a_recipes_mapping_is_passed_over_by_data_that_does_not_need_it(caplog: pytest.LogCaptureFixture) -> None:
-    """`--dataset_name my/train.jsonl` works with any recipe, if the columns are known ones; a typing error does not."""
+    """`--dataset_name my/train.jsonl` works with any recipe if its columns are known; a misspelt column is an error."""
     mapping = {"question": "prompt", "answer": "completion"}
     for rows in (tiny.sft(1), tiny.sft(1, "messages"), tiny.preference(1)):
         caplog.clear()
@@ -383,7 +383,7 @@ def test_a_recipes_mapping_is_passed_over_by_data_that_does_not_need_it(caplog: 
 
 
 def test_a_column_is_not_renamed_onto_another() -> None:
-    """Which of the two is meant, only the user knows; swapping names is fine."""
+    """Only the user knows which of the two is meant; swapping names is allowed."""
     rows = Dataset.from_list([{"question": "a", "prompt": "b", "completion": "c"}])
     with refused(DataError, "'question'", "'prompt'", "['question', 'prompt', 'completion']", "renamed"):
         rename_columns(rows, {"question": "prompt"})
@@ -394,7 +394,7 @@ def test_a_column_is_not_renamed_onto_another() -> None:
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 @pytest.mark.parametrize("metadata", ["{", "3", '{"info": {"features": 3}}', '{"info": {"features": {"prompt": 3}}}'])
 def test_metadata_of_another_shape_is_refused_with_the_file(metadata: str, form: str, tmp_path: Path) -> None:
-    """`datasets` writes them into the schema, and takes their shape for granted."""
+    """`datasets` copies them into the schema, and assumes that they have the right shape."""
     table = pa.table({"prompt": ["a"], "completion": ["b"]}).replace_schema_metadata({"huggingface": metadata})
     path = tmp_path / f"rows.{form}"
     if form == "parquet":

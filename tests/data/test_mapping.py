@@ -1,4 +1,4 @@
-"""Columns of a user's dataset are guessed by their names first, then by what they hold, or not at all."""
+"""Columns of a user's dataset are guessed first by name, then by content, or not at all."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ ANSWER = [{"role": "assistant", "content": "The red one."}]
 
 
 def guess(row: dict[str, Any], rows: int = 8) -> ColumnGuess | None:
-    """The guess for rows like this one, in which `{n}` stands for the number of the row."""
+    """Return the guess for rows like this one, in which `{n}` stands for the row's number."""
     columns = {name: [_numbered(value, number) for number in range(rows)] for name, value in row.items()}
     return guess_columns(Dataset.from_dict(columns))
 
@@ -34,7 +34,7 @@ def _numbered(value: Any, number: int) -> Any:
     ids=["messages", "prompt-and-completion", "alpaca"],
 )
 def test_columns_that_a_run_reads_need_no_mapping(row: dict[str, Any]) -> None:
-    """No matter which other columns there are."""
+    """Other columns do not matter."""
     assert guess(row) == ColumnGuess()
 
 
@@ -52,7 +52,7 @@ def test_columns_that_a_run_reads_need_no_mapping(row: dict[str, Any]) -> None:
     ids=["both", "one", "capitals", "conversation", "as-json", "conversation-by-value", "messages-in-two-columns"],
 )
 def test_names_say_what_columns_are(row: dict[str, Any], expected: dict[str, str]) -> None:
-    """Such a guess is not marked as one by content."""
+    """A guess by name is not marked as a guess by content."""
     assert guess(row) == ColumnGuess(expected)
 
 
@@ -73,13 +73,13 @@ def test_a_conversations_name_alone_does_not_make_it_one() -> None:
     ids=["neither-named", "prompt-named", "response-named", "prompt-as-read"],
 )
 def test_texts_are_looked_at_where_names_say_nothing(row: dict[str, Any], expected: dict[str, str]) -> None:
-    """In the order of the columns, past names, labels, dates and numbers; the guess says that it is one."""
+    """Columns are tried in order, ignoring names, labels, dates and numbers; the guess is marked as one by content."""
     others = {"nr": "{n}", "thema": "all about boats", "size": 3}
     assert guess({**others, **row}) == ColumnGuess(expected, is_by_content=True)
 
 
 def test_two_columns_of_short_text_are_a_prompt_and_its_response() -> None:
-    """Of single words, where there is no other text."""
+    """Single words will do if there is no other text."""
     row = {"id": 3, "en": "boat", "de": "Boot"}
     assert guess(row) == ColumnGuess({"en": "prompt", "de": "completion"}, is_by_content=True)
     assert guess({**row, "fr": "bateau"}) is None
@@ -132,7 +132,7 @@ def test_a_dataset_without_rows_is_read_by_its_names() -> None:
 
 
 def test_rows_that_hold_nothing_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as rows are looked at."""
+    """They are ignored among the rows that are inspected."""
     rows = Dataset.from_list([{"dialog": None}, {"dialog": CHAT}])
     assert guess_columns(rows) == ColumnGuess({"dialog": "messages"})
     monkeypatch.setattr(mapping, "SEEN", 1)

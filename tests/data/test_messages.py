@@ -1,4 +1,4 @@
-"""Messages of every dialect become OpenAI's, whole; what can't be one is refused by name."""
+"""Messages of every dialect are converted to OpenAI's without loss; those that can't be are refused by name."""
 
 import json
 from typing import Any
@@ -33,14 +33,14 @@ def call(arguments: Any, name: str = "price") -> dict[str, Any]:
      ("SYSTEM", "system"), ("ai", "assistant"), ("bot", "assistant"), ("Function-Response", "tool")],
 )  # fmt: skip
 def test_roles_have_one_name_each(role: str, expected: str) -> None:
-    """ShareGPT's and OpenAI's, in any case, under both names of the field."""
+    """These are ShareGPT's and OpenAI's names, in any case, under both names of the field."""
     assert read([{"from": role, "value": "x"}]) == read([{"role": role, "content": "x"}])
     assert read([{"from": role, "value": "x"}]) == [{"role": expected, "content": "x"}]
 
 
 @pytest.mark.parametrize("role", ["critic", "narrator", "", "expert"])
 def test_an_unknown_role_is_refused_by_name(role: str) -> None:
-    """Wherever it stands: a template leaves out roles that it does not know."""
+    """It is refused in every position, since templates ignore roles that they do not know."""
     with refused(DataError, "message 2", "`messages`", "role", repr(role)):
         read([U, A, {"role": role, "content": "x"}])
     assert role not in ROLES
@@ -48,7 +48,7 @@ def test_an_unknown_role_is_refused_by_name(role: str) -> None:
 
 @pytest.mark.parametrize("as_list", [False, True])
 def test_a_sharegpt_function_call_is_an_assistants_tool_call(as_list: bool) -> None:
-    """One, or a list of them; `observation` is the tool's answer."""
+    """It may be one call or a list; `observation` is the tool's answer."""
     calls = [{"name": "price", "arguments": {"id": 3}}, {"name": "stock", "arguments": {"id": 3, "shop": None}}]
     calls = calls if as_list else calls[:1]
     found = read([{"from": "function_call", "value": json.dumps(calls if as_list else calls[0])}])
@@ -70,7 +70,7 @@ def test_a_message_of_two_dialects_loses_nothing_to_arrows_nulls() -> None:
 
 
 def test_parts_that_are_text_stay_parts() -> None:
-    """What a template wants, text or parts, is the template's matter."""
+    """The template decides between text and parts."""
     parts = [{"type": "text", "text": "It "}, {"type": "text", "text": "costs 7."}]
     assert read([{"role": "assistant", "content": parts}])[0]["content"] == parts
     filled = [{**part, "image_url": None} for part in parts]
@@ -153,7 +153,7 @@ def test_what_is_no_message_is_refused_by_name(name: str) -> None:
 )
 @pytest.mark.parametrize("role", ["tool", "observation", "ipython"])
 def test_a_tools_result_of_any_kind_is_written_as_json(role: str, result: Any, text: Any) -> None:
-    """As templates write it. Text and parts stay what they are."""
+    """Templates write JSON. Text and parts are unchanged."""
     assert read([U, A, {"role": role, "content": result}])[2]["content"] == text
 
 
@@ -162,7 +162,7 @@ def test_a_tools_result_of_any_kind_is_written_as_json(role: str, result: Any, t
 
 @pytest.mark.parametrize("written", [json.dumps, lambda arguments: arguments], ids=["JSON", "object"])
 def test_arguments_are_an_object_and_keep_their_nulls(written: Any) -> None:
-    """As OpenAI writes them (a text), and as templates want them."""
+    """OpenAI writes them as text; templates expect an object."""
     arguments = {"id": 3, "shop": None, "of": {"x": None}}
     found = read([{"role": "assistant", "content": None, "tool_calls": [call(written(arguments))]}])
     assert found == [{"role": "assistant", "tool_calls": [call(arguments)]}]
@@ -190,7 +190,7 @@ def test_tools_are_a_list_however_they_are_written(tools: Any) -> None:
 
 
 def test_tools_are_without_what_arrow_fills_in() -> None:
-    """A schema that another row's tool has is none of this row's."""
+    """A schema that Arrow copied from another row's tool is removed."""
     other = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"city": {"type": "string"}}}}}
     rows = Dataset.from_list([{"tools": [TOOL]}, {"tools": [other]}])
     assert rows[0]["tools"] != [TOOL]

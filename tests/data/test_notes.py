@@ -1,4 +1,4 @@
-"""What is noticed while rows are prepared reaches the user once a dataset, before anything runs, and the run's journal."""
+"""What is noticed while preparing rows is reported once per dataset, before anything runs, and written to the journal."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ from spin_trl.run.run import Run
 
 @pytest.mark.parametrize("note", NOTES)
 def test_every_note_is_a_sentence(note: str) -> None:
-    """With the count, the dataset and the first row."""
+    """It has the count, the dataset and the first row."""
     one = note_in_words(note, 1, 4, "train", 96)
     assert names(one, 1, "train", "row 4")
     assert one.endswith(".")
@@ -35,7 +35,7 @@ def lengths(template: PairTemplate, rows: Dataset) -> list[int]:
 
 
 def test_answers_that_max_length_cuts_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """One token more than fits is cut, one that just fits is not; the row is trained on all the same."""
+    """An answer one token too long is truncated, one that just fits is not; a truncated row is still trained on."""
     template, rows = PairTemplate(tiny.tokenizer()), tiny.sft(8)
     sizes = lengths(template, rows)
     limit = max(sizes) - 1
@@ -50,7 +50,7 @@ def test_answers_that_max_length_cuts_are_counted(caplog: pytest.LogCaptureFixtu
 
 
 def test_rows_that_repeat_another_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """Of six rows, two have the prompt and the response of an earlier one. The same prompt with another response is new."""
+    """Of six rows, two have the prompt and response of an earlier one. A prompt with a different response is new."""
     pairs = [
         ("Ann?", "Bob."),
         ("Bob?", "Ann."),
@@ -72,14 +72,14 @@ def test_rows_that_repeat_another_are_counted(caplog: pytest.LogCaptureFixture) 
 
 
 def test_an_answer_that_would_end_early_refuses_its_row() -> None:
-    """By its number, with the token."""
+    """The error has the row's number and the token."""
     rows = [{"prompt": "Ann?", "completion": " Bob."}, {"prompt": "Ann?", "completion": " Bob.<|im_end|> And Cleo."}]
     with refused(DataError, "Row 1", "'<|im_end|>'"):
         prepare_and_count(Dataset.from_list(rows), PairTemplate(tiny.tokenizer()))
 
 
 def test_a_run_says_what_was_noticed_and_keeps_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In its console, and in its journal's `prepare` entry."""
+    """It appears in the console, and in the journal's `prepare` entry."""
     directory = RunDirectory(tmp_path / "run")
     directory.path.mkdir()
     run = Run(
@@ -109,7 +109,7 @@ MORE: tuple[list[dict[str, str]], ...] = (
 
 
 def test_fields_of_messages_that_the_template_makes_nothing_of_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    """In one sentence, with what they might be. Ids are passed over, and so is what is empty."""
+    """One sentence names them, with what they might be. Ids and empty fields are ignored."""
     rows = with_fields(loss=False, context="Boats.", id="7", annotations=[], refusal=None)
     found = prepare_and_count(rows, PairTemplate(tiny.tokenizer()))
     assert found.notes == {f"{notes.FIELD}{name}": (2, 0) for name in ("context", "loss")}
@@ -131,7 +131,7 @@ def test_a_field_that_the_template_shows_is_not_named() -> None:
 
 
 def test_turns_that_nothing_answers_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """Where a conversation ends with them; not those behind the first answer, if that is chosen."""
+    """They count if a conversation ends with them, but not after the first answer if that one is chosen."""
     row = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "A boat."}]
     rows = Dataset.from_list([{"messages": row}, {"messages": [*row, {"role": "user", "content": "Why?"}]}])
     template = PairTemplate(tiny.tokenizer())

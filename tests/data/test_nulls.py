@@ -1,4 +1,4 @@
-"""Nulls that Arrow fills in are told from those that somebody has written."""
+"""Nulls that Arrow fills in are distinguished from those in the data."""
 
 import json
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def arguments_of(dataset: Dataset) -> list[Mapping[str, Any]]:
 
 
 def test_arguments_of_other_functions_are_not_filled_in() -> None:
-    """Arrow gives both calls both arguments."""
+    """Arrow gives each call the arguments of both."""
     rows = Dataset.from_list([conversation(call({"id": 3}, "price")), conversation(call({"city": "Rome"}, "weather"))])
     assert rows[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"id": 3, "city": None}
     assert arguments_of(rows) == [{"id": 3}, {"city": "Rome"}]
@@ -58,9 +58,9 @@ def test_json_lines_leave_no_doubt(tmp_path, caplog: pytest.LogCaptureFixture) -
     [
         ({"id": 3, "city": None}, {"id": 3}),  # another function's
         ({"id": None}, {"id": None}),  # its own
-        ({"id": 3, "shop": None}, {"id": 3, "shop": None}),  # nobody's: Arrow can't have filled it in
-        ({"id": 3, "day": None}, {"id": 3, "day": None}),  # of both
-        ({"city": "Rome"}, {"city": "Rome"}),  # no null
+        ({"id": 3, "shop": None}, {"id": 3, "shop": None}),  # nobody's, so Arrow can't have filled it in
+        ({"id": 3, "day": None}, {"id": 3, "day": None}),  # argument of both
+        ({"city": "Rome"}, {"city": "Rome"}),  # not a null
         ({"of": {"city": None}}, {"of": {"city": None}}),  # below an argument
         ({}, {}),
     ],
@@ -73,12 +73,12 @@ def test_a_null_goes_where_only_other_functions_have_the_argument(
 
 
 def test_arguments_are_looked_at_in_every_column_and_in_json_text() -> None:
-    """By function, those that some call gives a value."""
+    """They are collected by function, if any call gives them a value."""
     rows = [
         {"prompt": conversation(call({"id": 1, "of": None}))["messages"], "completion": conversation()["messages"]},
         {"prompt": conversation()["messages"], "completion": conversation(call({"id": None, "of": 2}))["messages"]},
     ]
     assert given_arguments(Dataset.from_list(rows)) == {"price": {"id", "of"}}
     as_text = Dataset.from_list([conversation(call(json.dumps({"id": 1, "of": None})))])
-    assert given_arguments(as_text) == {}  # it says itself what is null
+    assert given_arguments(as_text) == {}  # JSON text states its own nulls
     assert given_arguments(Dataset.from_list([{"prompt": "a", "completion": "b"}])) == {}

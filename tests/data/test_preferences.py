@@ -1,4 +1,4 @@
-"""Preference pairs are read in every format of TRL, refused where they can't be used, and known by their prompts."""
+"""Preference pairs are read in every format of TRL, refused if unusable, and identified by their prompts."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from spin_trl.data.preferences import check_pairs, explicit, pairs_as_conversati
 from spin_trl.errors import DataError
 
 PROMPTS = [group_of(prompt) for prompt in tiny.sft(4)["prompt"]]
-"""Groups of the prompts of the first four pairs, as the split of held-out prompts knows them."""
+"""Groups of the prompts of the first four pairs, as used by the held-out split."""
 
 
 @pytest.mark.parametrize("conversational", [False, True])

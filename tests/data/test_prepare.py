@@ -1,4 +1,4 @@
-"""Any SFT dataset becomes rows of prompt and real response; what can't be used is named, with file, line or row."""
+"""Any SFT dataset becomes rows of prompt and real response; unusable input is named by file, line or row."""
 
 import contextlib
 import gc
@@ -29,7 +29,7 @@ def message(role: str, content: Any, **more: Any) -> dict[str, Any]:
 
 
 def prepared(rows: list[dict[str, Any]] | Dataset, **options: Any) -> list[tuple[str, str]]:
-    """Prompt and real response of every row that is trained on, as text with its special tokens."""
+    """Return prompt and real response of every row that is trained on, as text with special tokens."""
     tokenizer = tiny.tokenizer()
     dataset = rows if isinstance(rows, Dataset) else Dataset.from_list(rows)
     found = prepare(dataset, PairTemplate(tokenizer), **options)
@@ -37,7 +37,7 @@ def prepared(rows: list[dict[str, Any]] | Dataset, **options: Any) -> list[tuple
 
 
 def chat(*turns: str) -> str:
-    """The prompt of a conversation, written by hand."""
+    """Return the prompt of a conversation, written out by hand."""
     written = [f"<|im_start|>{(U, A)[i % 2]}\n{text}<|im_end|>\n" for i, text in enumerate(turns)]
     return "".join(written) + "<|im_start|>assistant\n"
 
@@ -63,13 +63,13 @@ FORMATS = {
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_conversations_of_every_format_become_the_same_tokens(name: str) -> None:
-    """What the columns and roles are called does not matter."""
+    """The names of columns and roles do not matter."""
     assert is_sft(Dataset.from_list([FORMATS[name]]))
     assert prepared([FORMATS[name]]) == [(chat("Which?"), "A boat.<|im_end|>")]
 
 
 def test_text_is_tokenised_as_it_stands() -> None:
-    """Without a chat template around it."""
+    """No chat template is applied."""
     assert prepared([{"prompt": "Which?", "completion": " A boat."}]) == [("Which?", " A boat.<|im_end|>")]
 
 
@@ -81,13 +81,13 @@ def test_a_column_mapping_takes_any_names() -> None:
 
 
 def test_a_system_message_belongs_to_the_prompt() -> None:
-    """All messages before the response do."""
+    """All messages before the response belong to the prompt."""
     rows = [{"messages": [message("system", "Be brief."), *CONVERSATION]}]
     assert prepared(rows) == [("<|im_start|>system\nBe brief.<|im_end|>\n" + chat("Which?"), "A boat.<|im_end|>")]
 
 
 def test_prepared_rows_show_their_texts() -> None:
-    """Scorers and samples get the last message of the prompt, and the response, as text."""
+    """Scorers and samples get the prompt's last message and the response as text."""
     rows = prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()))
     assert set(rows.column_names) == {*PREPARED_COLUMNS, "conversation", "prompt_group"}
     for row, source in zip(rows, tiny.sft(3, "multi-turn"), strict=True):
@@ -96,7 +96,7 @@ def test_prepared_rows_show_their_texts() -> None:
 
 
 def test_prepared_rows_are_not_prepared_again() -> None:
-    """A run prepares its data once and hands the rows on."""
+    """A run prepares its data once and passes the rows on."""
     rows = prepare(tiny.sft(3), PairTemplate(tiny.tokenizer()))
     assert prepare(rows, PairTemplate(tiny.tokenizer())) is rows
     assert is_sft(rows)
@@ -114,7 +114,7 @@ TURNS = [message(U, "One?"), message(A, "1."), message(U, "Two?"), message(A, "2
     ],
 )
 def test_the_turns_that_are_trained_on_can_be_chosen(turn: str, expected: list[tuple[str, str]]) -> None:
-    """The last one by default."""
+    """The default is the last one."""
     assert prepared([{"messages": TURNS}], turn=turn) == expected
     if turn == "last":
         assert prepared([{"messages": TURNS}]) == expected
@@ -132,7 +132,7 @@ def test_what_follows_the_response_is_left_out() -> None:
 
 
 def test_an_assistants_greeting_answers_nothing() -> None:
-    """ShareGPT's conversations may begin with the model: that turn has no prompt."""
+    """ShareGPT's conversations may begin with the model, whose first turn then has no prompt."""
     rows = [{"messages": [message(A, "Hello."), *CONVERSATION]}]
     (answer,) = prepared(rows, turn="all")
     assert answer[1] == "A boat.<|im_end|>"
@@ -140,7 +140,7 @@ def test_an_assistants_greeting_answers_nothing() -> None:
 
 
 def test_a_rows_tools_and_template_arguments_reach_its_prompt() -> None:
-    """Each row has its own; columns that Arrow filled with nothing count as absent."""
+    """Each row has its own; columns that Arrow filled with nulls count as absent."""
     tools = [{"type": "function", "function": {"name": "find_boat"}}]
     rows = [
         {"messages": CONVERSATION, "tools": json.dumps(tools), "chat_template_kwargs": {"style": "terse", "x": None}},
@@ -155,7 +155,7 @@ def test_a_rows_tools_and_template_arguments_reach_its_prompt() -> None:
 
 
 def test_an_answer_may_be_a_tool_call() -> None:
-    """Without text it is not empty."""
+    """A tool call without text does not count as empty."""
     call = [{"type": "function", "function": {"name": "find_boat", "arguments": {"colour": "red"}}}]
     rows = Dataset.from_list([{"messages": [message(U, "Which?"), message(A, None, tool_calls=call)]}])
     ((_, real),) = prepared(rows)
@@ -165,7 +165,7 @@ def test_an_answer_may_be_a_tool_call() -> None:
 
 @pytest.mark.parametrize("in_parallel", [None, 2])
 def test_preparing_in_several_processes_makes_the_same_rows(in_parallel: int | None) -> None:
-    """In the same order, with the same keys."""
+    """Their order and keys are the same, too."""
     rows = prepare(tiny.sft(20, "messages"), PairTemplate(tiny.tokenizer()), num_proc=in_parallel)
     alone = [prepare(tiny.sft(20, "messages").select([i]), PairTemplate(tiny.tokenizer()))[0] for i in range(20)]
     assert [row["prompt_ids"] for row in rows] == [row["prompt_ids"] for row in alone]
@@ -176,7 +176,7 @@ def test_preparing_in_several_processes_makes_the_same_rows(in_parallel: int | N
 
 
 def test_bad_data_is_the_users_to_mend() -> None:
-    """Exit code 2, and any `except ValueError` catches it."""
+    """The exit code is 2, and `except ValueError` catches it."""
     assert DataError.exit_code == TemplateError.exit_code == 2
     assert issubclass(TemplateError, DataError)
     assert issubclass(DataError, ValueError)
@@ -214,7 +214,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], tuple[object, ...]]] = {
 
 @pytest.mark.parametrize("name", BAD_ROWS)
 def test_a_row_that_cant_be_used_says_why(name: str) -> None:
-    """In the words of whoever made the file."""
+    """The message uses the terms of the user's file."""
     row, named = BAD_ROWS[name]
     with refused(DataError, "Row 0", *named):
         prepared([row])
@@ -222,14 +222,14 @@ def test_a_row_that_cant_be_used_says_why(name: str) -> None:
 
 @pytest.mark.parametrize("in_parallel", [None, 2])
 def test_the_row_that_cant_be_used_is_named(in_parallel: int | None) -> None:
-    """Counted from 0, as datasets count, whichever process finds it."""
+    """Rows are counted from 0, as in `datasets`, whichever process finds it."""
     rows = [{"prompt": "a", "completion": "b"}] * 3 + [{"prompt": "a", "completion": " "}]
     with refused(DataError, "Row 3", "completion", "empty"):
         prepared(rows, num_proc=in_parallel)
 
 
 def test_a_template_that_cant_be_used_names_the_row() -> None:
-    """The kind of the error stays."""
+    """The error keeps its class."""
     complaint = "No system role!"
     tokenizer = tiny.tokenizer(chat_template=f"{{{{ raise_exception({complaint!r}) }}}}")
     with refused(TemplateError, "Row 0", complaint):
@@ -237,7 +237,7 @@ def test_a_template_that_cant_be_used_names_the_row() -> None:
 
 
 def test_prompts_that_leave_no_room_are_left_out() -> None:
-    """As in DPOTrainer: a prompt of `max_length` tokens leaves nothing for a response, one less leaves one token."""
+    """As in DPOTrainer, a prompt of `max_length` tokens leaves nothing for a response, and one less leaves one token."""
     template = PairTemplate(tiny.tokenizer())
     rows = tiny.sft(8)
     lengths = [len(row["prompt_ids"]) for row in prepare(rows, template)]
@@ -249,7 +249,7 @@ def test_prompts_that_leave_no_room_are_left_out() -> None:
 
 
 def test_how_many_rows_are_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """The warning gives both numbers; there is none if nothing is lost."""
+    """The warning gives both numbers; there is no warning if nothing is lost."""
     template, rows = PairTemplate(tiny.tokenizer()), tiny.sft(8)
     lengths = sorted(len(row["prompt_ids"]) for row in prepare(rows, template, max_length=512))
     assert caplog.text == ""
@@ -263,14 +263,14 @@ def test_how_many_rows_are_left_out_is_said(caplog: pytest.LogCaptureFixture) ->
 
 
 def rows_to_split(n: int = 300) -> Dataset:
-    """Prepared rows, every third prompt twice with different answers."""
+    """Return prepared rows in which every third prompt occurs twice, with different answers."""
     rows = tiny.sft(n).to_list()
     rows += [{**row, "completion": " Another."} for row in rows[::3]]
     return prepare(Dataset.from_list(rows), PairTemplate(tiny.tokenizer()))
 
 
 def test_duplicates_of_a_prompt_are_held_out_together() -> None:
-    """No prompt stands on both sides, none is lost, and 10 % of the distinct prompts are held out."""
+    """No prompt is on both sides, none is lost, and 10 % of the distinct prompts are held out."""
     rows = rows_to_split()
     train, held_out = split_held_out(rows, 0.1, 1000)
     assert len(train) + len(held_out) == len(rows)
@@ -282,7 +282,7 @@ def test_duplicates_of_a_prompt_are_held_out_together() -> None:
 
 
 def test_the_hold_out_depends_on_the_prompts_alone() -> None:
-    """Neither order nor answers nor a smaller sample of the same prompts move a prompt to the other side."""
+    """Changing the order, the answers, or the sample size does not move a prompt to the other side."""
     rows = rows_to_split()
     _, held_out = split_held_out(rows, 0.1, 1000)
     _, shuffled = split_held_out(rows.shuffle(seed=3), 0.1, 1000)
@@ -297,7 +297,7 @@ def test_the_hold_out_depends_on_the_prompts_alone() -> None:
     [(100, 0.02, 1000, 2), (100, 0.0, 1000, 0), (100, 0.5, 7, 7), (10, 0.02, 1000, 1), (2, 0.5, 9, 1), (1, 0.5, 9, 0)],
 )
 def test_how_many_prompts_are_held_out(prompts: int, fraction: float, most: int, expected: int) -> None:
-    """The share that was asked for, at most `most`, at least one where there are two, and never all of them."""
+    """It is the requested share, at most `most`, at least one if there are two, and never all."""
     rows = Dataset.from_list([{"prompt": f"Boat {i}?", "completion": " Yes."} for i in range(prompts)])
     train, held_out = split_held_out(prepare(rows, PairTemplate(tiny.tokenizer())), fraction, most)
     assert (len(train), len(held_out)) == (prompts - expected, expected)
@@ -309,12 +309,12 @@ def test_how_many_prompts_are_held_out(prompts: int, fraction: float, most: int,
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to tell memory from mapped files")
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows go through Arrow files: 3,000 rows more, of 1,000 tokens each, take less than 12 MB more at the peak.
+    """Rows go through Arrow files: 3,000 more rows of 1,000 tokens each add less than 12 MB to the peak.
 
     As Python lists, their tokens alone would take 60 MB.
     """
     template = PairTemplate(tiny.tokenizer())
-    # Tokens made up: it is not the tokenizer whose memory is in question, nor its time.
+    # The tokens are made up, since the tokenizer's memory and time are not being tested.
     monkeypatch.setattr(template, "encode_text", lambda *_, **__: EncodedPair(list(range(500)), list(range(500))))
 
     def peak_of(n: int) -> int:
@@ -338,7 +338,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """Bytes of memory that is no mapped file, taken down every 5 milliseconds."""
+    """Return the peak of memory that is not file-backed, in bytes, sampled every 5 milliseconds."""
     found: list[int] = []
     done = threading.Event()
 
@@ -365,7 +365,7 @@ def anonymous_memory() -> int:
 
 
 def test_all_turns_of_a_conversation_are_held_out_together() -> None:
-    """The second turn's prompt holds the first turn's answer: on the other side it would be known."""
+    """The second turn's prompt contains the first turn's answer, which would leak to the other side."""
     rows = prepare(tiny.sft(12, kind="multi-turn"), PairTemplate(tiny.tokenizer()), turn="all")
     assert len(rows) > 12
     train, held_out = split_held_out(rows, 0.3, 100)

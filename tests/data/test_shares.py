@@ -9,7 +9,7 @@ ROWS = Dataset.from_dict({"key": [str(number) for number in range(8)], "prompt_h
 
 
 def test_a_share_is_of_prompts_and_keeps_equal_ones_together() -> None:
-    """Half of six distinct prompts are three; a prompt's rows are all on the same side."""
+    """Half of six distinct prompts is three; all rows of a prompt are on the same side."""
     seen, others = rows_of_share(ROWS, 0.5, 1), rows_of_share(ROWS, 0.5, 1, others=True)
     assert len(set(seen["prompt_hash"])) == len(set(others["prompt_hash"])) == 3
     assert not set(seen["prompt_hash"]) & set(others["prompt_hash"])

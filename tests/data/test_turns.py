@@ -1,4 +1,4 @@
-"""What a row says, in whatever columns it says it, stands in prompt and response; and which turns are trained on."""
+"""All content of a row ends up in prompt and response, whichever columns hold it; and the turns to train on are chosen."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ MAPPING = {"instruction": "prompt", "output": "completion"}
 
 
 def chat(*messages: tuple[str, str]) -> str:
-    """A conversation as ChatML, up to where the answer begins."""
+    """Return a conversation as ChatML, up to where the answer begins."""
     return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in messages) + "<|im_start|>assistant\n"
 
 
@@ -36,7 +36,7 @@ def prepared(rows: list[dict[str, Any]] | Dataset, **options: Any) -> list[tuple
 
 @pytest.mark.parametrize("column", ["messages", "conversations"])
 def test_a_system_column_becomes_a_system_turn(column: str) -> None:
-    """Empty, blank and missing ones are none."""
+    """Empty, blank and missing values give none."""
     rows = [{column: [HUMAN, GPT], "system": system} for system in ("Be brief.", "", " \n", None)]
     plain = (chat(("user", "Which?")), "A boat.<|im_end|>")
     assert prepared(rows) == [(chat(("system", "Be brief."), ("user", "Which?")), plain[1]), plain, plain, plain]
@@ -70,7 +70,7 @@ def test_text_has_a_system_prompt_where_it_is_a_conversation() -> None:
 
 
 def test_alpacas_input_stands_behind_its_instruction() -> None:
-    """Behind a blank line; an empty one leaves none."""
+    """A blank line separates them, unless the input is empty."""
     rows = [ALPACA, {**ALPACA, "input": ""}, {**ALPACA, "input": None}]
     assert [prompt for prompt, _ in prepared(rows)] == [
         chat(("user", "Sort these.\n\nb a")),
@@ -82,7 +82,7 @@ def test_alpacas_input_stands_behind_its_instruction() -> None:
 
 
 def test_alpacas_history_is_earlier_turns() -> None:
-    """Before the instruction, behind the system prompt; only the output is trained on."""
+    """They come before the instruction and after the system prompt; only the output is trained on."""
     rows = [
         {**ALPACA, "system": "Be brief.", "history": [["Hi", "Hello"], ["How?", "Well"]]},
         {**ALPACA, "history": []},
@@ -103,7 +103,7 @@ def test_a_history_that_is_no_pairs_is_refused(history: Any) -> None:
 
 
 def test_a_mapping_keeps_what_belongs_to_the_prompt() -> None:
-    """As text, and as a conversation, the same as without a mapping."""
+    """The result is the same as without a mapping, as text and as a conversation."""
     rows = Dataset.from_list([{**ALPACA, "system": "Be brief.", "history": [["Hi", "Hello"]]}])
     mapped = rename_columns(rows, MAPPING)
     assert prepared(as_conversations(mapped)) == prepared(rows)
@@ -111,7 +111,7 @@ def test_a_mapping_keeps_what_belongs_to_the_prompt() -> None:
 
 
 def test_an_input_beside_another_prompt_is_not_appended() -> None:
-    """It may be anything, so it is named; who maps a column to `input` says what it is."""
+    """It may be anything, so it is only named; a user who maps a column to `input` says what it is."""
     rows = Dataset.from_list([{"prompt": "Sort these.", "completion": "a b", "input": "b a"}])
     assert prepared(as_conversations(rows))[0][0] == chat(("user", "Sort these."))
     dolly = Dataset.from_list([{"instruction": "Sort these.", "context": "b a", "response": "a b"}])
@@ -168,14 +168,14 @@ def test_an_input_beside_another_prompt_is_not_appended() -> None:
     ],
 )
 def test_a_row_of_the_wrong_kind_is_refused_by_what_is_wrong(row: dict[str, Any], named: tuple[object, ...]) -> None:
-    """Never a traceback."""
+    """There is never a traceback."""
     with refused(DataError, "Row 0", *named):
         prepared([row])
 
 
 @pytest.mark.parametrize("name", ["tokenize", "chat_template", "return_dict", "continue_final_message"])
 def test_a_rows_template_arguments_are_none_of_what_applies_the_template(name: str) -> None:
-    """Some would fail, some would be obeyed without a word. `null`, as Arrow fills in, is none."""
+    """Some would fail, others would be obeyed silently. `null`, which Arrow fills in, counts as absent."""
     with refused(DataError, "Row 0", "`chat_template_kwargs`", f"'{name}'"):
         prepared([{"messages": [HUMAN, GPT], "chat_template_kwargs": {name: True}}])
     prepared([{"messages": [HUMAN, GPT], "chat_template_kwargs": {name: None, "style": "terse"}}])
@@ -203,7 +203,7 @@ def marked(first: Any, second: Any, name: str = "weight") -> dict[str, Any]:
 def test_marks_choose_the_turns_that_are_trained_on(
     name: str, first: Any, second: Any, turn: str, answers: list[str]
 ) -> None:
-    """What is taken out stays in the prompt of later turns; the marks themselves reach no template."""
+    """Unmarked turns stay in the prompt of later turns; the marks themselves reach no template."""
     found = prepared([marked(first, second, name)], turn=turn)
     assert [real for _, real in found] == [f"{answer}<|im_end|>" for answer in answers]
     if answers[-1] == "Red.":
@@ -243,7 +243,7 @@ PARTS = (
 
 
 def test_what_scorers_and_samples_see_of_parts_is_their_text() -> None:
-    """Never a list, as JSON or as Python writes it."""
+    """They see neither a list, nor JSON, nor Python's notation."""
 
     def parts(*texts: str) -> list[dict[str, Any]]:
         return [{"type": "text", "text": text} for text in texts]
@@ -264,7 +264,7 @@ def test_what_scorers_and_samples_see_of_parts_is_their_text() -> None:
 
 
 def test_what_has_no_place_in_a_row_of_text_is_refused(tmp_path) -> None:
-    """In a column of text alone it is named; here other rows need it."""
+    """If all rows are text, the column is only named; here, other rows need it."""
     (tmp_path / "mixed.jsonl").write_text(
         '{"prompt": [{"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "Red."}], '
         '"system": ""}\n{"prompt": "Which?", "completion": "A boat.", "system": "Be brief."}',
@@ -278,7 +278,9 @@ def test_what_has_no_place_in_a_row_of_text_is_refused(tmp_path) -> None:
 
 
 def test_a_prompts_hash_is_what_it_was() -> None:
-    """It decides which prompts are held out. Computed with version 0.1.0, for messages that are now read differently."""
+    """The hash decides which prompts are held out. It was computed with version 0.1.0, for messages that are now read
+    differently.
+    """
     call = {"type": "function", "function": {"name": "price", "arguments": '{"id": 3}'}}
     rows = [
         {"conversations": [HUMAN, GPT]},
@@ -291,7 +293,7 @@ def test_a_prompts_hash_is_what_it_was() -> None:
 
 @pytest.mark.parametrize("column", ["messages", "conversations"])
 def test_messages_may_be_a_text_of_json(column: str) -> None:
-    """As Parquet files often hold them. They are the same conversation as in a list, held out or not with it."""
+    """Parquet files often hold them this way. The conversation is the same as in a list, and held out with it."""
     messages = [{"role": "user", "content": "7"}, {"role": "assistant", "content": "true"}]
     rows = [{column: json.dumps(messages)}, {column: messages}]
     assert prepared([rows[0]]) == prepared([rows[1]]) == [(chat(("user", "7")), "true<|im_end|>")]
@@ -318,7 +320,7 @@ def test_a_text_that_holds_no_messages_is_refused(text: str, expected: str) -> N
     "empty", [{"from": "system", "value": None}, {"role": "System", "content": None, "weight": None}]
 )
 def test_a_system_turn_that_is_null_is_none(empty: dict[str, Any]) -> None:
-    """Also where a column says what the system's turn is."""
+    """This holds even if a column has the system's turn."""
     dataset = Dataset.from_list([{"conversations": json.dumps([empty, HUMAN, GPT]), "system": "Be brief."}])
     assert prepared([{"conversations": json.dumps([empty, HUMAN, GPT])}]) == prepared(
         [{"conversations": [HUMAN, GPT]}]

@@ -1,4 +1,4 @@
-"""Columns that are there and not used are named once, with what they might be."""
+"""Columns that are not used are named once, with what they might be."""
 
 import json
 from typing import Any
@@ -61,7 +61,7 @@ def test_a_column_that_holds_nothing_is_not_named() -> None:
 
 
 def test_they_are_named_once_before_anything_else_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """With the dataset's name, and a hint where a column's own name is one."""
+    """The message has the dataset's name, and a hint if a column's name suggests one."""
     rows = Dataset.from_list([{**TEXT, "category": "boats", "system": "Be brief.", "question_id": 1}])
     prepare(rows, PairTemplate(tiny.tokenizer()), name="held-out")
     (told,) = caplog.messages
@@ -92,7 +92,7 @@ def test_a_column_whose_name_says_something_comes_with_a_hint(column: str, value
 
 
 def test_what_a_hint_proposes_is_read() -> None:
-    """`system` and `history` with `as_conversations`, what belongs to the prompt as `prompt_input`."""
+    """These are `system` and `history` with `as_conversations`, and `prompt_input` for what belongs to the prompt."""
     rows = Dataset.from_list([{**TEXT, "system": "Be brief.", "history": [["a", "b"]], "prompt_input": "Boats."}])
     assert unused_columns(as_conversations(rows)) == []
     assert unused_columns(rows) == ["system", "history"]
@@ -157,7 +157,7 @@ def test_rows_of_another_form_come_with_what_to_do(row: dict[str, Any], found: t
 
 
 def test_unpaired_preferences_and_images_are_refused() -> None:
-    """A completion that is labelled bad is no human response, and an image would not be seen."""
+    """A completion labelled as bad is not a human response, and an image would be ignored."""
     labelled = Dataset.from_list([{**TEXT, "label": False}])
     with refused(DataError, "`label`", "unpaired"):
         prepare(labelled, PairTemplate(tiny.tokenizer()))
@@ -173,7 +173,7 @@ def test_unpaired_preferences_and_images_are_refused() -> None:
 
 
 def test_columns_of_media_without_any_are_none(caplog: pytest.LogCaptureFixture) -> None:
-    """As mixed datasets have them, for all rows. They are not named either."""
+    """Mixed datasets have such columns, empty in all rows. They are not named either."""
     rows = Dataset.from_list([{**MESSAGES, "images": [], "videos": None, "audio": "", "image": None}])
     assert len(prepare(rows, PairTemplate(tiny.tokenizer()))) == 1
     assert caplog.messages == []
@@ -185,7 +185,7 @@ def test_another_label_is_named() -> None:
 
 
 def test_many_columns_are_named_in_no_time() -> None:
-    """Each of them is looked at once, and what is known of all of them isn't copied for each."""
+    """Each is examined once, and what is known about all of them is not copied for each."""
     rows = Dataset.from_dict(
         {"prompt": ["a"], "completion": ["b"]} | {f"column {number}": [1] for number in range(500)}
     )

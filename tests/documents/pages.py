@@ -1,4 +1,4 @@
-"""What the tests of documents read: pages, their links and anchors, and the repository's address."""
+"""Pages for the tests of documents: their links and anchors, and the repository's address."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Link(NamedTuple):
 
     Attributes:
         is_image: whether it is shown in the page.
-        target: the address or path, without its anchor.
-        anchor: the part behind `#`; empty if there is none.
+        target: the URL or path, without its anchor.
+        anchor: the part after `#`; empty if there is none.
     """
 
     is_image: bool
@@ -37,19 +37,19 @@ class Link(NamedTuple):
 
 
 def setup_url() -> str:
-    """The repository's address: setup.cfg is the place where it is set."""
+    """Return the repository's address, which is set in setup.cfg."""
     config = configparser.ConfigParser()
     config.read(TOP / "setup.cfg", encoding="utf-8")
     return config["metadata"]["url"].rstrip("/")
 
 
 def prose(text: str) -> str:
-    """A page without its blocks of code."""
+    """Return a page without its code blocks."""
     return _FENCE.sub("", text)
 
 
 def links(text: str) -> list[Link]:
-    """All links and images of a page, those in code left out."""
+    """Return all links and images of a page, except those in code."""
     found = _LINK.findall(_CODE.sub(lambda code: "`" + "x" * (len(code[0]) - 2) + "`", prose(text)))
     return [Link(bool(mark), *_split(target)) for mark, target in found]
 
@@ -60,25 +60,25 @@ def _split(target: str) -> tuple[str, str]:
 
 
 def headings(text: str) -> list[str]:
-    """The headings of a page as a reader sees them."""
+    """Return the headings of a page as a reader sees them."""
     shown = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in _HEADING.findall(prose(text)))
     return [re.sub(r"[`*]", "", heading) for heading in shown]
 
 
 def github_anchors(text: str) -> set[str]:
-    """The anchors that GitHub gives to a page's headings."""
+    """Return the anchors that GitHub gives to a page's headings."""
     return _numbered(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(text))
 
 
 def site_anchors(text: str) -> set[str]:
-    """The anchors that Python-Markdown gives them on the site."""
+    """Return the anchors that Python-Markdown gives them on the site."""
     plain = (unicodedata.normalize("NFKD", one).encode("ascii", "ignore").decode() for one in headings(text))
     slugs = (re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", one).strip().lower()) for one in plain)
     return _numbered(slugs, separator="_")
 
 
 def _numbered(slugs: Any, separator: str = "-") -> set[str]:
-    """Slugs, the second of a name with a number behind it."""
+    """Return slugs, with a number appended to repeated ones."""
     found: set[str] = set()
     for slug in slugs:
         number, unique = 0, slug
@@ -90,12 +90,12 @@ def _numbered(slugs: Any, separator: str = "-") -> set[str]:
 
 
 def pages() -> list[Path]:
-    """The pages of the documentation site, by path."""
+    """Return the pages of the documentation site, by path."""
     return sorted(DOCS.rglob("*.md"))
 
 
 def navigation(entries: list[Any] | None = None) -> list[str]:
-    """The pages that the site's navigation names, in its order."""
+    """Return the pages that the site's navigation names, in its order."""
     found: list[str] = []
     for entry in SITE["nav"] if entries is None else entries:
         (target,) = entry.values() if isinstance(entry, dict) else (entry,)

@@ -1,4 +1,4 @@
-"""Every link of the README and of the documentation site leads somewhere, on GitHub and on the site alike."""
+"""Every link of the README and of the documentation site works on GitHub and on the site."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IN_TREE = re.compile(re.escape(URL) + r"/(?:blob|raw|tree)/main/(.+)")
 
 
 def file_of(page: Path, link: Link) -> Path | None:
-    """The file that a link leads to; None if it leads out of the repository."""
+    """Return the file that a link leads to; None if it leads out of the repository."""
     if "://" not in link.target:
         return page.parent / link.target if link.target else page
     in_tree = IN_TREE.fullmatch(link.target)
@@ -62,14 +62,14 @@ def test_every_link_leads_somewhere(path):
 
 
 def test_links_of_the_readme_are_absolute():
-    """It is the package's page on PyPI, too, where there is no tree around it."""
+    """The README is also the package's page on PyPI, where relative links don't work."""
     found = links(README.read_text(encoding="utf-8"))
     assert [link for link in found if not link.target.startswith("https://")] == []
     assert len([link for link in found if IN_TREE.fullmatch(link.target)]) > 20
 
 
 def test_an_image_of_the_readme_is_raw():
-    """A page that shows a file is no image."""
+    """A page that shows a file is not an image."""
     images = [link.target for link in links(README.read_text(encoding="utf-8")) if link.is_image]
     assert images
     assert [target for target in images if not target.startswith(f"{URL}/raw/main/")] == []
@@ -77,13 +77,13 @@ def test_an_image_of_the_readme_is_raw():
 
 @pytest.mark.parametrize("path", pages(), ids=lambda path: path.relative_to(DOCS).as_posix())
 def test_a_page_leads_out_of_the_site_by_addresses(path):
-    """The site holds `docs` alone: a relative path out of it leads nowhere there."""
+    """The site contains only `docs`, so a relative path out of it leads nowhere there."""
     relative = [link.target for link in links(path.read_text(encoding="utf-8")) if "://" not in link.target]
     assert [one for one in relative if not (path.parent / one).resolve().is_relative_to(DOCS)] == []
 
 
 def test_the_address_stands_in_one_form():
-    """So that one replacement sets the owner everywhere."""
+    """So a single replacement sets the owner everywhere."""
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=TOP, capture_output=True, check=True).stdout.decode()
     found = {}
     for name in filter(None, tracked.split("\0")):

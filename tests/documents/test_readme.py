@@ -1,4 +1,4 @@
-"""The README is short, begins with what a user of TRL looks for, and its commands are there."""
+"""The README is short, begins with what a user of TRL looks for, and names existing commands."""
 
 from __future__ import annotations
 

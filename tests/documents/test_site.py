@@ -1,6 +1,6 @@
-"""The documentation site as a browser shows it: wide and narrow, light and dark, without a request to another host.
+"""The documentation site works in a browser, wide and narrow, light and dark, without a request to another host.
 
-Needs what `make docs` installs; opened in a browser where there are the `playwright` package and a Chromium.
+Needs what `make docs` installs; the pages are opened only with the `playwright` package and a Chromium.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SYSTEM = next(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built in a copy of what it is made of."""
+    """Build the site in a copy of its sources."""
     for needed in ("zensical", "mkdocstrings", "latex2mathml"):
         pytest.importorskip(needed, reason=f"there is no `{needed}`: `make docs` installs it")
     folder = tmp_path_factory.mktemp("site")
@@ -70,7 +70,7 @@ def browser():
 
 
 def place(page: str) -> str:
-    """Where a page lies on the site."""
+    """Return where a page is on the site."""
     return "" if page == "index.md" else f"{page.removesuffix('.md')}/"
 
 

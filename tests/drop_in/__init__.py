@@ -1,1 +1,1 @@
-"""SPINTrainer is a drop-in for DPOTrainer: what the one accepts and does with preference data, so does the other."""
+"""SPINTrainer is a drop-in for DPOTrainer: it accepts the same preference data, and does the same with it."""

@@ -1,4 +1,4 @@
-"""Building the same trainer of either class, and holding the two against each other."""
+"""Build the same trainer of either class, and compare the two."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +12,14 @@ from trl import DPOConfig, DPOTrainer
 
 from spin_trl import SPINConfig, SPINTrainer
 
-# Both classes run the same arithmetic on the same machine; what may differ is the order of additions.
+# Both classes run the same arithmetic on the same machine; only the order of additions may differ.
 RELATIVE: Final = 1e-5
 ROUNDED: Final = 1e-2
-"""The same where matrices are multiplied in bfloat16, whose numbers have eight bits."""
+"""The same for matrix products in bfloat16, whose numbers have eight bits."""
 CLEAR: Final = 1e-4
-"""A mean margin below it may come from pairs whose margins are 0, where rounding alone says which response is ahead."""
+"""A mean margin below this may come from pairs whose margins are 0, for which rounding alone decides which response is
+ahead.
+"""
 
 Build = Callable[["Kind"], DPOTrainer]
 Weights = dict[str, torch.Tensor]
@@ -32,7 +34,9 @@ class Kind:
     folder: str
 
     def settings(self, **overrides: Any) -> DPOConfig:
-        """Three steps of two pairs on the CPU in float32, logging each; plain SGD, so that weights can be compared."""
+        """Return settings for three steps of two pairs on the CPU in float32, logging each; with plain SGD, so that
+        weights can be compared.
+        """
         defaults: dict[str, Any] = {
             "output_dir": self.folder,
             "use_cpu": True,
@@ -52,17 +56,17 @@ class Kind:
         return self.config(**{**defaults, **overrides})
 
     def build(self, model: str | PreTrainedModel, *, settings: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
-        """A trainer of this kind; `settings` override the configuration's defaults."""
+        """Return a trainer of this kind; `settings` override the configuration's defaults."""
         return self.trainer(model=model, args=self.settings(**(settings or {})), **kwargs)
 
 
 def kinds(folder: str) -> tuple[Kind, Kind]:
-    """DPOTrainer, which says what is right, and SPINTrainer."""
+    """Return DPOTrainer, which defines what is right, and SPINTrainer."""
     return Kind(DPOTrainer, DPOConfig, f"{folder}/dpo"), Kind(SPINTrainer, SPINConfig, f"{folder}/spin")
 
 
 class Steps(TrainerCallback):
-    """Notes the steps that are taken, and may stop after one of them."""
+    """Callback that records the steps, and may stop after one of them."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after
@@ -74,29 +78,31 @@ class Steps(TrainerCallback):
 
 
 def weights(model: torch.nn.Module) -> Weights:
-    """A copy of a model's parameters."""
+    """Return a copy of a model's parameters."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 def unchanged(before: Weights, model: torch.nn.Module) -> set[str]:
-    """Names of the parameters that are still what they were, bit by bit."""
+    """Return the names of the parameters that have not changed in any bit."""
     return {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
 
 
 def steps(trainer: DPOTrainer, key: str = "loss") -> list[float]:
-    """What a trainer logged under a key, in order."""
+    """Return what a trainer logged under a key, in order."""
     return [entry[key] for entry in trainer.state.log_history if key in entry]
 
 
 def same_logs(dpo: DPOTrainer, spin: DPOTrainer, relative: float = RELATIVE) -> None:
-    """Both logged the same metrics with the same values, at the same steps; wall-clock times aside."""
+    """Check that both logged the same metrics with the same values, at the same steps, ignoring wall-clock times."""
     assert len(dpo.state.log_history) == len(spin.state.log_history)
     for expected, found in zip(dpo.state.log_history, spin.state.log_history, strict=True):
         same_metrics(expected, found, relative)
 
 
 def same_metrics(expected: Mapping[str, float], found: Mapping[str, float], relative: float = RELATIVE) -> None:
-    """Two sets of metrics have the same names and values; wall-clock times, and accuracies without margins, aside."""
+    """Check that two sets of metrics have the same names and values, ignoring wall-clock times, and accuracies without
+    margins.
+    """
     timeless, others = dict(_timeless(expected)), dict(_timeless(found))
     assert all(math.isfinite(value) for value in timeless.values())
     for name in timeless.keys() & others.keys():
@@ -111,7 +117,7 @@ def _timeless(metrics: Mapping[str, float]) -> Iterator[tuple[str, float]]:
 
 
 def same_weights(dpo: torch.nn.Module, spin: torch.nn.Module, relative: float = RELATIVE) -> None:
-    """Two models have the same parameters with the same values, or, where they are rounded, nearly the same as a whole."""
+    """Check that two models have the same parameters with the same values, or, if rounded, nearly the same as a whole."""
     expected, found = weights(dpo), weights(spin)
     assert expected.keys() == found.keys()
     for name, parameter in expected.items():
@@ -123,7 +129,7 @@ def same_weights(dpo: torch.nn.Module, spin: torch.nn.Module, relative: float = 
 
 
 def train_both(folder: str, build: Build, relative: float = RELATIVE) -> tuple[DPOTrainer, DPOTrainer]:
-    """Train with each class from the same start; losses, metrics and weights agree. Returns both trainers, trained."""
+    """Train with each class from the same start and check that losses, metrics and weights agree; return both trainers."""
     trainers = []
     for kind in kinds(folder):
         trainer = build(kind)
@@ -137,7 +143,7 @@ def train_both(folder: str, build: Build, relative: float = RELATIVE) -> tuple[D
 
 
 def reference_logps(model: PreTrainedModel, prompt: list[int], response: list[int]) -> float:
-    """log p(response | prompt), worked out from the model's logits without any of TRL's code."""
+    """Return log p(response | prompt), computed from the model's logits without any of TRL's code."""
     ids = torch.tensor([prompt + response])
     with torch.no_grad():
         logps = model(input_ids=ids).logits.log_softmax(dim=-1)

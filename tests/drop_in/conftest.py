@@ -1,4 +1,4 @@
-"""Every test that takes `kind` runs twice: with DPOTrainer, which says what is right, and with SPINTrainer."""
+"""Every test that takes `kind` runs twice: with DPOTrainer, which defines what is right, and with SPINTrainer."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from drop_in import compare
 
 @pytest.fixture(params=[0, 1], ids=["DPOTrainer", "SPINTrainer"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> compare.Kind:
-    """The trainer class under test."""
+    """Return the trainer class under test."""
     return compare.kinds(str(tmp_path))[request.param]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """Where the trainers of a test write."""
+    """Return the folder that the trainers of a test write to."""
     return str(tmp_path)

@@ -1,4 +1,4 @@
-"""PEFT and 4-bit: what is trained, what is frozen, what the reference is, and what is refused."""
+"""With PEFT and 4-bit weights, the same is trained, frozen, used as the reference, and refused."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dty
 
 
 def adapted(folder: Path, seed: int = 7, **overrides: Any) -> PeftModel:
-    """The tiny Llama with a LoRA adapter that has been trained: its B is not zero."""
+    """Return the tiny Llama with a LoRA adapter that has been trained: its B is not zero."""
     torch.manual_seed(seed)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(**{**LORA, **overrides}))
     with torch.no_grad():
@@ -40,7 +40,7 @@ def adapted(folder: Path, seed: int = 7, **overrides: Any) -> PeftModel:
 
 
 def frozen(before: dict[str, torch.Tensor], model: torch.nn.Module) -> set[str]:
-    """Kinds of parameters that did not change: `base`, `default` (the adapter), `ref` (its frozen copy)."""
+    """Return the kinds of parameters that did not change: `base`, `default` (the adapter), `ref` (its frozen copy)."""
     kinds = {name: sort(name) for name in before}
     stuck = unchanged(before, model)
     assert all(len({name in stuck for name in before if kinds[name] == kind}) == 1 for kind in set(kinds.values()))
@@ -48,7 +48,7 @@ def frozen(before: dict[str, torch.Tensor], model: torch.nn.Module) -> set[str]:
 
 
 def sort(name: str) -> str:
-    """What a parameter belongs to."""
+    """Return the kind that a parameter belongs to."""
     return "ref" if ".ref." in name else "default" if ".default" in name else "base"
 
 
@@ -95,7 +95,7 @@ def test_a_new_adapter_learns_and_its_base_does_not(architecture: str, config: d
 def test_an_adapter_that_was_trained_before_is_its_own_reference(
     overrides: dict[str, Any], folder: str, llama_folder: Path
 ) -> None:
-    """A PeftModel trains on; the reference is the adapter as it came, frozen, not the bare base model."""
+    """A PeftModel is trained further; the reference is a frozen copy of the adapter as passed, not the bare base model."""
     before: list[dict[str, torch.Tensor]] = []
 
     def build(kind: Kind) -> Any:
@@ -120,7 +120,7 @@ def test_an_adapter_that_was_trained_before_is_its_own_reference(
 @pytest.mark.slow
 @pytest.mark.parametrize("as_config", [True, False], ids=["config", "model"])
 def test_gradient_checkpointing_changes_no_number(as_config: bool, folder: str, llama_folder: Path) -> None:
-    """Recomputed activations give the adapter the gradients that kept ones give."""
+    """Recomputed activations give the adapter the same gradients as stored ones."""
     runs = []
     for checkpointing in (False, True):
 
@@ -139,7 +139,7 @@ def test_gradient_checkpointing_changes_no_number(as_config: bool, folder: str, 
 
 
 def test_an_explicit_reference_beside_an_adapter(folder: str, llama_folder: Path) -> None:
-    """`ref_model` is used as it is, and no frozen adapter is made."""
+    """`ref_model` is used unchanged, and no frozen adapter is created."""
     dpo, spin = train_both(
         folder,
         lambda kind: kind.build(
@@ -155,7 +155,7 @@ def test_an_explicit_reference_beside_an_adapter(folder: str, llama_folder: Path
 
 @pytest.mark.parametrize("name", ["ref", "other"])
 def test_adapters_that_are_not_trained_stay(name: str, kind: Kind, llama_folder: Path) -> None:
-    """Beside an explicit reference, every adapter that the model came with is there afterwards, whatever its name."""
+    """With an explicit reference, every adapter of the model is still there afterwards, whatever its name."""
     model = adapted(llama_folder)
     model.add_adapter(name, LoraConfig(**LORA))
     trainer = kind.build(
@@ -175,7 +175,7 @@ def test_adapters_that_are_not_trained_stay(name: str, kind: Kind, llama_folder:
 @pytest.mark.parametrize("as_config", [True, False], ids=["config", "model"])
 @pytest.mark.slow
 def test_precomputing_with_an_adapter(as_config: bool, folder: str, llama_folder: Path) -> None:
-    """The reference stays available, so new pairs can be evaluated after training too."""
+    """The reference stays available, so new pairs can also be evaluated after training."""
     dpo, spin = train_both(
         folder,
         lambda kind: kind.build(
@@ -239,7 +239,7 @@ def test_the_adapter_is_saved(folder: str, llama_folder: Path) -> None:
 
 
 def on_4_bit_weights(kind: Kind, loaded: bool, folder: Path, learning_rate: float = 1.0) -> Any:
-    """A trainer of a new adapter on the tiny Llama in NF4, which the trainer, or the test, has loaded."""
+    """Return a trainer of a new adapter on the tiny Llama in NF4, which the trainer, or the test, has loaded."""
     quantization = BitsAndBytesConfig(**NF4)
     model: Any = str(folder)
     if loaded:
@@ -257,7 +257,7 @@ def on_4_bit_weights(kind: Kind, loaded: bool, folder: Path, learning_rate: floa
 
 
 def in_float32(trainer: Any) -> Any:
-    """The trainer with its adapter in float32, where what rounding leaves does not grow from step to step."""
+    """Return the trainer with its adapter in float32, where rounding errors don't grow from step to step."""
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -267,7 +267,7 @@ def in_float32(trainer: Any) -> Any:
 @pytest.mark.parametrize("loaded", [False, True], ids=["by id", "loaded"])
 @pytest.mark.slow
 def test_an_adapter_on_4_bit_weights(loaded: bool, folder: str, llama_folder: Path) -> None:
-    """QLoRA: the quantised weights stay bit for bit, the adapter moves, and the reference is the quantised model."""
+    """With QLoRA, the quantised weights don't change, the adapter moves, and the reference is the quantised model."""
     before: list[dict[str, torch.Tensor]] = []
 
     def build(kind: Kind) -> Any:
@@ -284,7 +284,7 @@ def test_an_adapter_on_4_bit_weights(loaded: bool, folder: str, llama_folder: Pa
 @pytest.mark.parametrize("loaded", [False, True], ids=["by id", "loaded"])
 @pytest.mark.slow
 def test_a_rounded_adapter_on_4_bit_weights(loaded: bool, kind: Kind, llama_folder: Path) -> None:
-    """In bfloat16, as TRL keeps it, the adapter moves, too; its first gradient is that in float32, up to rounding."""
+    """In bfloat16, TRL's choice, the adapter moves too; its first gradient is that in float32, up to rounding."""
     exact = in_float32(on_4_bit_weights(kind, loaded, llama_folder))
     rounded = on_4_bit_weights(kind, loaded, llama_folder, learning_rate=20.0)  # bfloat16 swallows smaller steps
     before = weights(rounded.model)
@@ -296,7 +296,7 @@ def test_a_rounded_adapter_on_4_bit_weights(loaded: bool, kind: Kind, llama_fold
 
 
 def test_what_peft_can_not_do_is_refused(kind: Kind, llama_folder: Path) -> None:
-    """With DPOTrainer's messages."""
+    """The messages are DPOTrainer's."""
     data = tiny.preference(2)
     text = tiny.tokenizer()
     with pytest.raises(ValueError, match="passed a `PeftModel` instance together with a `peft_config`"):
@@ -314,7 +314,7 @@ def test_what_peft_can_not_do_is_refused(kind: Kind, llama_folder: Path) -> None
 
 
 def test_what_quantization_can_not_do_is_refused(kind: Kind, llama_folder: Path) -> None:
-    """A model in memory can't be quantised any more, and one configuration is enough."""
+    """A model in memory can no longer be quantised, and only one configuration is allowed."""
     data, quantization = tiny.preference(2), BitsAndBytesConfig(**NF4)
     with pytest.raises(ValueError, match="`quantization_config` to the trainer, but your model is already instant"):
         kind.build(

@@ -1,4 +1,4 @@
-"""Preference data in every form that DPOTrainer takes becomes the same tokens, batches and errors."""
+"""Preference data in every form that DPOTrainer accepts gives the same tokens, batches and errors."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ TOOLS = [{"type": "function", "function": {"name": "find_thing", "description": 
 
 
 def with_column(name: str, values: list[Any], n: int = 4) -> Dataset:
-    """Conversational preference pairs with one column more."""
+    """Return conversational preference pairs with one more column."""
     rows = tiny.preference(n, conversational=True).to_list()
     return Dataset.from_list([{**row, name: value} for row, value in zip(rows, values, strict=True)])
 
@@ -28,7 +28,9 @@ def with_column(name: str, values: list[Any], n: int = 4) -> Dataset:
 def test_every_format_becomes_its_tokens(
     conversational: bool, implicit_prompt: bool, kind: Kind, llama_folder: Path
 ) -> None:
-    """Text ends in EOS, conversations are written by the chat template; an implicit prompt is what both begin with."""
+    """Text ends in EOS, and conversations are written by the chat template; an implicit prompt is the common beginning
+    of both.
+    """
     data = tiny.preference(4, conversational, implicit_prompt)
     trainer = kind.build(str(llama_folder), train_dataset=data)
     text = tiny.tokenizer()
@@ -49,7 +51,7 @@ def test_every_format_becomes_its_tokens(
 
 
 def common_start(first: str, second: str) -> str:
-    """What two texts begin with, but for a trailing space: TRL gives that to the responses."""
+    """Return the common beginning of two texts, without a trailing space, which TRL gives to the responses."""
     shared = next(index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
     return first[:shared].removesuffix(" ")
 
@@ -59,7 +61,7 @@ def common_start(first: str, second: str) -> str:
 def test_every_format_trains_alike(
     conversational: bool, implicit_prompt: bool, folder: str, llama_folder: Path
 ) -> None:
-    """The same columns, rows, losses and weights from both classes, for each of the four formats."""
+    """Columns, rows, losses and weights are the same for both classes, in each of the four formats."""
     data = tiny.preference(6, conversational, implicit_prompt)
     dpo, spin = train_both(folder, lambda kind: kind.build(str(llama_folder), train_dataset=data))
     assert spin.train_dataset.column_names == dpo.train_dataset.column_names
@@ -67,7 +69,7 @@ def test_every_format_trains_alike(
 
 
 def test_a_response_that_ends_in_eos_keeps_one(kind: Kind, llama_folder: Path) -> None:
-    """EOS is added only where it is missing."""
+    """EOS is added only if it is missing."""
     data = Dataset.from_list([{"prompt": "Say", "chosen": " yes.<|im_end|>", "rejected": " no."}])
     row = kind.build(str(llama_folder), train_dataset=data).train_dataset[0]
     assert [row[name].count(tiny.tokenizer().eos_token_id) for name in IDS] == [0, 1, 1]
@@ -75,7 +77,7 @@ def test_a_response_that_ends_in_eos_keeps_one(kind: Kind, llama_folder: Path) -
 
 @pytest.mark.parametrize("encode", [list, json.dumps], ids=["list", "json"])
 def test_tools_reach_the_tokens(encode: Any, kind: Kind, llama_folder: Path) -> None:
-    """The `tools` column, as a list or as JSON, is given to the chat template."""
+    """The `tools` column, as a list or as JSON, is passed to the chat template."""
     data = with_column("tools", [encode(TOOLS)] * 4)
     for row in kind.build(str(llama_folder), train_dataset=data).train_dataset:
         assert tiny.tokenizer().decode(row["prompt_ids"]).startswith("<|im_start|>system\nTools: [{")
@@ -100,7 +102,7 @@ def test_chat_template_kwargs_reach_the_tokens_of_their_own_row(kind: Kind, llam
 
 
 def test_other_columns_change_nothing(folder: str, llama_folder: Path) -> None:
-    """Pairs stay pairs beside columns that an SFT dataset has too, as in UltraFeedback's binarised set."""
+    """Pairs stay pairs next to columns that an SFT dataset also has, as in UltraFeedback's binarised set."""
     rows = tiny.preference(6, conversational=True).to_list()
     extra = [
         {**row, "messages": row["prompt"] + row["chosen"], "completion": row["chosen"], "score": 1.5} for row in rows
@@ -116,7 +118,7 @@ def test_other_columns_change_nothing(folder: str, llama_folder: Path) -> None:
 def test_a_template_that_writes_the_prompt_alone_differently_cuts_at_the_difference(
     folder: str, llama_folder: Path
 ) -> None:
-    """The end of the prompt that the conversation doesn't have is left out, in both classes alike."""
+    """The end of the prompt that the conversation doesn't have is left out, in both classes."""
     thinking = tiny.CHATML.replace(
         "<|im_start|>assistant\\n' }}{%- endif %}", "<|im_start|>assistant\\n<think>' }}{%- endif %}"
     )
@@ -133,7 +135,7 @@ def test_a_template_that_writes_the_prompt_alone_differently_cuts_at_the_differe
 
 @pytest.mark.parametrize(("mode", "kept"), [("keep_start", 1), ("keep_end", 2)])
 def test_rows_whose_prompt_fills_the_length_are_dropped(mode: str, kept: int, kind: Kind, llama_folder: Path) -> None:
-    """With `keep_start` nothing of the response would be left; with `keep_end` something is."""
+    """With `keep_start`, nothing of the response would be left; with `keep_end`, something is."""
     data = Dataset.from_list(
         [
             {"prompt": "Hi", "chosen": " Bob", "rejected": " you"},
@@ -165,7 +167,7 @@ def test_rows_whose_prompt_fills_the_length_are_dropped(mode: str, kept: int, ki
 def test_batches_are_exact(
     settings: dict[str, Any], expected: list[list[int]], kind: Kind, llama_folder: Path
 ) -> None:
-    """Chosen rows first, rejected ones after, padded on the right; masks say what is text and what is response."""
+    """Chosen rows come first and rejected ones after, padded on the right; masks mark text and response."""
     trainer = kind.build(str(llama_folder), settings=settings, train_dataset=tiny.preference(2))
     collator = trainer.data_collator
     assert isinstance(collator, DataCollatorForPreference)
@@ -201,7 +203,7 @@ def test_a_collator_of_ones_own_is_used(kind: Kind, llama_folder: Path) -> None:
 
 @pytest.mark.parametrize("conversational", [False, True], ids=["standard", "conversational"])
 def test_a_stream_trains_as_the_rows_that_it_streams(conversational: bool, folder: str, llama_folder: Path) -> None:
-    """An IterableDataset, whose columns nobody knows, gives the same losses from both classes."""
+    """An IterableDataset with unknown columns gives the same losses with both classes."""
     rows = tiny.preference(6, conversational).to_list()
 
     def stream() -> Iterator[dict[str, Any]]:
@@ -228,7 +230,7 @@ def test_a_stream_trains_as_the_rows_that_it_streams(conversational: bool, folde
 def test_what_is_no_training_dataset_is_refused(
     data: Any, error: type[Exception], message: str, kind: Kind, llama_folder: Path
 ) -> None:
-    """With the same message from both classes."""
+    """The message is the same for both classes."""
     with pytest.raises(error, match=message):
         kind.build(str(llama_folder), train_dataset=data)
 
@@ -243,7 +245,7 @@ def test_a_tokenizer_without_pad_token_pads_with_eos(kind: Kind, folder: str) ->
 
 
 def test_the_pad_token_can_be_chosen(kind: Kind, llama_folder: Path) -> None:
-    """`pad_token` in the settings goes before the tokenizer's own; one that isn't in the vocabulary is refused."""
+    """`pad_token` in the settings takes precedence over the tokenizer's own; one that isn't in the vocabulary is refused."""
     data = tiny.preference(2)
     trainer = kind.build(str(llama_folder), settings={"pad_token": "<|im_start|>"}, train_dataset=data)
     assert trainer.data_collator.pad_token_id == tiny.tokenizer().convert_tokens_to_ids("<|im_start|>")
@@ -252,6 +254,6 @@ def test_the_pad_token_can_be_chosen(kind: Kind, llama_folder: Path) -> None:
 
 
 def test_what_is_no_processing_class_is_refused(kind: Kind, llama_folder: Path) -> None:
-    """With the names of what it may be."""
+    """The message has the names of the allowed classes."""
     with pytest.raises(TypeError, match="must be either a `PreTrainedTokenizerBase` or a `ProcessorMixin`"):
         kind.build(str(llama_folder), train_dataset=tiny.preference(2), processing_class=object())

@@ -1,4 +1,4 @@
-"""Evaluation: every container, at construction and later, with and without precomputed reference log-probs."""
+"""Evaluation works for every container, at construction and later, with and without precomputed reference log-probs."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ CONTAINERS = (
 
 
 def contained(container: str) -> Any:
-    """Pairs to evaluate on, in a container; those with names hold two sets of different size."""
+    """Return pairs to evaluate on, in a container; containers with names hold two sets of different size."""
     parts: dict[str, Any] = {"short": tiny.preference(3), "long": tiny.preference(5, conversational=True)}
     if "iterable" in container:
         parts = {name: data.to_iterable_dataset() for name, data in parts.items()}
@@ -36,14 +36,14 @@ def contained(container: str) -> Any:
 
 
 def losses(metrics: dict[str, float]) -> set[str]:
-    """The names under which losses were reported."""
+    """Return the names under which losses were reported."""
     return {name for name in metrics if name.endswith("_loss") and "aux" not in name}
 
 
 @pytest.mark.parametrize("precompute", [False, True], ids=["at once", "precomputed"])
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_evaluate_takes_every_container(container: str, precompute: bool, folder: str, llama_folder: Path) -> None:
-    """Raw pairs are prepared as at construction; the numbers are DPOTrainer's. Streams can't be precomputed."""
+    """Raw pairs are prepared as at construction, and the numbers are DPOTrainer's. Streams can't be precomputed."""
     metrics = []
     for kind in kinds(folder):
         trainer = kind.build(
@@ -112,7 +112,7 @@ def test_evaluation_during_and_after_training(
 
 
 def test_new_pairs_after_training_have_no_reference_left(kind: Kind, llama_folder: Path) -> None:
-    """Precomputing kept no reference model, so new pairs can be evaluated before the first step and not after it."""
+    """Precomputing kept no reference model, so new pairs can be evaluated before the first step but not after it."""
     trainer = kind.build(
         str(llama_folder),
         settings={"precompute_ref_log_probs": True, "max_steps": 1},
@@ -125,7 +125,7 @@ def test_new_pairs_after_training_have_no_reference_left(kind: Kind, llama_folde
 
 
 def test_new_pairs_after_training_with_an_explicit_reference(folder: str, llama_folder: Path) -> None:
-    """With a `ref_model` that is kept, precomputing does not stand in the way."""
+    """Precomputing makes no difference if the `ref_model` is kept."""
     settings = {"precompute_ref_log_probs": True}
     dpo, spin = train_both(
         folder,
@@ -142,7 +142,7 @@ def test_new_pairs_after_training_with_an_explicit_reference(folder: str, llama_
 
 @pytest.mark.parametrize("where", ["train", "eval", "eval_dict", "eval_iterable_dataset_dict"])
 def test_streams_can_not_be_precomputed(where: str, kind: Kind, llama_folder: Path) -> None:
-    """Whether they come as the training set, the evaluation set or a part of it."""
+    """They may be the training set, the evaluation set or a part of it."""
     data = tiny.preference(4)
     stream = data.to_iterable_dataset()
     sets: dict[str, Any] = {
@@ -156,7 +156,7 @@ def test_streams_can_not_be_precomputed(where: str, kind: Kind, llama_folder: Pa
 
 
 def test_compute_metrics_sees_logits_and_ids(folder: str, llama_folder: Path) -> None:
-    """Predictions are the logits of both responses, label ids the tokens; what it returns is reported."""
+    """Predictions are the logits of both responses, label ids the tokens; its result is reported."""
     seen: list[EvalPrediction] = []
 
     def top_logit(prediction: EvalPrediction) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The surface: arguments, settings, defaults, errors, warnings, callbacks and tags are DPOTrainer's."""
+"""Arguments, settings, defaults, errors, warnings, callbacks and tags are DPOTrainer's."""
 
 import dataclasses
 import inspect
@@ -35,7 +35,7 @@ BAD_SETTINGS = {
 
 
 def test_the_constructor_takes_dpo_trainer_s_arguments_in_its_order() -> None:
-    """Names, order and defaults; what SPINTrainer adds comes after them and has a default."""
+    """Names, order and defaults are the same; SPINTrainer's additional arguments come after them and have a default."""
     expected = list(inspect.signature(DPOTrainer.__init__).parameters.values())
     found = list(inspect.signature(SPINTrainer.__init__).parameters.values())
     assert [(p.name, p.default, p.kind) for p in found[: len(expected)]] == [
@@ -46,7 +46,7 @@ def test_the_constructor_takes_dpo_trainer_s_arguments_in_its_order() -> None:
 
 @pytest.mark.parametrize("name", sorted(name for name in dir(DPOTrainer) if not name.startswith("_")))
 def test_every_public_method_can_be_called_as_before(name: str) -> None:
-    """A call that DPOTrainer's method takes, SPINTrainer's takes too."""
+    """SPINTrainer accepts every call that DPOTrainer's method accepts."""
     method = getattr(DPOTrainer, name)
     if not callable(method):
         assert hasattr(SPINTrainer, name)
@@ -62,7 +62,7 @@ def test_every_public_method_can_be_called_as_before(name: str) -> None:
 
 
 def test_settings_have_dpo_config_s_names_and_defaults() -> None:
-    """Every field of DPOConfig, with its default and its help; new ones have defaults of their own."""
+    """Every field of DPOConfig is there, with its default and its help; new fields have their own defaults."""
     expected = {field.name: field for field in dataclasses.fields(DPOConfig)}
     found = {field.name: field for field in dataclasses.fields(SPINConfig)}
     assert issubclass(SPINConfig, DPOConfig)
@@ -111,7 +111,7 @@ def test_a_yaml_file_means_the_same(tmp_path: Path) -> None:
 
 
 def test_trl_s_scripts_can_parse_their_arguments() -> None:
-    """ScriptArguments, SPINConfig and ModelConfig stand side by side, as in TRL's DPO script."""
+    """ScriptArguments, SPINConfig and ModelConfig are parsed together, as in TRL's DPO script."""
     line = ["--dataset_name", "data", "--model_name_or_path", "model", "--output_dir", "out", "--use_cpu", "true"]
     parsed = []
     for config in (DPOConfig, SPINConfig):
@@ -123,7 +123,7 @@ def test_trl_s_scripts_can_parse_their_arguments() -> None:
 
 
 def test_dpo_config_itself_will_do(folder: str, llama_folder: Path) -> None:
-    """Only the class name has to change in a script: its DPOConfig gives the same training."""
+    """Only the class name has to change in a script: DPOConfig gives the same training."""
     dpo, spin = kinds(folder)
     mixed = dataclasses.replace(spin, config=DPOConfig)
     trainers = []
@@ -147,7 +147,7 @@ def test_settings_may_be_left_out(kind: Kind, llama_folder: Path, monkeypatch: p
 
 
 def test_arguments_may_be_positional(kind: Kind) -> None:
-    """model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class."""
+    """The order is model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class."""
     model, reference, data = tiny.model(), tiny.model(seed=1), tiny.preference(2)
     trainer = kind.trainer(model, reference, kind.settings(), None, data, data, tiny.tokenizer())
     assert trainer.model is model
@@ -158,7 +158,7 @@ def test_arguments_may_be_positional(kind: Kind) -> None:
 @pytest.mark.parametrize("settings", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
 @pytest.mark.slow
 def test_bad_settings_raise_what_they_did(settings: dict[str, Any], folder: str, llama_folder: Path) -> None:
-    """The same exception with the same message, at construction or at the first step."""
+    """The exception and its message are the same, at construction or at the first step."""
     raised = []
     for kind in kinds(folder):
         with pytest.raises(Exception) as caught:  # whatever DPOTrainer raises
@@ -179,7 +179,7 @@ def test_bad_settings_raise_what_they_did(settings: dict[str, Any], folder: str,
 def test_questionable_settings_are_warned_of(
     settings: dict[str, Any], message: str, kind: Kind, llama: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And training goes on as with DPOTrainer."""
+    """Training continues as with DPOTrainer."""
     logging.getLogger("trl").propagate = True
     with caplog.at_level(logging.WARNING):
         trainer = kind.build(llama, settings=settings, train_dataset=tiny.preference(4))
@@ -189,7 +189,7 @@ def test_questionable_settings_are_warned_of(
 
 
 def test_remote_code_needs_trust(kind: Kind, folder: str) -> None:
-    """A model whose code comes with it is loaded only with `trust_remote_code`, and so is its reference."""
+    """A model that comes with code is loaded only with `trust_remote_code`, and so is its reference."""
     path = tiny.save(f"{folder}/remote", tiny.model())
     (path / "modeling_own.py").write_text(
         "from transformers import LlamaConfig, LlamaForCausalLM\n\n\n"
@@ -209,7 +209,7 @@ def test_remote_code_needs_trust(kind: Kind, folder: str) -> None:
 
 @pytest.mark.parametrize("peft_config", [None, LoraConfig(task_type="CAUSAL_LM")], ids=["full", "adapter"])
 def test_models_are_tagged(peft_config: Any, kind: Kind, llama_folder: Path) -> None:
-    """With TRL's tags, which the Hub's listings go by."""
+    """They have TRL's tags, which the Hub's listings use."""
     trainer = kind.build(str(llama_folder), train_dataset=tiny.preference(2), peft_config=peft_config)
     assert {"trl", "dpo"} <= set(trainer.model.model_tags)
 
@@ -237,7 +237,7 @@ def test_callbacks_and_optimizers_of_ones_own(folder: str, llama_folder: Path) -
 
 
 def test_public_attributes_say_the_same(folder: str, llama_folder: Path) -> None:
-    """Whatever a callback or a script reads from DPOTrainer it finds in SPINTrainer, with the same value."""
+    """SPINTrainer has every attribute that a callback or a script reads from DPOTrainer, with the same value."""
     settings = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5], "beta": 0.3, "ld_alpha": 0.5}
     dpo, spin = (
         kind.build(str(llama_folder), settings=settings, train_dataset=tiny.preference(4)) for kind in kinds(folder)

@@ -1,4 +1,6 @@
-"""The reference model on preference data: DPOTrainer's own path and defaults, with every way to give or compute it."""
+"""On preference data, the reference model follows DPOTrainer's own path and defaults, with every way to give or
+compute it.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.numeric
 
 
 def test_without_a_reference_the_starting_point_is_it(folder: str, llama_folder: Path) -> None:
-    """It is loaded from the model's id, stays as it was, and the first loss is ln 2."""
+    """It is loaded from the model's id and does not change, and the first loss is ln 2."""
     dpo, spin = train_both(folder, lambda kind: kind.build(str(llama_folder), train_dataset=tiny.preference(6)))
     for trainer in (dpo, spin):
         same_weights(AutoModelForCausalLM.from_pretrained(llama_folder), trainer.ref_model)
@@ -25,7 +27,7 @@ def test_without_a_reference_the_starting_point_is_it(folder: str, llama_folder:
 
 
 def test_an_explicit_reference_is_used_and_left_alone(folder: str, llama_folder: Path) -> None:
-    """A `ref_model` is the trainer's, keeps its weights, and is what log-ratios are taken against."""
+    """A `ref_model` becomes the trainer's, keeps its weights, and log-ratios are relative to it."""
     reference = tiny.model(seed=1)
     before = weights(reference)
     _, spin = train_both(
@@ -50,7 +52,7 @@ def test_the_policy_can_not_be_its_own_reference(kind: Kind) -> None:
 
 
 def test_a_model_changed_in_memory_keeps_the_reference_of_its_id(folder: str, llama_folder: Path) -> None:
-    """DPOTrainer takes the saved weights as the reference, and so it stays on preference data."""
+    """DPOTrainer takes the saved weights as the reference, and so does SPINTrainer on preference data."""
 
     def build(kind: Kind) -> Any:
         model = AutoModelForCausalLM.from_pretrained(llama_folder)
@@ -64,7 +66,7 @@ def test_a_model_changed_in_memory_keeps_the_reference_of_its_id(folder: str, ll
 
 
 def test_a_second_trainer_takes_the_first_one_s_model(folder: str, llama_folder: Path) -> None:
-    """Training goes on from the first trainer's weights, as with DPOTrainer."""
+    """Training continues from the first trainer's weights, as with DPOTrainer."""
 
     def build(kind: Kind) -> Any:
         first = kind.build(str(llama_folder), train_dataset=tiny.preference(6))
@@ -96,7 +98,7 @@ def test_a_synced_reference_follows_the_policy(alpha: float, folder: str, llama_
 def test_precomputed_log_probs_are_the_reference_s(
     explicit: bool, ld_alpha: float | None, kind: Kind, llama_folder: Path
 ) -> None:
-    """Two columns hold them, computed before the first step; LD-DPO discounts what the longer response has more."""
+    """Two columns hold them, computed before the first step; LD-DPO discounts the extra tokens of the longer response."""
     trainer = kind.build(
         AutoModelForCausalLM.from_pretrained(llama_folder),
         ref_model=tiny.model(seed=1) if explicit else None,
@@ -132,9 +134,9 @@ def test_precomputing_changes_no_number(folder: str, llama_folder: Path) -> None
 
 
 def test_precomputed_log_probs_are_cached_on_disk(kind: Kind, folder: str, llama_folder: Path) -> None:
-    """A dataset on disk gets a cache file, keyed by the weights: another model's log-probs are computed anew.
+    """A dataset on disk gets a cache file, keyed by the weights: another model's log-probs are computed again.
 
-    DPOTrainer writes it beside the dataset, SPINTrainer into the cache of `datasets`.
+    DPOTrainer writes it next to the dataset, SPINTrainer into the cache of `datasets`.
     """
     tiny.preference(4).save_to_disk(f"{folder}/data")
 
@@ -157,7 +159,7 @@ def test_precomputed_log_probs_are_cached_on_disk(kind: Kind, folder: str, llama
 
 
 def test_a_synced_reference_can_not_be_precomputed(kind: Kind, llama_folder: Path) -> None:
-    """It moves; log-probs computed once would be stale."""
+    """It changes, so log-probs computed once would be stale."""
     settings = {"sync_ref_model": True, "precompute_ref_log_probs": True}
     with pytest.raises(ValueError, match="cannot use `sync_ref_model=True` together with `precompute_ref_log_probs"):
         kind.build(
@@ -170,7 +172,7 @@ def test_a_synced_reference_can_not_be_precomputed(kind: Kind, llama_folder: Pat
 
 
 def test_log_probs_that_come_with_the_dataset_are_kept(kind: Kind, llama_folder: Path) -> None:
-    """Columns of one's own with the reference's log-probs are passed through to the batches."""
+    """The user's own columns with the reference's log-probs are passed through to the batches."""
     rows = [{**row, "ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0} for row in tiny.preference(2).to_list()]
     trainer = kind.build(str(llama_folder), train_dataset=Dataset.from_list(rows))
     batch = next(iter(trainer.get_train_dataloader()))

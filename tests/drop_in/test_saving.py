@@ -1,4 +1,4 @@
-"""What a run leaves behind: checkpoints that resume, weights that load, adapters, cards."""
+"""A trainer leaves checkpoints that resume, weights that load, adapters, and cards."""
 
 import copy
 from pathlib import Path
@@ -23,7 +23,7 @@ CHECKPOINTED = {"optim": "adamw_torch", "save_strategy": "steps", "save_steps": 
 def test_a_checkpoint_resumes_where_it_stopped(
     by: str, adapter: bool, kind: Kind, folder: str, llama_folder: Path
 ) -> None:
-    """Four steps are two steps, an interruption and two more, bit by bit."""
+    """Four steps equal two steps, an interruption and two more, bit for bit."""
     peft_config = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM") if adapter else None
 
     def build(**settings: Any) -> Any:
@@ -52,7 +52,7 @@ def test_a_checkpoint_resumes_where_it_stopped(
 @pytest.mark.parametrize("writer", [0, 1], ids=["DPOTrainer", "SPINTrainer"])
 @pytest.mark.slow
 def test_a_checkpoint_resumes_in_the_other_class(writer: int, folder: str, llama_folder: Path) -> None:
-    """A run begun with one class goes on with the other: the same files, and what one adds the other ignores."""
+    """A run begun with one class resumes with the other: the files are the same, and additional ones are ignored."""
     first, second = kinds(folder)[writer], kinds(folder)[1 - writer]
     data = tiny.preference(8)
 
@@ -73,7 +73,7 @@ def test_a_checkpoint_resumes_in_the_other_class(writer: int, folder: str, llama
 
 
 def test_the_best_checkpoint_is_loaded_and_old_ones_go(folder: str, llama_folder: Path) -> None:
-    """`load_best_model_at_end` and `save_total_limit` work as ever; the files are DPOTrainer's."""
+    """`load_best_model_at_end` and `save_total_limit` work as before; the files are DPOTrainer's."""
     settings = {
         "max_steps": 4,
         "save_strategy": "steps",
@@ -122,7 +122,7 @@ def test_the_saved_model_is_the_trained_one(kind: Kind, folder: str, llama_folde
 
 @pytest.mark.parametrize("own", [False, True], ids=["trl's loss", "own loss"])
 def test_the_trained_model_is_an_ordinary_model(own: bool, kind: Kind, folder: str, llama_folder: Path) -> None:
-    """It can be copied, pickled and trained again, despite what the trainer attached to it."""
+    """It can be copied, pickled and trained again, despite the trainer's attachments."""
     settings = {"loss_type": "space"} if own and kind.config is SPINConfig else {}
     trainer = kind.build(str(llama_folder), settings=settings, train_dataset=tiny.preference(6))
     trainer.train()
@@ -144,7 +144,7 @@ def test_the_trained_model_is_an_ordinary_model(own: bool, kind: Kind, folder: s
 )
 @pytest.mark.slow
 def test_a_model_card_is_written_whatever_the_start_s_own_says(card: str | None, kind: Kind, folder: str) -> None:
-    """With each checkpoint, and on demand; it carries TRL's tags and the name that the model is given."""
+    """It is written with each checkpoint and on demand, with TRL's tags and the name given to the model."""
     start = tiny.save(f"{folder}/start", tiny.model())
     if card is not None:
         (start / "README.md").write_text(card, encoding="utf-8")

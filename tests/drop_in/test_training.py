@@ -1,4 +1,4 @@
-"""Training on preference pairs: every architecture, every loss, the same numbers from both classes."""
+"""Training on preference pairs gives the same numbers with both classes, for every architecture and every loss."""
 
 import math
 from pathlib import Path
@@ -30,7 +30,7 @@ ARCHITECTURES = (
     "lfm2",
 )
 
-# Settings that change how something is computed, or matter to other models only, but not the numbers here.
+# Settings that change how something is computed, or matter only to other models, but not the numbers here.
 WITHOUT_EFFECT = {
     "gradient_checkpointing",
     "pad_to_multiple_of",
@@ -39,7 +39,7 @@ WITHOUT_EFFECT = {
     "dataset_num_proc",
 }
 
-# The loss of a pair whose log-ratios are both 0, at beta 0.1 (and label smoothing 0.1 where the loss needs some).
+# The loss of a pair whose log-ratios are both 0, at beta 0.1 (and label smoothing 0.1 if the loss needs some).
 LOSS_AT_THE_REFERENCE = {
     "sigmoid": LN2,
     "hinge": 1.0,
@@ -61,7 +61,7 @@ LOSS_AT_THE_REFERENCE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_parameter_of_every_architecture_learns(architecture: str, folder: str) -> None:
-    """Dense, mixture and hybrid models train from their id, and both classes arrive at the same weights."""
+    """Dense, mixture and hybrid models are trained from their id, and both classes arrive at the same weights."""
     path = tiny.save(f"{folder}/start", tiny.model(architecture))
     start = weights(AutoModelForCausalLM.from_pretrained(path))
     data = tiny.preference(6)
@@ -91,7 +91,7 @@ def test_every_loss_starts_at_its_own_value(loss_type: str, kind: Kind, llama_fo
 @pytest.mark.slow
 @pytest.mark.parametrize("loss_type", [*LOSS_AT_THE_REFERENCE, "sft"])
 def test_every_loss_trains_alike_away_from_the_reference(loss_type: str, folder: str, llama_folder: Path) -> None:
-    """With a reference of other weights every term of a loss is at work; training and evaluation agree throughout."""
+    """With a reference of other weights, every term of a loss has an effect; training and evaluation agree throughout."""
 
     def build(kind: Kind) -> object:
         return kind.build(
@@ -117,7 +117,7 @@ def test_every_loss_trains_alike_away_from_the_reference(loss_type: str, folder:
 
 
 def test_loss_and_rewards_are_what_the_paper_says(kind: Kind, llama_folder: Path) -> None:
-    """DPO, eq. 7, from log-probabilities that are worked out here, token by token, from the two models' logits."""
+    """It is DPO's eq. 7, from log-probabilities that are computed here, token by token, from the two models' logits."""
     policy, reference = AutoModelForCausalLM.from_pretrained(llama_folder), tiny.model(seed=1)
     trainer = kind.build(
         AutoModelForCausalLM.from_pretrained(llama_folder),
@@ -140,7 +140,7 @@ def test_loss_and_rewards_are_what_the_paper_says(kind: Kind, llama_folder: Path
 
 
 def away_from_the_reference(kind: Kind, llama_folder: Path, settings: dict[str, Any]) -> DPOTrainer:
-    """A trainer whose reference has other weights than its policy."""
+    """Return a trainer whose reference has other weights than its policy."""
     return kind.build(
         AutoModelForCausalLM.from_pretrained(llama_folder),
         ref_model=tiny.model(seed=1),
@@ -152,7 +152,7 @@ def away_from_the_reference(kind: Kind, llama_folder: Path, settings: dict[str, 
 
 @pytest.fixture(scope="module")
 def plain_steps(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> list[float]:
-    """DPOTrainer's losses and gradient norms with the default settings."""
+    """Return DPOTrainer's losses and gradient norms with the default settings."""
     trainer = away_from_the_reference(kinds(str(tmp_path_factory.mktemp("plain")))[0], llama_folder, {})
     trainer.train()
     return steps(trainer) + steps(trainer, "grad_norm")
@@ -211,7 +211,7 @@ def test_weights_keep_the_dtype_they_were_loaded_in(dtype: torch.dtype, kind: Ki
 
 
 def test_a_loaded_model_counts_as_itself(folder: str, llama_folder: Path) -> None:
-    """A model instance trains as the same model by its id does: the instance itself is trained, in place."""
+    """A model instance is trained in place, with the same result as the same model by its id."""
     data = tiny.preference(6)
     instances = []
 

@@ -1,4 +1,4 @@
-"""Preference pairs about images: what DPOTrainer does with vision-language models, SPINTrainer does too."""
+"""On preference pairs about images, SPINTrainer does the same as DPOTrainer with vision-language models."""
 
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ LN2 = pytest.approx(0.6931472, abs=1e-5)
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Each kind of vision-language model, saved, so that a trainer finds its reference. Read only."""
+    """Save each kind of vision-language model, so that a trainer finds its reference; tests only read it."""
     root = tmp_path_factory.mktemp("vision")
     return {name: tiny.save(root / name, vision.model(name), vision.processor(name)) for name in vision.KINDS}
 
 
 def build(kind: Kind, saved: dict[str, Path], name: str, data: Dataset, **settings: Any) -> Any:
-    """A trainer of a kind, for a kind of model."""
+    """Return a trainer of a kind, for a kind of model."""
     return kind.build(
         str(saved[name]),
         settings={"max_length": None, "max_steps": 2, **settings},
@@ -37,7 +37,7 @@ def build(kind: Kind, saved: dict[str, Path], name: str, data: Dataset, **settin
 @pytest.mark.parametrize("name", vision.KINDS)
 @pytest.mark.slow
 def test_pairs_about_images_train_alike(name: str, folder: str, saved: dict[str, Path]) -> None:
-    """Text and image layers learn, but for the tower's last layer in LLaVA, which reads the one before it."""
+    """Text and image layers learn, except for the tower's last layer in LLaVA, which reads the one before it."""
     before: list[dict[str, Any]] = []
 
     def make(kind: Kind) -> Any:
@@ -51,14 +51,14 @@ def test_pairs_about_images_train_alike(name: str, folder: str, saved: dict[str,
     stuck = unchanged(before[1], spin.model)
     assert stuck == unchanged(before[0], dpo.model)
     unused = ("encoder.layers.1.", "post_layernorm") if name == "llava" else ()
-    # Attention without rotary positions does not see a bias of its keys: that one has no gradient.
+    # Attention without rotary positions is unaffected by a bias of its keys, which therefore has no gradient.
     may_stick = {name for name in before[1] if name.startswith("model.vision") and name.endswith("k_proj.bias")}
     assert stuck - may_stick == {name for name in before[1] if any(part in name for part in unused)} - may_stick
 
 
 @pytest.mark.parametrize("name", vision.KINDS)
 def test_a_batch_of_pairs_about_images(name: str, kind: Kind, saved: dict[str, Path]) -> None:
-    """Both halves see the images; only responses are scored; tensors that accompany the tokens have their length."""
+    """Both halves see the images, only responses are scored, and tensors that accompany the tokens have their length."""
     trainer = build(kind, saved, name, vision.preference(2))
     batch = trainer.data_collator([dict(row) for row in trainer.train_dataset])
     ids, mask = batch["input_ids"], batch["completion_mask"].bool()
@@ -102,7 +102,7 @@ def test_several_images_and_none(folder: str, saved: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("conversational", [False, True], ids=["standard", "conversational"])
 def test_text_alone_leaves_the_image_layers_alone(conversational: bool, folder: str, saved: dict[str, Path]) -> None:
-    """A dataset without images goes the way of text: tokens once, before training."""
+    """A dataset without images is processed like text: tokenised once, before training."""
     before: list[dict[str, Any]] = []
 
     def make(kind: Kind) -> Any:
@@ -138,7 +138,7 @@ def test_a_length_that_cuts_an_image_is_explained(name: str, kind: Kind, saved: 
 
 
 def test_evaluation_on_images(folder: str, saved: dict[str, Path]) -> None:
-    """Sets given at construction and later, with the same metrics from both classes."""
+    """The sets are given at construction and later, and the metrics are the same for both classes."""
     dpo, spin = train_both(
         folder,
         lambda kind: kind.build(
@@ -154,7 +154,7 @@ def test_evaluation_on_images(folder: str, saved: dict[str, Path]) -> None:
 
 
 def test_an_adapter_on_a_vision_language_model(folder: str, saved: dict[str, Path]) -> None:
-    """LoRA on the language model alone; the reference is the model without it."""
+    """With LoRA on the language model alone, the reference is the model without it."""
     _, spin = train_both(
         folder,
         lambda kind: kind.build(
@@ -171,7 +171,7 @@ def test_an_adapter_on_a_vision_language_model(folder: str, saved: dict[str, Pat
 
 
 def test_what_images_can_not_do_is_refused(kind: Kind, saved: dict[str, Path], llama_folder: Path) -> None:
-    """With DPOTrainer's messages."""
+    """The messages are DPOTrainer's."""
     data = vision.preference(2)
     with pytest.raises(ValueError, match="truncation_mode='keep_end' is not supported for vision-language models"):
         build(kind, saved, "llava", data, max_length=32, truncation_mode="keep_end")

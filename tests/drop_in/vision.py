@@ -1,4 +1,4 @@
-"""A tiny vision-language model of each kind that the trainers treat differently, with a processor made on the spot."""
+"""A tiny vision-language model of each kind that the trainers treat differently, with a processor created on the spot."""
 
 import random
 from typing import Any, Final
@@ -20,8 +20,8 @@ from transformers import (
 
 import tiny
 
-# llava: pixel values and nothing else. gemma3: token types besides. qwen2_5_vl: image grids and multimodal token
-# types, and the patches of all images in one list that has no batch dimension.
+# llava has pixel values and nothing else, gemma3 also has token types, and qwen2_5_vl has image grids and multimodal
+# token types, and the patches of all images in one list without a batch dimension.
 KINDS: Final = ("llava", "gemma3", "qwen2_5_vl")
 
 _TEMPLATE: Final = (
@@ -52,7 +52,7 @@ class _ImagesOnlyQwenProcessor(Qwen2_5_VLProcessor):
 
 
 def _tokenizer(*tokens: str, **named: str) -> PreTrainedTokenizerFast:
-    """The tiny tokenizer with a model's own special tokens; `named` ones become attributes, as Gemma's are."""
+    """Return the tiny tokenizer with a model's own special tokens; `named` ones become attributes, like Gemma's."""
     result = tiny.tokenizer(chat_template=False)
     result.add_tokens([*tokens, *named.values()], special_tokens=True)
     for name, token in named.items():
@@ -62,7 +62,7 @@ def _tokenizer(*tokens: str, **named: str) -> PreTrainedTokenizerFast:
 
 
 def processor(kind: str) -> ProcessorMixin:
-    """The processor of one of `KINDS`. An image of 16 x 16 pixels becomes four tokens."""
+    """Return the processor of one of `KINDS`. An image of 16 x 16 pixels becomes four tokens."""
     if kind == "llava":
         return LlavaProcessor(
             image_processor=transformers.CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16),
@@ -92,7 +92,7 @@ def processor(kind: str) -> ProcessorMixin:
 
 
 def model(kind: str, *, seed: int = 0) -> PreTrainedModel:
-    """A vision-language model of one of `KINDS`: two layers of hidden size 16 for text and as many for images."""
+    """Return a vision-language model of one of `KINDS`: two layers of hidden size 16 for text and as many for images."""
     text = processor(kind).tokenizer
     text_config: dict[str, Any] = {
         **tiny.sizes(),
@@ -141,7 +141,7 @@ def model(kind: str, *, seed: int = 0) -> PreTrainedModel:
 
 
 def preference(n: int = 4, images_per_row: int = 1) -> Dataset:
-    """`n` conversational preference pairs, each about images of 16 x 16 random pixels."""
+    """Return `n` conversational preference pairs, each about images of 16 x 16 random pixels."""
     generator = random.Random(0)
     rows = tiny.preference(n, conversational=True).to_list()
     for row in rows:

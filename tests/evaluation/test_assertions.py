@@ -1,4 +1,4 @@
-"""Assertions: what generated code gets to see of them, and when they hold."""
+"""Generated code sees only part of the assertions, and they hold only if they are true."""
 
 import math
 from typing import Any
@@ -73,7 +73,7 @@ def test_whatever_else_is_sent_does_not_hold(value: Any) -> None:
 
 
 def test_assertions_of_the_prompt_are_known() -> None:
-    """Whatever their layout, quotes and outer brackets."""
+    """This holds for any layout, quotes and outer brackets."""
     prompt = "Write it. Your code should pass this test:\nassert  f( 'a',1 ) == [0x10]"
     assert only_step('assert f("a", 1) == [0x10]', prompt).is_shown
     assert only_step("assert (f('a', 1) == [0x10])", prompt).is_shown

@@ -1,4 +1,4 @@
-"""The papers' benchmarks are tasks of the harness, with their shots, and their numbers are read as the papers do."""
+"""The papers' benchmarks are tasks of the harness, with their shots, and their numbers are read as in the papers."""
 
 import importlib.util
 
@@ -16,7 +16,7 @@ ALL = list(dict.fromkeys(one for benchmarks in SUITES.values() for one in benchm
 
 
 def results(found, shots=None, groups=None):
-    """The parts of the harness's results that are read."""
+    """Return the parts of the harness's results that are read."""
     shots = shots or dict.fromkeys(found, 0)
     return {"results": found, "groups": groups or {}, "n-shot": shots, "configs": {name: {} for name in shots}}
 
@@ -44,7 +44,7 @@ def index():
 
 
 def leaves(index, name):
-    """Complete configurations of the tasks in a task or group, with functions by name."""
+    """Return complete configurations of the tasks in a task or group, with functions by name."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     entry = index[name]
@@ -74,7 +74,7 @@ def test_the_harness_has_every_benchmark_and_measures_what_is_read(index, benchm
 
 @needs_harness
 def test_the_groups_are_whole(index):
-    """57 subjects, and the numbers of parts given on the leaderboard's own pages."""
+    """They have 57 subjects, and the numbers of parts given on the leaderboard's own pages."""
     parts = {one.task: len(leaves(index, one.task)) for one in ALL if "group" in index[one.task].cfg}
     assert parts == {
         "mmlu": 57, "leaderboard_math_hard": 7, "leaderboard_musr": 3, "leaderboard_gpqa": 3, "leaderboard_bbh": 24,
@@ -115,7 +115,7 @@ def test_gsm8k_is_read_by_its_strict_filter():
 
 
 def test_ifeval_is_the_mean_of_prompts_and_instructions():
-    """As on the second leaderboard: Llama-2-7B's published 25.19 is that of 0.18484 and 0.31894."""
+    """This follows the second leaderboard: Llama-2-7B's published 25.19 is that of 0.18484 and 0.31894."""
     ifeval = SUITES["iris_ten"][-1]
     parts = {"prompt_level_strict_acc,none": 0.18484288354898337, "inst_level_strict_acc,none": 0.31894484412470026}
     (score,) = scores(ifeval, results({"leaderboard_ifeval": {**parts, "inst_level_strict_acc_stderr,none": "N/A"}}))

@@ -1,4 +1,4 @@
-"""Signs of degeneration, compared with numbers worked out by hand."""
+"""Signs of degeneration match numbers worked out by hand."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from spin_trl.evaluation.degeneration import (
 
 
 def answer(generated: str, real: str = "a b c d e f") -> AnsweredPrompt:
-    """A response whose tokens are its words, and the real one."""
+    """Return a response whose tokens are its words, and the real one."""
     ids = [[sum(map(ord, word)) for word in text.split()] for text in (generated, real)]
     return AnsweredPrompt(ids[0], ids[1], generated, real)
 
@@ -41,7 +41,7 @@ def test_variety_is_relative_to_that_of_real_responses() -> None:
     real = ("a b c d e f", "g h i j k l")
     answers = [answer("m n o p q r", real[0]), answer("m n o p q r", real[1])]
     assert figure("distinct", *answers) == pytest.approx(5 / 10)
-    # Twice as long and as varied: as much of it is looked at as there is of the real one.
+    # Twice as long and as varied; only as much of it is examined as the real one has.
     assert figure("distinct", answer("m n o p q r s t u v w x", real[0])) == pytest.approx(1.0)
     assert "degeneration/distinct" not in measure([answer("a", "b")], set())
 
@@ -51,7 +51,9 @@ def test_lengths_are_compared_over_all_tokens() -> None:
 
 
 def test_characters_from_nowhere_are_found() -> None:
-    """Ten pipes in forty characters, while real responses have none in sixty: a quarter of all, minus nothing."""
+    """Ten pipes in forty characters, with none in sixty characters of real responses, are a quarter of all, minus
+    nothing.
+    """
     answers = [answer("|" * 10 + "a b c d e " * 3, "a b c d e " * 6)]
     assert odd_characters(answers) == {"|": pytest.approx(0.25)}
     assert figure("odd_characters", *answers) == pytest.approx(0.25)
@@ -116,7 +118,9 @@ def test_healthy_answers_are_not_warned_of() -> None:
 def test_every_sign_warns_beyond_its_threshold_and_stops_beyond_the_other(
     name: str, value: float, parts: tuple[object, ...]
 ) -> None:
-    """Alone; not if it is switched off or its threshold is moved; and it stops the run only if configured."""
+    """Each sign does so alone, but not if it is switched off or its threshold is moved; it stops the run only if
+    configured.
+    """
     figures = {**HEALTHY, SIGNS[name].figure: value}
     (warning,) = findings(figures, {}, {})
     assert (warning.name, warning.stops) == (name, False)

@@ -1,4 +1,4 @@
-"""The figures that the papers discuss, from made-up log-probabilities for which every figure is computed by hand."""
+"""The figures discussed in the papers are computed from made-up log-probabilities, and checked by hand."""
 
 import math
 
@@ -9,7 +9,7 @@ from spin_trl.evaluation.summary import HeldOutRow
 
 
 def row(real: float, generated: float, real_ratio: float | None, generated_ratio: float | None) -> HeldOutRow:
-    """A held-out row: log-probabilities under the model, and log-ratios against its opponent."""
+    """Return a held-out row: log-probabilities under the model, and log-ratios against its opponent."""
     return HeldOutRow(
         real_logp=real,
         real_tokens=4,
@@ -52,7 +52,7 @@ def sigma(z: float) -> float:
 
 
 def test_spins_coefficients_before_and_after() -> None:
-    """-beta sigma(-beta (r - r')) for real, and the opposite for generated."""
+    """They are -beta sigma(-beta (r - r')) for real, and the opposite for generated."""
     figures = game_figures(ROWS, {"sigmoid": 1.0}, {"beta": 0.5})
     assert figures["coefficient/real_start"] == pytest.approx(-0.25)
     assert figures["coefficient/generated_start"] == pytest.approx(0.25)
@@ -63,7 +63,7 @@ def test_spins_coefficients_before_and_after() -> None:
 
 
 def test_coefficients_of_a_weighted_sum_of_losses() -> None:
-    """2 SPACE + SPIN; TRL's sft has no log-ratio and adds nothing."""
+    """For 2 SPACE + SPIN, TRL's sft has no log-ratio and adds nothing."""
     losses, values = {"space": 2.0, "sigmoid": 1.0, "sft": 0.1}, {"space_mu": 1.0, "beta": 0.5}
     figures = game_figures(ROWS, losses, values)
     assert figures["coefficient/real_start"] == pytest.approx(2 * -0.5 - 0.25)
@@ -82,7 +82,7 @@ def test_iris_weighs_pairs_so_their_mean_stays_and_few_may_be_in_play() -> None:
 
 
 def test_tspin_and_simpo_are_measured_without_an_opponent() -> None:
-    """T-SPIN: the advantage over the opponent, sigma(-alpha (L - L')), on likelihoods; S-SimPO: per token."""
+    """T-SPIN has the advantage over the opponent, sigma(-alpha (L - L')), on likelihoods; S-SimPO has it per token."""
     figures = game_figures(ROWS, {"tspin": 1.0}, {"tspin_alpha": 1.0, "tspin_beta": 0.1})
     assert figures["coefficient/real_end"] == pytest.approx(-sum(sigma(-gap) for gap in (3.0, -5.0, -2.0)) / 3)
     figures = game_figures(ROWS, {"simpo": 1.0}, {"simpo_beta": 2.0, "simpo_gamma": 0.5})

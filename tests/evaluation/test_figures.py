@@ -1,4 +1,4 @@
-"""The table of figures knows every figure that is measured, and says the same of it everywhere."""
+"""The table of figures has every figure that is measured, with the same properties everywhere."""
 
 import pytest
 
@@ -23,7 +23,7 @@ ROW = HeldOutRow(
     greedy_score=0.0,
 )
 OF_THE_LOSS = ("coefficient/", "pairs_in_play/")
-"""Diagnostics of a loss are in `metrics.json` for whoever looks there, and no figures to choose a model by."""
+"""Diagnostics of a loss are in `metrics.json` for those who look there, and are not figures to choose a model by."""
 
 
 def test_every_figure_that_is_measured_is_in_the_table() -> None:
@@ -67,7 +67,7 @@ def test_what_says_how_sure_a_figure_is_is_no_figure() -> None:
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if not is_score(name)])
 def test_a_run_that_is_chosen_by_a_figure_goes_its_way(name: str) -> None:
-    """Fewer empty answers are better, as less NLL is."""
+    """Fewer empty answers are better, as is a lower NLL."""
     assert (
         SelfPlayConfig(metric_for_best_iteration=name).greater_is_better_iteration is FIGURES[name].greater_is_better
     )

@@ -1,4 +1,4 @@
-"""Processes share a benchmark's requests: each answers some, all get every answer, and if one fails all do."""
+"""Processes share a benchmark's requests: each answers some and gets every answer, and if one fails, all do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUESTS = [
 
 
 def of_process(monkeypatch: pytest.MonkeyPatch, rank: int, count: int, others: list[Any] | None = None) -> None:
-    """Act as one of several processes, where the others have gathered something."""
+    """Act as one of several processes, with the given results gathered from the others."""
     monkeypatch.setattr(
         harness,
         "PartialState",
@@ -33,7 +33,7 @@ def of_process(monkeypatch: pytest.MonkeyPatch, rank: int, count: int, others: l
 
 
 def shout(asked: list[str]) -> Any:
-    """Answers in capitals, and records its requests."""
+    """Return answers in capitals, and record the requests."""
 
     def answer(requests: Any, disable_tqdm: bool) -> list[str]:
         asked.extend(one.text for one in requests)
@@ -43,7 +43,7 @@ def shout(asked: list[str]) -> Any:
 
 
 def test_a_process_answers_its_questions_with_all_their_choices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two processes answers questions 0 and 2, the other 1 and 3; together they have everything, in order."""
+    """Of two processes, one answers questions 0 and 2, the other 1 and 3; together they have everything, in order."""
     shares: list[list[str]] = []
     for rank in (0, 1):
         asked: list[str] = []

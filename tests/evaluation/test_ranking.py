@@ -1,4 +1,4 @@
-"""Ranking samples: which two make a pair, and when there is none."""
+"""Ranking samples determines which two form a pair, and when there is none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_samples_that_score_the_same_give_no_pair() -> None:
 
 
 def test_the_same_text_is_no_pair() -> None:
-    """A scorer may look at white space, which a chat template removes."""
+    """A scorer may depend on white space, which a chat template removes."""
     assert best_and_worst([1.0, 0.0], ["4", " 4\n"]) == IDENTICAL
 
 

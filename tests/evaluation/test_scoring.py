@@ -1,4 +1,4 @@
-"""The scorers that a recipe can name, and how their results are used."""
+"""A recipe can name scorers, and their results are used as documented."""
 
 import math
 
@@ -24,7 +24,7 @@ REAL = "She has 2 * 600 = <<2*600=1200>>1,200 eggs.\n#### 1,200"
 
 
 def length(prompt: str, real: str, generated: str) -> float:
-    """A user's own scorer."""
+    """Score by length, as a user's own scorer."""
     return float(len(generated))
 
 
@@ -61,7 +61,7 @@ def test_a_name_that_is_none_is_refused_with_those_that_are_known() -> None:
 
 @pytest.mark.parametrize("name", [name for name in scorer_names() if not runs_generated_code(name)])
 def test_a_scorer_is_its_module_and_gives_the_figures_that_it_says(name: str) -> None:
-    """For all modules of the folder: the names of the figures are known before anything is scored."""
+    """For all modules of the folder, the names of the figures are known before anything is scored."""
     answer = "3 + 2\n\\boxed{5} is the answer: B\n#### 5"
     found = scorer_of([name])("", answer, answer)
     named = [f"score/{part}" for part in found] if isinstance(found, dict) else ["score"]
@@ -70,7 +70,7 @@ def test_a_scorer_is_its_module_and_gives_the_figures_that_it_says(name: str) ->
 
 
 def test_a_scorer_of_a_frozen_recipe_is_found_by_its_old_name() -> None:
-    """`module:function`, as runs of earlier versions may name them."""
+    """Runs of earlier versions may name them as `module:function`."""
     for name, function in (("gsm8k", gsm8k), ("exact_match", exact_match), ("valid_json", valid_json)):
         assert scorer_of([f"spin_trl.evaluation.scorers:{name}"]) is function
 
@@ -81,7 +81,7 @@ def test_an_answer_is_compared_only_where_the_real_response_has_one() -> None:
 
 
 class Odd:
-    """An object of a user's class that is not a number, and raises its own error."""
+    """Object of a user's class that is not a number, and raises its own error."""
 
     def __float__(self) -> float:
         raise KeyError("no number")
@@ -120,17 +120,19 @@ def test_figures_are_known_without_calling_anything() -> None:
 
 
 def by_level(prompt: str, real: str, generated: str, level: int, *, unit: str = "m") -> dict[str, float]:
-    """A scorer that takes columns."""
+    """Scorer that takes columns."""
     return {unit: float(level)}
 
 
 def by_row(p: str, r: str, g: str, **row: object) -> float:
-    """A scorer that takes the whole row."""
+    """Scorer that takes the whole row."""
     return float(len(row))
 
 
 def test_parameters_after_the_texts_are_columns() -> None:
-    """Like those of TRL's reward functions. A method's `self` is none, nor what a partial has already given."""
+    """They work like those of TRL's reward functions. A method's `self` is not one, nor is an argument that a partial
+    already sets.
+    """
     assert columns_of(by_level) == ScorerColumns(frozenset({"level"}), frozenset({"unit"}))
     assert columns_of(length) == ScorerColumns()
     assert columns_of(by_row) == ScorerColumns(others=frozenset({"p", "r", "g"}))
@@ -145,7 +147,7 @@ def test_parameters_after_the_texts_are_columns() -> None:
 
 
 class Holder:
-    """Scores by a method."""
+    """Class that scores with a method."""
 
     def score(self, prompt: str, real: str, generated: str, level: int) -> float:
         return float(level)

@@ -1,4 +1,4 @@
-"""Which model is the best, and how certain that is: pure functions of measurements."""
+"""The best model, and how certain it is, are pure functions of measurements."""
 
 import math
 
@@ -11,13 +11,13 @@ NLL = Metric("nll", greater_is_better=False)
 
 
 def scored(rights: int, of: int = 100) -> Measured:
-    """A model that answers the first prompts right."""
+    """Return a model that answers the first prompts right."""
     values = {str(key): float(key < rights) for key in range(of)}
     return Measured({"score": rights / of}, {"score": values, "real_tokens": dict.fromkeys(values, 1.0)})
 
 
 def likely(*nlls: float) -> Measured:
-    """A model with these negative log-likelihoods, for real responses of two tokens each."""
+    """Return a model with these negative log-likelihoods, for real responses of two tokens each."""
     keys = [str(key) for key in range(len(nlls))]
     values = {"nll": dict(zip(keys, nlls, strict=True)), "real_tokens": dict.fromkeys(keys, 2.0)}
     return Measured({"nll": sum(nlls) / (2 * len(nlls))}, values)
@@ -28,7 +28,7 @@ def likely(*nlls: float) -> Measured:
     [
         ([3.0, 2.0, 1.0], False, "c"),
         ([3.0, 2.0, 1.0], True, "a"),
-        ([1.0, 2.0, 2.0], True, "b"),  # among equals the earliest, which cost least
+        ([1.0, 2.0, 2.0], True, "b"),  # of equal ones the earliest, which cost least
         ([2.0, 2.0, 2.0], False, "a"),
         ([math.nan, 2.0, 1.0], True, "b"),
         ([None, None, 1.0], True, "c"),
@@ -37,7 +37,7 @@ def likely(*nlls: float) -> Measured:
     ],
 )
 def test_the_best_by_a_figure(values: list[float | None], greater: bool, expected: str | None) -> None:
-    """The largest or the smallest; a figure that was not measured or is not finite is no candidate."""
+    """It is the largest or the smallest; a figure that was not measured or is not finite is no candidate."""
     models = {
         name: Measured({} if value is None else {"figure": value}) for name, value in zip("abc", values, strict=True)
     }
@@ -45,7 +45,7 @@ def test_the_best_by_a_figure(values: list[float | None], greater: bool, expecte
 
 
 def test_the_place_of_the_best_has_a_price() -> None:
-    """50, 53, 56 right of a hundred: steps of 3 are too small for 4, but the third is 6 better than the first."""
+    """With 50, 53 and 56 of a hundred right, steps of 3 are less than 4, but the third is 6 better than the first."""
     models = {"a": scored(50), "b": scored(53), "c": scored(56)}
     assert choose_best(models, SCORE) == "c"
     assert choose_best(models, Metric("score", True, min_improvement=0.04)) == "c"
@@ -54,14 +54,15 @@ def test_the_place_of_the_best_has_a_price() -> None:
 
 
 def test_a_gain_of_exactly_the_least_improvement_is_none() -> None:
-    """As in transformers' early stopping, it must exceed the threshold."""
+    """It must exceed the threshold, as in transformers' early stopping."""
     assert not Metric("score", True, min_improvement=0.25).improves(scored(75), scored(50))
     assert Metric("score", True, min_improvement=0.25).improves(scored(76), scored(50))
 
 
 def test_significance_asks_for_the_whole_interval() -> None:
-    """Agresti and Min by hand: 3 of 100 won, none lost: (3 ± 1.96 * sqrt(4 - 9 / 102)) / 102 = -0.0086 to 0.0674; 6 won:
-    (6 ± 1.96 * sqrt(7 - 36 / 102)) / 102 = 0.0093 to 0.1084."""
+    """Agresti and Min by hand: 3 of 100 won, none lost: (3 ± 1.96 * sqrt(4 - 9 / 102)) / 102 = -0.0086 to 0.0674; 6
+    won: (6 ± 1.96 * sqrt(7 - 36 / 102)) / 102 = 0.0093 to 0.1084.
+    """
     strict = Metric("score", True, significant=True)
     three, six = strict.gain(scored(53), scored(50)), strict.gain(scored(56), scored(50))
     assert three is not None
@@ -74,7 +75,7 @@ def test_significance_asks_for_the_whole_interval() -> None:
 
 
 def test_less_is_better_turns_the_interval_round() -> None:
-    """Differences per token of -1, -2 and -3 nats: mean -2, standard error sqrt(1 / 3), t(0.975, 2) = 4.3027."""
+    """Differences per token of -1, -2 and -3 nats have mean -2 and standard error sqrt(1 / 3); t(0.975, 2) = 4.3027."""
     gain = NLL.gain(likely(8.0, 6.0, 4.0), likely(10.0, 10.0, 10.0))
     assert gain is not None
     spread = 4.3027 / math.sqrt(3)
@@ -83,7 +84,7 @@ def test_less_is_better_turns_the_interval_round() -> None:
 
 
 def test_a_regression_is_surely_worse() -> None:
-    """3 of a hundred prompts lost are no regression, 6 are; without prompts to compare, nothing is certain."""
+    """3 of a hundred prompts lost are no regression, but 6 are; without prompts to compare, nothing is certain."""
     assert not SCORE.regresses(scored(47), scored(50))
     assert SCORE.regresses(scored(44), scored(50))
     assert not SCORE.regresses(scored(56), scored(50))
@@ -96,7 +97,7 @@ def test_a_regression_is_surely_worse() -> None:
 def test_a_model_that_is_no_number_any_more_is_worse() -> None:
     assert NLL.regresses(Measured({"nll": math.nan}), Measured({"nll": 2.0}))
     assert not NLL.regresses(Measured({"nll": 2.0}), Measured({"nll": math.nan}))
-    assert not NLL.regresses(Measured({}), Measured({"nll": 2.0}))  # nobody has looked yet
+    assert not NLL.regresses(Measured({}), Measured({"nll": 2.0}))  # not checked yet
     assert NLL.improves(Measured({"nll": 2.0}), Measured({"nll": math.nan}))
 
 
@@ -106,7 +107,7 @@ def test_one_prompt_says_nothing_for_sure() -> None:
 
 
 def test_the_win_rates_of_two_iterations_are_of_different_games() -> None:
-    """Each is measured against a different opponent: they are not compared prompt by prompt."""
+    """Each is measured against a different opponent, so they are not compared prompt by prompt."""
     one, other = scored(60), scored(40)
     for model in (one, other):
         model.values["win_rate"] = model.values["score"]

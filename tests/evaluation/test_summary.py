@@ -1,4 +1,4 @@
-"""Held-out figures, compared with numbers worked out by hand."""
+"""Held-out figures match numbers worked out by hand."""
 
 import math
 import random
@@ -41,7 +41,7 @@ def test_shares_count_cut_empty_and_identical_responses():
         [
             row(finish_reason="length", generated_tokens=8),
             row(generated_tokens=1),  # nothing but EOS
-            row(generated_tokens=1, finish_reason="length"),  # cut after its first token: not empty
+            row(generated_tokens=1, finish_reason="length"),  # truncated after its first token, so not empty
             row(identical=True),
         ]
     )
@@ -54,7 +54,7 @@ def test_shares_count_cut_empty_and_identical_responses():
 def test_the_win_rate_counts_a_tie_as_half():
     figures = summarise([row(real_logratio=margin - 3.0, generated_logratio=-3.0) for margin in (2.0, 0.1, 0.0, -1.0)])
     assert figures["win_rate"] == pytest.approx(0.625)
-    # Standard error of 1, 1, 0.5, 0: deviations 0.375, 0.375, -0.125, -0.625.
+    # The standard error of 1, 1, 0.5, 0, with deviations 0.375, 0.375, -0.125, -0.625.
     assert figures["win_rate_se"] == pytest.approx(math.sqrt((2 * 0.375**2 + 0.125**2 + 0.625**2) / 3 / 4))
 
 
@@ -77,7 +77,7 @@ def test_one_prompt_has_figures_but_no_standard_error():
 
 
 def test_the_standard_error_of_nll_is_the_spread_of_nll_over_many_samples():
-    """Draw the same held-out set repeatedly: the spread of the figure equals its standard error."""
+    """If the same held-out set is drawn repeatedly, the spread of the figure equals its standard error."""
     rng = random.Random(0)
 
     def sample():
@@ -132,7 +132,7 @@ def test_values_are_kept_prompt_by_prompt():
 
 
 def test_a_change_is_measured_on_the_prompts_that_both_have():
-    """8 won and 2 lost of 30 (McNemar: 2 * 56 / 1024); a prompt that only one of the two has is left out."""
+    """8 are won and 2 lost of 30 (McNemar: 2 * 56 / 1024); a prompt that only one of the two has is left out."""
     marks = [(1.0, 0.0)] * 8 + [(0.0, 1.0)] * 2 + [(1.0, 1.0)] * 20
     now = {str(number): row(score=one, real_logp=-3.0) for number, (one, _) in enumerate(marks)}
     before = {str(number): row(score=other, real_logp=-4.0) for number, (_, other) in enumerate(marks)}
@@ -149,7 +149,7 @@ def test_models_that_were_measured_before_values_were_kept_have_no_change():
 
 
 def test_scores_that_are_no_numbers_are_left_out_of_means_and_named():
-    """A mean is over the others: of 1 and 0, not of four prompts, and not NaN."""
+    """A mean is over the others: that of 1 and 0, not of four prompts, and not NaN."""
     rows = {
         "a": row(score={"x": 1.0, "y": 2.0}),
         "b": row(score={"x": math.nan, "y": 4.0}),
@@ -164,7 +164,9 @@ def test_scores_that_are_no_numbers_are_left_out_of_means_and_named():
 
 
 def test_likelihoods_are_values_without_answers():
-    """Their change is weighted by tokens: 1 nat more for the one of 2 tokens, none for the one of 8, is 0.1 per token."""
+    """Their change is weighted by tokens: 1 nat more for the one of 2 tokens, and none for the one of 8, is 0.1 per
+    token.
+    """
     tokens = {"a": 2, "b": 8}
     now, before = likelihoods({"a": -3.0, "b": -8.0}, tokens), likelihoods({"a": -2.0, "b": -8.0}, tokens)
     assert now == {"nll": {"a": 3.0, "b": 8.0}, "real_tokens": {"a": 2.0, "b": 8.0}}

@@ -44,9 +44,9 @@ class Prepared:
     """The resources that all trials need.
 
     Attributes:
-        undisturbed: runs that nothing happened to.
+        undisturbed: undisturbed runs.
         states: run directories to damage.
-        seconds: that a run takes in a fork.
+        seconds: seconds that a run takes in a fork.
         start: seconds that the imports have taken.
     """
 
@@ -57,7 +57,7 @@ class Prepared:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the trials that fit into the time. Returns the exit code: 1 after a fault, or where no trial was made."""
+    """Run the trials that fit into the time. Return the exit code: 1 after a fault, or if no trial was run."""
     options = _options(arguments)
     started = time.monotonic()
     print(f"Seed {options.seed}.", flush=True)
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def all_trials(seed: int, prepared: Prepared) -> dict[int, Trial]:
-    """Every trial of a seed, by its number."""
+    """Return every trial of a seed, by its number."""
     return numbered(
         [
             (KINDS["kills"][0], kills.trials(seed, prepared.undisturbed, prepared.seconds, prepared.start)),
@@ -106,7 +106,7 @@ def all_trials(seed: int, prepared: Prepared) -> dict[int, Trial]:
 def _tried(
     seed: int, trials: dict[int, Trial], chosen: Sequence[int], folder: Path, jobs: int, until: float, keep: bool
 ) -> Table:
-    """Make trials and print their faults, each with what repeats it."""
+    """Run trials and print their faults, each with the options that repeat it."""
     table = Table()
     for tried in play_trials(trials, chosen, folder, jobs, until, keep):
         trial, outcome = trials[tried.number], tried.outcome
@@ -120,7 +120,7 @@ def _tried(
 
 
 def _prepare(folder: Path, with_damage: bool) -> Prepared:
-    """Import everything, and play what is to be compared with."""
+    """Import everything, and play the undisturbed runs."""
     started = time.monotonic()
     import_everything()
     start = time.monotonic() - started
@@ -141,13 +141,13 @@ def _prepare(folder: Path, with_damage: bool) -> Prepared:
 
 
 def _left(trials: dict[int, Trial], chosen: Sequence[int], table: Table) -> str:
-    """How many trials the time was too short for."""
+    """Return a message about the trials for which there was no time."""
     left = len(chosen) - sum(counts.total() for counts in table.counts.values())
     return f"The time was too short for {left} of {len(chosen)} trials.\n" if left else ""
 
 
 def _computed() -> float:
-    """Seconds that this process and its children have had a processor."""
+    """Return the CPU seconds of this process and its children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 

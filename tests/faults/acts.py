@@ -1,4 +1,4 @@
-"""Commands in processes of their own, forked from one that has imported everything: so a run takes a few seconds."""
+"""Commands in separate processes, forked from one that has imported everything, so that a run takes a few seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .writes import CACHE
 TOP = Path(__file__).parents[2]
 
 LONGEST = 240.0
-"""Seconds after which a command counts as one that does not end."""
+"""Seconds after which a command is considered to hang."""
 
 _LIBRARIES = (
     "PIL.features", "PIL.JpegImagePlugin", "bitsandbytes", "encodings.utf_8_sig", "matplotlib.backends.backend_mixed",
@@ -39,10 +39,10 @@ class Ended:
     """How a command ended.
 
     Attributes:
-        code: exit code; of a signal, its negative number.
-        output: what it has printed.
+        code: exit code, or the negative number of the signal that ended it.
+        output: what it printed.
         hung: whether it was ended because it took too long.
-        process: its id.
+        process: its process id.
     """
 
     code: int
@@ -73,10 +73,10 @@ def forked(
     """Run `spin-trl` with these arguments in a child of this process.
 
     Args:
-        folder: where it runs. The cache of `datasets` lies in it.
-        arguments: of the command line.
+        folder: folder that it runs in, with the cache of `datasets`.
+        arguments: arguments of the command line.
         before: called in the child before the command.
-        interrupt: sends it a signal after a while.
+        interrupt: sends it a signal after some time.
     """
 
     def command() -> int:
@@ -94,13 +94,15 @@ def forked(
 
 
 def in_a_child(command: Callable[[], int], interrupt: Interrupt | None = None) -> Ended:
-    """Call a function in a child of this process, which ends with what it returns; an exception is printed, and is a 1."""
+    """Call a function in a child of this process and return its result as the exit code; an exception is printed, and
+    gives 1.
+    """
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", DeprecationWarning
-        )  # the second thread is an allocator's, which knows of forks
-        # Libraries' functions that run in a child after a fork print a traceback if they are interrupted.
+        )  # the second thread is an allocator's, which supports forks
+        # Library functions that run in a child after a fork print a traceback if they are interrupted.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         child = os.fork()
     if child == 0:
@@ -113,7 +115,7 @@ def in_a_child(command: Callable[[], int], interrupt: Interrupt | None = None) -
 
 
 def whole(folder: Path, arguments: Sequence[str], interrupt: Interrupt | None = None) -> Ended:
-    """The same in a process that begins with Python itself."""
+    """Do the same in a new Python process."""
     environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / CACHE), "PYTHONPATH": str(TOP)}
     process = subprocess.Popen(
         [sys.executable, "-m", "spin_trl", *arguments],
@@ -125,16 +127,16 @@ def whole(folder: Path, arguments: Sequence[str], interrupt: Interrupt | None = 
     assert process.stdout is not None
     ended = _watched(process.pid, os.dup(process.stdout.fileno()), interrupt)
     process.stdout.close()
-    process.returncode = ended.code  # it has been waited for
+    process.returncode = ended.code  # it has already been waited for
     return ended
 
 
 @dataclass(frozen=True)
 class Interrupt:
-    """A signal that comes from outside.
+    """A signal from outside.
 
     Attributes:
-        number: of the signal.
+        number: number of the signal.
         after: seconds from the start of the command.
     """
 
@@ -143,12 +145,12 @@ class Interrupt:
 
 
 def _play(command: Callable[[], int], output: int) -> None:
-    """Be the child, to the end of this process."""
+    """Act as the child, to the end of this process."""
     code = 1
     try:
         os.dup2(output, 1)
         os.dup2(output, 2)
-        # What goes into a pipe is written at once, so that a kill takes nothing of it along.
+        # Output to a pipe is written at once, so that a kill loses none of it.
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", buffering=1) for number in (1, 2))  # noqa: SIM115
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         code = command()
@@ -164,7 +166,7 @@ def _play(command: Callable[[], int], output: int) -> None:
 
 
 def _draw_nothing() -> None:
-    """Charts are laid out and drawn in half the time of so small a run. Here only their data is read."""
+    """Draw no charts, which takes half the time of so small a run. Only their data is read."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

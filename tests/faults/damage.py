@@ -1,6 +1,6 @@
-"""Damage: a file of a finished run, or of one that was killed half-way, is damaged; the same command resumes the run.
+"""A file of a finished or a half-way killed run is damaged, and the same command resumes the run.
 
-It ends in the results of the undisturbed run, or in a clear error with nothing lost.
+It ends with the results of the undisturbed run, or with a clear error and nothing lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HALF_WAY: Final = {
     "answering": f"{RUN_DIR}/iteration-1/generations/shard-00001.parquet",
     "training": f"{RUN_DIR}/iteration-1/train/checkpoint-2/checkpoint.json",
 }
-"""States of a run that was killed half-way: before which file was put into its place."""
+"""States of a run that was killed half-way, by the file that had not yet been renamed into place."""
 
 _JOURNAL: Final = f"{RUN_DIR}/journal.jsonl"
 
@@ -45,8 +45,8 @@ class State:
 
     Attributes:
         name: how far the run had come.
-        folder: with the run directory and the cache.
-        run: what it would have ended in.
+        folder: folder with the run directory and the cache.
+        run: results that it would have ended with.
         other: folder of a run of the same kind on other data.
     """
 
@@ -57,7 +57,7 @@ class State:
 
 
 Harm = Callable[[bytes, random.Random, State, str], bytes | None]
-"""New content of a file, given by its path; None: it is deleted."""
+"""New content of a file, given by its path; None if it is deleted."""
 
 
 def _cut(content: bytes, chosen: random.Random, state: State, path: str) -> bytes:
@@ -80,13 +80,13 @@ def _flipped(content: bytes, chosen: random.Random, state: State, path: str) -> 
 
 
 def _zeros(content: bytes, chosen: random.Random, state: State, path: str) -> bytes:
-    """As after the power has failed: a file has its length, and its end has no content."""
+    """Return what a power failure may leave: a file of the right length, with zeros at the end."""
     place = chosen.randrange(len(content)) if content else 0
     return content[:place] + bytes(len(content) - place)
 
 
 def _another_runs(content: bytes, chosen: random.Random, state: State, path: str) -> bytes:
-    """The file at the same path, or of the same kind."""
+    """Return the other run's file at the same path, or of the same kind."""
     same = state.other / path
     if not same.is_file():
         alike = [name for name in files_of(state.other) if kind_of(name) == kind_of(path)]
@@ -98,7 +98,7 @@ def _another_runs(content: bytes, chosen: random.Random, state: State, path: str
 
 
 def _another_shape(content: bytes, chosen: random.Random, state: State, path: str) -> bytes:
-    """Valid, and something else: another value, or every value of another type."""
+    """Return valid JSON of another shape: another value, or every value of another type."""
     suffix = Path(path).suffix
     if suffix not in (".json", ".jsonl", ".yaml"):
         return content
@@ -130,13 +130,13 @@ HARMS: Final[dict[str, Harm]] = {
 
 
 def files_of(folder: Path) -> list[str]:
-    """Files of a run directory and of its cache, by their paths in the folder of a trial."""
+    """Return the files of a run directory and of its cache, by their paths in the folder of a trial."""
     every = (path for place in (RUN_DIR, CACHE) for path in (folder / place).rglob("*"))
     return sorted(path.relative_to(folder).as_posix() for path in every if path.is_file() or path.is_symlink())
 
 
 def trials(seed: int, states: Sequence[State]) -> list[Trial]:
-    """Every kind of file, harmed in every way, of a finished run and of one that was killed half-way."""
+    """Return every kind of file, harmed in every way, of a finished run and of one that was killed half-way."""
     kinds = sorted({kind for state in states for path in files_of(state.folder) if (kind := kind_of(path))})
     found = []
     for way in HARMS:
@@ -152,7 +152,7 @@ def trials(seed: int, states: Sequence[State]) -> list[Trial]:
 
 
 def _trial_of(chosen: random.Random, states: Sequence[State], kind: str, way: str) -> Trial | None:
-    """Harm to a file of a kind, or None if no run has one that can be harmed so."""
+    """Return harm to a file of a kind, or None if no run has one that can be harmed this way."""
     for state in chosen.sample(states, len(states)):
         paths = [path for path in files_of(state.folder) if kind_of(path) == kind]
         for path in chosen.sample(paths, len(paths)):
@@ -163,14 +163,14 @@ def _trial_of(chosen: random.Random, states: Sequence[State], kind: str, way: st
 
 
 def _harmed(chosen: random.Random, state: State, path: str, way: str) -> tuple[bytes | None] | None:
-    """A file's content after it was harmed, in a tuple of one; None if that changes nothing."""
+    """Return a file's content after it was harmed, in a tuple of one; None if that changes nothing."""
     file = state.folder / path
     if file.is_symlink():
         return (None,) if way == "deleted" else None
     content = file.read_bytes()
     try:
         harmed = HARMS[way](content, chosen, state, path)
-    except ValueError:  # no JSON to begin with
+    except ValueError:  # it was not JSON to begin with
         return None
     return None if harmed == content else (harmed,)
 
@@ -197,12 +197,12 @@ def _check(state: State, path: str, harmed: bytes | None) -> Callable[[Path], Ou
 
 
 def _ended_well(folder: Path, path: str, run: Undisturbed, before: Results, journal: bytes, ended: Ended) -> Outcome:
-    """The verdict on a command that has gone on with a damaged run, and has ended without a traceback."""
+    """Return the verdict on a command that resumed a damaged run, and ended without a traceback."""
     after, expected = results_of(folder), run.results
     if ended.code == 0:
         other = differences(after, expected)
         if other == [_JOURNAL] and says_the_same(folder / _JOURNAL, run.folder / _JOURNAL):
-            other = []  # what was damaged stands there, and that it was made again
+            other = []  # the journal records what was damaged, and that it was rebuilt
         if other == [path]:
             return Outcome(Verdict.SILENT, "nobody has noticed, and it stays so")
         return Outcome(Verdict.SILENT, in_words(other, folder)) if other else Outcome(Verdict.SAME)

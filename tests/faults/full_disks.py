@@ -1,4 +1,4 @@
-"""Full disks: from a write of every kind on nothing fits any more, also while the error is written.
+"""From a write of every kind on, nothing fits on the disk any more, not even while the error is written.
 
 There is space again when the same command resumes the run, which must end with the same bytes.
 """
@@ -22,11 +22,11 @@ PART: Final = "full disks"
 
 NOTHING_FITS, LITTLE_FITS, NO_NEW_FILES = "nothing fits", "little fits", "no new file fits"
 WAYS: Final = (NOTHING_FITS, LITTLE_FITS, NO_NEW_FILES)
-"""No write has room; only short writes have; files and folders can't be created."""
+"""No write fits; only short writes fit; files and folders can't be created."""
 
 
 def trials(seed: int, undisturbed: Sequence[Undisturbed]) -> list[Trial]:
-    """Every kind of write in every way, each in one of the runs that has it."""
+    """Return every kind of write in every way, each in one of the runs that has it."""
     kinds = sorted({operation.kind for run in undisturbed for operation in run.operations})
     found = []
     for way in WAYS if no_space.is_possible() else (NO_NEW_FILES,):
@@ -41,14 +41,14 @@ def trials(seed: int, undisturbed: Sequence[Undisturbed]) -> list[Trial]:
 
 
 def filler(folder: Path, way: str, kind: str, number: int, smallest: int = 1) -> Callable[[], None]:
-    """A function after which the disk of the process is full from an operation on.
+    """Return a function that fills the disk of the process from an operation on.
 
     Args:
-        folder: of the trial.
+        folder: folder of the trial.
         way: one of `WAYS`.
-        kind: of the write.
-        number: of the operation of this kind, from 1.
-        smallest: bytes of a write that has no room.
+        kind: kind of the write.
+        number: number of the operation of this kind, from 1.
+        smallest: smallest write, in bytes, that does not fit.
     """
 
     def before() -> None:

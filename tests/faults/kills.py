@@ -1,6 +1,6 @@
-"""Kills: a run ends at any moment, by a signal, and the same command resumes it to the same bytes.
+"""A run is ended by a signal at any moment, and the same command resumes it to the same bytes.
 
-They come at random operations and times; and every kind of write is killed before it, in its middle and after it.
+Kills come at random operations and times, and for every kind of write before it, in its middle and after it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Moment:
     """When a run is killed.
 
     Attributes:
-        kind: of the write; None: operations of all kinds count.
-        number: of the operation of this kind, from 1.
-        middle_at: in the middle of the write, when a file has come to this size; None: at the operation itself.
+        kind: kind of the write; with None, operations of all kinds count.
+        number: number of the operation of this kind, from 1.
+        middle_at: file size at which it is killed in the middle of the write; None for the operation itself.
         after: whether it is killed at the operation that follows, of any kind.
     """
 
@@ -48,13 +48,13 @@ class Moment:
 
 
 def trials(seed: int, undisturbed: Sequence[Undisturbed], seconds: float, start: float) -> list[Trial]:
-    """Kills at random, of them ten of whole processes.
+    """Return kills at random, ten of them of whole processes.
 
     Args:
-        seed: of the choice.
+        seed: random seed.
         undisturbed: runs to kill.
-        seconds: that one of them takes in a fork.
-        start: seconds that a process needs before it has imported everything.
+        seconds: seconds that one of them takes in a fork.
+        start: seconds that a process needs to import everything.
     """
     found = []
     for number in range(COUNT - WHOLE_PROCESSES):
@@ -66,14 +66,12 @@ def trials(seed: int, undisturbed: Sequence[Undisturbed], seconds: float, start:
             moment = Moment(None, chosen.randint(1, len(run.operations)))
             found.append(_by_operation(PART, run, signal_number, moment, f"at operation {moment.number}"))
     for number, trial in enumerate(_whole_processes(seed, undisturbed, seconds, start)):
-        found.insert(
-            number * COUNT // WHOLE_PROCESSES, trial
-        )  # they take longest; a part of all trials has a part of them
+        found.insert(number * COUNT // WHOLE_PROCESSES, trial)  # they take longest, so they are spread over all trials
     return found
 
 
 def at_writes(seed: int, undisturbed: Sequence[Undisturbed]) -> list[Trial]:
-    """Kills before, in the middle of and after a write of every kind, each in one of the runs that has it."""
+    """Return kills before, in the middle of and after a write of every kind, each in one of the runs that has it."""
     kinds = sorted({operation.kind for run in undisturbed for operation in run.operations})
     found = []
     for when, kind in itertools.product(("before", "in the middle of", "after"), kinds):
@@ -93,7 +91,7 @@ def at_writes(seed: int, undisturbed: Sequence[Undisturbed]) -> list[Trial]:
 
 
 def killer(folder: Path, signal_number: int, moment: Moment) -> Callable[[], None]:
-    """A function that makes the process that calls it kill itself when its moment has come."""
+    """Return a function that makes the calling process kill itself at the given moment."""
 
     def before() -> None:
         count, due = 0, False
@@ -130,7 +128,7 @@ def _size(path: Path) -> int:
 
 
 def _writes(operations: Sequence[Operation], kind: str) -> list[tuple[int, int]]:
-    """First and last operation of each write of a kind, as numbers among those of the kind, from 1."""
+    """Return the first and last operation of each write of a kind, as numbers among those of the kind, from 1."""
     found, count = [], 0
     for is_of_kind, group in itertools.groupby(operations, lambda operation: operation.kind == kind):
         size = len(list(group))
@@ -141,7 +139,7 @@ def _writes(operations: Sequence[Operation], kind: str) -> list[tuple[int, int]]
 
 
 def _middle(chosen: random.Random, run: Undisturbed, kind: str) -> int:
-    """A size that files of this kind are larger than."""
+    """Return a size that files of this kind exceed."""
     sizes = [operation.size for operation in run.operations if operation.kind == kind and operation.size]
     return chosen.randint(1, max(max(sizes, default=60) - 1, 1))
 
@@ -166,7 +164,7 @@ def _whole_processes(seed: int, undisturbed: Sequence[Undisturbed], seconds: flo
     for number in range(WHOLE_PROCESSES):
         chosen = chooser(seed, PART, "whole", number)
         run, signal_number = chosen.choice(undisturbed), chosen.choice(SIGNALS)
-        # Now and then during the imports, when nothing of the command runs yet.
+        # Occasionally during the imports, before anything of the command runs.
         after = chosen.uniform(0, start) if number % 4 == 0 else chosen.uniform(start, start + 2 * seconds)
         name = f"{run.task.name}, a separate process: {signal.Signals(signal_number).name} after {after:.2f} s"
         yield Trial(PART, name, _check_whole(run, Interrupt(signal_number, after)))
@@ -181,7 +179,7 @@ def _check_whole(run: Undisturbed, interrupt: Interrupt) -> Callable[[Path], Out
 
 
 def _gone_on(folder: Path, run: Undisturbed, ended: Ended, again: Callable[[], Ended] | None = None) -> Outcome:
-    """The verdict after a kill, when the same command has been called again."""
+    """Return the verdict after a kill, when the same command has been called again."""
     killed = (-signal.SIGKILL, -signal.SIGXFSZ, -signal.SIGTERM, -signal.SIGINT, _INTERRUPTED)
     wrong = manners(ended, (0, *killed))
     if wrong is not None:
@@ -195,7 +193,7 @@ def _gone_on(folder: Path, run: Undisturbed, ended: Ended, again: Callable[[], E
 
 
 def _kept(results: Results) -> Results:
-    """Results that grow no more once they are there."""
+    """Return results that no longer grow once they are there."""
     return {
         path: digest for path, digest in results.items() if not path.endswith(("journal.jsonl", "best", "best.json"))
     }

@@ -1,7 +1,7 @@
-"""A disk that is full for one process: from a moment on, its writes fail with ENOSPC, whichever library makes them.
+"""A disk that is full for one process: from some moment on, its writes fail with ENOSPC, whichever library makes them.
 
-The kernel refuses them (seccomp, which needs no rights), so safetensors, Arrow and torch meet what a full disk gives them.
-What goes to stdout and stderr is still written.
+The kernel refuses them (seccomp, which needs no privileges), so safetensors, Arrow and torch see what a full disk
+gives them. Output to stdout and stderr is still written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import platform
 import struct
 from typing import Final
 
-# By machine: the kernel's number of it; calls that write as many bytes as their third argument says; other calls that write.
+# By machine: its number in the kernel; calls that write as many bytes as their third argument says; other calls that write.
 _CALLS: Final[dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]]] = {
     "x86_64": (0xC000003E, (1, 18), (20, 40, 296, 326, 328)),  # write, pwrite64; writev, sendfile, pwritev, ...
     "aarch64": (0xC00000B7, (64, 68), (66, 71, 70, 285, 287)),
@@ -20,27 +20,28 @@ _CALLS: Final[dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]]] = {
 
 _LOAD, _EQUALS, _GREATER, _AT_LEAST, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_NUMBER, _MACHINE, _FIRST, _THIRD = 0, 4, 16, 32  # where a filter finds what it asks for
+_NUMBER, _MACHINE, _FIRST, _THIRD = 0, 4, 16, 32  # where a filter finds these values
 _PR_SET_NO_NEW_PRIVS, _SET_FILTER, _ALL_THREADS = 38, 1, 1
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 
 def is_possible() -> bool:
-    """Whether this machine's kernel is known."""
+    """Return whether this machine's kernel is supported."""
     return platform.system() == "Linux" and platform.machine() in _CALLS
 
 
 def fill(smallest: int = 1) -> None:
-    """Let the writes of this process fail, in all its threads, to its end.
+    """Make all writes of this process fail from now on, in all its threads.
 
     Args:
-        smallest: bytes that a write must have to fail: what is smaller still fits.
+        smallest: smallest write, in bytes, that fails; smaller ones still fit.
 
     Raises:
-        OSError: the kernel does not let a process do that.
+        OSError: if the kernel does not let a process do that.
     """
     machine, sized, others = _CALLS[platform.machine()]
-    # One line a row: code, lines to skip if so, lines to skip if not, value. The last four are common ends.
+    # One row per instruction: code, instructions to skip if true, instructions to skip if false, value. The last four
+    # are shared.
     calls = [*sized, *others]
     lines: list[tuple[int, int, int, int]] = [
         (_LOAD, 0, 0, _MACHINE),
@@ -58,7 +59,7 @@ def fill(smallest: int = 1) -> None:
         (_LOAD, 0, 0, _THIRD),
         (_AT_LEAST, 1, 0, smallest),
         (_RETURN, 0, 0, _ALLOW),
-        (_EQUALS, 0, 0, 0),  # on to the next line
+        (_EQUALS, 0, 0, 0),  # continue with the next instruction
         (_LOAD, 0, 0, _FIRST),
         (_GREATER, 1, 0, 2),
         (_RETURN, 0, 0, _ALLOW),

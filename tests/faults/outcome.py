@@ -22,7 +22,7 @@ from .acts import Ended
 from .writes import RUN_DIR
 
 Results = dict[str, str]
-"""Digests of what a run is played for, by paths in its folder."""
+"""Digests of a run's results, by paths in its folder."""
 
 _RESULTS: Final = re.compile(
     rf"{RUN_DIR}/(?:best\.json|(?:.+/)?model/(?!README\.md).+|start/tokenizer/.+|.+\.parquet|.+/generations\.json"
@@ -34,7 +34,7 @@ _VOLATILE: Final = frozenset({"time", "seconds", "work_seconds", "versions", "cr
 
 
 UNEXPECTED: Final = "Unexpected error, "
-"""Stands in the message of an error that the command does not know. It has a traceback, wherever that is kept."""
+"""Part of the message of an error that the command does not know, whose traceback is also kept somewhere."""
 
 _EXCEPTION: Final = re.compile(r"[\w.]*(?:Error|Exception|Interrupt|Invalid)\w*")
 
@@ -55,7 +55,7 @@ FAULTS: Final = (Verdict.TRACEBACK, Verdict.SILENT, Verdict.LOST)
 
 @dataclass(frozen=True)
 class Outcome:
-    """A verdict, with what there is to say about it."""
+    """A verdict, with its details."""
 
     verdict: Verdict
     detail: str = ""
@@ -73,7 +73,7 @@ class Table:
 
     @property
     def faults(self) -> int:
-        """Trials that have shown a fault."""
+        """Number of trials that have shown a fault."""
         return sum(counts[fault] for counts in self.counts.values() for fault in FAULTS)
 
     def __str__(self) -> str:
@@ -100,12 +100,12 @@ def results_of(folder: Path) -> Results:
 
 
 def differences(results: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
-    """Paths of what differs, is missing, or is there although it should not."""
+    """Return paths of files that differ, are missing, or are there although they should not be."""
     return sorted(path for path in {*results, *expected} if results.get(path) != expected.get(path))
 
 
 def says_the_same(journal: Path, other: Path) -> bool:
-    """Whether two journals say the same of every step, however often a damaged one was played again."""
+    """Return whether two journals record the same of every step, however often a damaged one was played again."""
     return _newest_of(journal) == _newest_of(other)
 
 
@@ -115,7 +115,7 @@ def _newest_of(journal: Path) -> dict[str, Any]:
         entry = json.loads(line)
         if entry["phase"] != "lost":
             kept = _lasting(entry)
-            # The list of shards is added to when one is made again, so it is another one.
+            # When a shard is generated again, a line is added to the list of shards, so the list differs.
             kept[CHECKSUMS] = {
                 name: value for name, value in kept.get(CHECKSUMS, {}).items() if Path(name).name != SHARD_CHECKSUMS
             }
@@ -124,7 +124,7 @@ def _newest_of(journal: Path) -> dict[str, Any]:
 
 
 def in_words(paths: Iterable[str], folder: Path) -> str:
-    """The first of some paths that differ, and whether they are there."""
+    """Describe the first of some paths that differ, and whether they exist."""
     listed = sorted(paths)
     shown = [path if (folder / path).exists() else f"{path} (missing)" for path in listed[:4]]
     return ", ".join(shown) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
@@ -178,7 +178,7 @@ def of_going_on(folder: Path, ended: Ended, expected: Results) -> Outcome:
 
 
 def lost(before: Mapping[str, str], after: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
-    """Paths of results that were right, and no longer are."""
+    """Return paths of results that were right, and no longer are."""
     return sorted(path for path, right in expected.items() if before.get(path) == right and after.get(path) != right)
 
 
@@ -194,7 +194,7 @@ def _files(folder: Path) -> list[str]:
 
 def _digest(file: Path) -> str:
     content = file.read_bytes()
-    if file.name == "adapter_config.json":  # peft writes sets, in an order that is another one in every process
+    if file.name == "adapter_config.json":  # PEFT writes sets, whose order differs between processes
         with contextlib.suppress(ValueError, TypeError, AttributeError):
             found = json.loads(content)
             in_order = {name: sorted(value) if isinstance(value, list) else value for name, value in found.items()}
@@ -203,7 +203,7 @@ def _digest(file: Path) -> str:
 
 
 def _what_the_journal_says(journal: Path) -> str:
-    """Its entries without times; what can't be read is taken as it is."""
+    """Return its entries without times; lines that can't be read are returned unchanged."""
     if not journal.is_file():
         return "missing"
     entries: list[Any] = []
@@ -216,9 +216,10 @@ def _what_the_journal_says(journal: Path) -> str:
 
 
 def _lasting(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry without times, and without the checksum of an adapter's configuration, which is compared by itself.
+    """Return an entry without times, and without the checksum of an adapter's configuration, which is compared
+    separately.
 
-    PEFT writes sets in it in an order that is another one in every process ([`_digest`]).
+    PEFT writes sets in the configuration, whose order differs between processes ([`_digest`]).
     """
     kept = {name: value for name, value in entry.items() if name not in _VOLATILE}
     if CHECKSUMS in kept:
@@ -229,7 +230,7 @@ def _lasting(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last_lines(output: str) -> str:
-    """The end of what a command printed: the exception, and the frame of this package that raised it."""
+    """Return the end of a command's output: the exception, and the frame of this package that raised it."""
     lines = output.rstrip().splitlines() or ["nothing printed"]
     frames = [
         f"{file}:{line}" for file, line in re.findall(r'File ".*/(spin_trl/(?!tests/)[^"]+)", line (\d+)', output)

@@ -1,4 +1,4 @@
-"""The runs that are disturbed: full fine-tuning, LoRA and LoRA on four bits, each of two iterations and a few seconds."""
+"""The runs that are disturbed: full fine-tuning, LoRA and LoRA on 4 bits, each of two iterations and a few seconds."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class Task:
 
     Attributes:
         name: how it trains.
-        settings: of its recipe.
-        splits: of the quickstart's data, to train on and to hold out; None: rows of the tests' own, from a file.
-        first: the first of the tests' own rows.
+        settings: settings of its recipe.
+        splits: splits of the quickstart's data to train on and to hold out; None for the tests' own rows, from a file.
+        first: index of the first of the tests' own rows.
     """
 
     name: str
@@ -104,18 +104,18 @@ TASKS: Final = (
     Task("4-bit", _LORA | _NF4, None, ROWS),
 )
 ANOTHER_FULL: Final = Task("another full", _QUICKSTART | {"seed": 7}, ("test", "train"))
-"""A run on other data, whose files get into the place of another's. Of LoRA and 4-bit each is that to the other."""
+"""A run on other data, whose files replace another's. For LoRA and 4-bit, each is that to the other."""
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run that nothing happened to.
+    """An undisturbed run.
 
     Attributes:
         task: what was played.
-        folder: where it was.
-        model: folder of the model that tasks without a start of their own begin with.
-        results: what it ended in.
+        folder: folder it was played in.
+        model: folder of the model that tasks without their own start begin with.
+        results: its results.
         operations: all its file operations, in order.
     """
 
@@ -127,16 +127,17 @@ class Undisturbed:
 
 
 def play(task: Task, folder: Path, model: Path, half_way: Mapping[str, str] | None = None) -> Undisturbed:
-    """Play a run to its end, and note its file operations.
+    """Play a run to its end, and record its file operations.
 
     Args:
         task: what to play.
-        folder: where; it must not exist.
-        model: what tasks without a start of their own begin with.
-        half_way: names of folders next to this one; the run is copied there before the given file is renamed into place.
+        folder: folder to play in; it must not exist.
+        model: model that tasks without their own start begin with.
+        half_way: names of folders next to this one; the run is copied there before the given file is renamed into
+        place.
 
     Raises:
-        RuntimeError: it did not end well, so there is nothing to compare with.
+        RuntimeError: if it did not end well, so that there is nothing to compare with.
     """
     task.lay_out(folder, model)
     noted = folder / "operations.jsonl"
@@ -155,7 +156,7 @@ def go_on(folder: Path) -> Ended:
 
 
 def _noting(file: Path, folder: Path, copies: Mapping[str, Path]) -> Callable[[Operation], None]:
-    """A function that adds operations to a file, outside the run, and copies a run before some of them."""
+    """Return a function that adds operations to a file outside the run, and copies a run before some of them."""
     lines = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(operation: Operation) -> None:

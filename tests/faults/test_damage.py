@@ -1,4 +1,4 @@
-"""Every harm changes a file, or says that it can't; the choice depends on the seed alone."""
+"""Every harm changes a file, or reports that it can't; the choice depends only on the seed."""
 
 import random
 from pathlib import Path
@@ -15,7 +15,7 @@ PATH = "run/iteration-0/generations/generations.json"
 
 @pytest.fixture
 def state(tmp_path: Path) -> State:
-    """A run with one manifest, and another run."""
+    """Return a run with one manifest, and another run."""
     for name, content in (("one", CONTENT), ("two", CONTENT.replace(b"8", b"9"))):
         path = tmp_path / name / PATH
         path.parent.mkdir(parents=True)

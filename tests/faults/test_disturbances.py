@@ -1,4 +1,4 @@
-"""Kills come before, in the middle of and after the write that is meant; a full disk is full, for every library."""
+"""Kills come before, in the middle of and after the intended write; a full disk is full for every library."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from spin_trl.files import write_atomically
 
 
 def write_three(folder: Path) -> int:
-    """Three files of 1,000 bytes, of three kinds."""
+    """Write three files of 1,000 bytes, of three kinds."""
     os.chdir(folder)
     for name in ("best.json", "recipe.yaml", "table.txt"):
         write_atomically(Path("run", name), lambda file: file.write(b"x" * 1_000))
@@ -25,7 +25,7 @@ def write_three(folder: Path) -> int:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A trial's folder with an empty run directory."""
+    """Return a trial's folder with an empty run directory."""
     (tmp_path / "run").mkdir()
     return tmp_path
 
@@ -70,7 +70,7 @@ def test_nothing_fits_on_a_full_disk(library: str, tmp_path: Path) -> None:
         return 0
 
     ended = in_a_child(play)
-    assert "No space left on device" in ended.output or "iostream error" in ended.output  # torch's words
+    assert "No space left on device" in ended.output or "iostream error" in ended.output  # torch's own message
     assert (tmp_path / "before").stat().st_size >= 100
     assert not (tmp_path / "after").exists() or (tmp_path / "after").stat().st_size == 0
 

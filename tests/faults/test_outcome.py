@@ -1,4 +1,4 @@
-"""A run's results are compared by bytes, except times; and a trial has one of five verdicts."""
+"""A run's results are compared by bytes, except times; a trial has one of five verdicts."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from faults.outcome import (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Which files of a run are compared, which are not, and which were not finished."""
+    """Write files of a run that are compared, that are not compared, and that were not finished."""
     contents = {
         "journal.jsonl": json.dumps(
             {"phase": "train", "stage": "iteration-0", "time": 1.0, "seconds": 2.0, "steps": 3}
@@ -114,7 +114,7 @@ def test_a_traceback_that_was_kept_is_a_fault_whatever_was_printed(folder: Path)
     ("name", "is_same"), [("checksums.jsonl", True), ("generations.json", False), ("adapter_config.json", True)]
 )
 def test_a_step_that_was_played_again_says_the_same(name: str, is_same: bool, tmp_path: Path) -> None:
-    """The list of shards has another line for one that was made again. What the shards hold is compared by itself."""
+    """The list of shards has another line for one that was generated again. The shards' content is compared separately."""
     step = {"phase": "generate", "stage": "iteration-0", "tokens": 3}
     before, after = ({**step, "files": {f"iteration-0/generations/{name}": [size, "0"]}} for size in (1, 2))
     lost_step = {"phase": "lost", "stage": "iteration-0", "lost": "generate"}
@@ -124,7 +124,7 @@ def test_a_step_that_was_played_again_says_the_same(name: str, is_same: bool, tm
 
 
 def test_the_order_of_an_adapters_sets_is_no_difference(tmp_path: Path) -> None:
-    """It is another one in every process, and so is the checksum in the journal. Other weights are a difference."""
+    """The order differs between processes, and so does the checksum in the journal. Other weights are a difference."""
     found = []
     for number, (modules, digest) in enumerate([(["q", "v"], "0"), (["v", "q"], "0"), (["q", "v"], "1")]):
         run = tmp_path / str(number) / "run"

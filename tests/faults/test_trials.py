@@ -13,7 +13,7 @@ from faults.trials import Trial, in_turn, numbered, play
 
 
 def trial(part: str, name: str) -> Trial:
-    """One that looks whether its folder is new."""
+    """Return a trial that checks whether its folder is new."""
 
     def check(folder: Path) -> Outcome:
         if name == "broken":
@@ -46,7 +46,7 @@ def test_none_is_begun_after_the_time(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_runs_are_played_and_the_table_is_printed() -> None:
-    """A trial of each part: `make test-faults` makes as many as there is time for."""
+    """One trial of each part is run; `make test-faults` runs as many as there is time for."""
     command = [sys.executable, "-m", "faults", "--seed", "1", "--minutes", "0"]
     done = subprocess.run(command, cwd=TOP / "tests", capture_output=True, encoding="utf-8", timeout=500, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Every file operation of a run is seen before it happens, by the kind of what it changes."""
+"""Every file operation of a run is reported before it happens, with the kind of the file that it changes."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ from spin_trl.files import whole_folder, write_atomically
     ],
 )
 def test_a_path_has_a_kind(path: str, kind: str | None) -> None:
-    """Also while it is being written under another name."""
+    """It has the same kind while it is being written under another name."""
     assert kind_of(path) == kind
     assert kind is None or kind in KINDS
 
@@ -61,7 +61,7 @@ def test_what_python_changes_in_a_folder_is_seen_before_it_happens(tmp_path: Pat
         "best.json run/best.json False 5 False",
         "model run/iteration-0/.model.tmp True 0 False",
         "model run/iteration-0/.model.tmp/config.json True 0 False",
-        "model run/iteration-0/model False 0 False",  # what stood in its place is removed
+        "model run/iteration-0/model False 0 False",  # the file that it replaces is removed
         "model run/iteration-0/model False 2 False",
         "model run/iteration-0/model/config.json False 0 True",
         "model run/iteration-0/model False 0 True",

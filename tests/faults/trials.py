@@ -21,9 +21,9 @@ class Trial:
     """A disturbance and its check.
 
     Attributes:
-        part: to which table row it belongs.
+        part: table row that it belongs to.
         name: what is done to which run.
-        check: does it, in a folder that it makes, and says what came of it.
+        check: function that runs it in a new folder and returns its outcome.
     """
 
     part: str
@@ -33,14 +33,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial that was made."""
+    """A trial that was run."""
 
     number: int
     outcome: Outcome
 
 
 def numbered(parts: Sequence[tuple[int, Sequence[Trial]]]) -> dict[int, Trial]:
-    """All trials by their numbers; those of a part begin at its first."""
+    """Number all trials; those of a part begin at its first number."""
     return {first + index: trial for first, trials in parts for index, trial in enumerate(trials)}
 
 
@@ -56,18 +56,18 @@ def in_turn(trials: dict[int, Trial]) -> list[int]:
 def play(
     trials: dict[int, Trial], order: Sequence[int], folder: Path, jobs: int, until: float, keep: bool = False
 ) -> Iterator[Tried]:
-    """Make trials, several at a time, each worker a fork of this process.
+    """Run trials, several at a time, each worker a fork of this process.
 
     Args:
-        trials: by number.
-        order: numbers of those to make.
-        folder: where their runs are.
-        jobs: how many at a time.
-        until: reading of `time.monotonic()` after which none is begun.
-        keep: whether their folders stay.
+        trials: trials by number.
+        order: numbers of those to run.
+        folder: folder for their runs.
+        jobs: number of workers.
+        until: reading of `time.monotonic()` after which none is started.
+        keep: whether to keep their folders.
 
     Yields:
-        What came of each, as it ends.
+        The outcome of each, as it ends.
     """
     context = multiprocessing.get_context("fork")
     following = context.Value("i", 0)
@@ -98,7 +98,7 @@ def _work(
     keep: bool,
     parent: int,
 ) -> None:
-    """Be a worker, to the end of this process, or of its parent."""
+    """Act as a worker, to the end of this process, or of its parent."""
     try:
         while time.monotonic() < until and os.getppid() == parent:
             with following.get_lock():
@@ -110,16 +110,16 @@ def _work(
             here = folder / f"trial-{number}"
             try:
                 outcome = with_traceback(here, trials[number].check(here))
-            except Exception:  # a mistake of the harness is a fault, too
+            except Exception:  # a mistake of the harness is also a fault
                 outcome = Outcome(Verdict.TRACEBACK, f"the harness itself: {traceback.format_exc()}")
             if not keep:
                 shutil.rmtree(here, ignore_errors=True)
-            # Short lines into a pipe are whole, whoever else writes.
+            # Short writes to a pipe are atomic, whoever else writes.
             os.write(output, json.dumps([number, outcome.verdict, outcome.detail[:1_000]]).encode() + b"\n")
     finally:
         os._exit(0)
 
 
 def chooser(seed: int, *names: object) -> random.Random:
-    """Random numbers that depend on the seed and on what they are for alone."""
+    """Return random numbers that depend only on the seed and on their purpose."""
     return random.Random(repr((seed, *names)))

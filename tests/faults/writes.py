@@ -46,7 +46,7 @@ KINDS: Final[dict[str, str]] = {
     "plot": rf"{RUN_DIR}/plot\.png",
     "report": rf"{RUN_DIR}/report\.html",
 }
-"""Kinds of what a run writes, by their paths in the folder of a trial. The first that fits counts."""
+"""Kinds of files that a run writes, by their paths in the folder of a trial. The first match counts."""
 
 _UNFINISHED = re.compile(r"\.(.+?)(?:\.\d+)?\.tmp")
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate")
@@ -54,8 +54,8 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def kind_of(path: str) -> str | None:
-    """The kind of a file or folder, by its path in the folder of a trial; None if it is of none."""
-    # What is being written under another name counts as what it will be.
+    """Return the kind of a file or folder, by its path in the folder of a trial; None if it has none."""
+    # A file that is being written under another name has the kind of its final name.
     parts = [found[1] if (found := _UNFINISHED.fullmatch(part)) else part for part in path.split("/")]
     whole = "/".join(parts)
     return next((kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, whole)), None)
@@ -66,10 +66,10 @@ class Operation:
     """A file operation of a run.
 
     Attributes:
-        kind: of what it changes.
-        path: of that, in the folder of the trial.
-        creates: whether something is there after it that was not there before, so that it needs room on a disk.
-        size: bytes of the largest file that it puts into its place, where it does.
+        kind: kind of the file that it changes.
+        path: path of that file, in the folder of the trial.
+        creates: whether it creates something that was not there before, and so needs room on a disk.
+        size: bytes of the largest file that it renames into place, if any.
     """
 
     kind: str
@@ -81,21 +81,21 @@ class Operation:
 def watch(folder: Path, tell: Callable[[Operation], None]) -> None:
     """Call a function before every file operation of this process that changes something in a folder, from now on.
 
-    It sees what Python does. Of the libraries that write files themselves it sees where they are told to.
+    It sees operations of Python. For libraries that write files themselves, it sees the calls that tell them to.
 
     Args:
-        folder: absolute, without links.
-        tell: may raise, and then the operation fails.
+        folder: absolute path, without links.
+        tell: called with the operation; if it raises, the operation fails.
     """
     top, busy = f"{folder}/", False
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         nonlocal busy
-        if busy:  # what `tell` does itself is none of the run's
+        if busy:  # operations of `tell` itself are not the run's
             return
         flags = args[2] if event == "open" else 0
         if event in _CHANGES:
-            # A new name: what is moved or linked there counts by it. `os.symlink` has it second, too.
+            # For a move or link, the new name counts. `os.symlink` has it second, too.
             path = args[1] if event in ("os.rename", "os.symlink") else args[0]
             in_folder = args[-1] if event in ("os.remove", "os.rmdir", "os.mkdir") else -1
         elif event == "open" and isinstance(flags, int) and flags & _WRITES:
@@ -119,11 +119,11 @@ def watch(folder: Path, tell: Callable[[Operation], None]) -> None:
 
 
 def _largest(path: Path) -> int:
-    """Bytes of a file, or of the largest in a folder."""
+    """Return the bytes of a file, or of the largest in a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return max((file.stat().st_size for file in files), default=0)
 
 
 def _folder_of(descriptor: Any) -> str:
-    """The folder from which a path is seen."""
+    """Return the folder that a path is relative to."""
     return os.readlink(f"/proc/self/fd/{descriptor}") if isinstance(descriptor, int) and descriptor >= 0 else ""

@@ -1,7 +1,7 @@
-"""A fuzzer of what users bring: `make fuzz`.
+"""A fuzzer of user input: `make fuzz`.
 
-Every input is made from a number, its seed, and given to the command `spin-trl` in a separate process. For every input, the
-command takes it or says what is wrong with it: no traceback, no hang, no memory without end.
+Every input is generated from a number, its seed, and given to the command `spin-trl` in a separate process. The
+command has to accept it or say what is wrong with it, without a traceback, a hang or unlimited memory.
 
-`inputs` lists the kinds of inputs, each of which has a module; `judge` runs the command and says what came of it.
+`inputs` lists the kinds of inputs, each of which has a module; `judge` runs the command and judges the outcome.
 """

@@ -1,4 +1,4 @@
-"""`make fuzz`: many inputs, the failures among them, and a table. `make fuzz FUZZ='--only 17'` repeats one.
+"""`make fuzz`: try many inputs, and print failures and a table. `make fuzz FUZZ='--only 17'` repeats one.
 
 Options are in `make fuzz FUZZ=--help`.
 """

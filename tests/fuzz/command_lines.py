@@ -1,4 +1,4 @@
-"""Command lines: options of every command with values that they can't mean, on runs and recipes that are in order."""
+"""Command lines: options of every command with invalid values, on valid runs and recipes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ON_RUNS = ("plan", "generate", "train", "evaluate", "baseline", "eval", "pairs",
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A command with one to three of its options."""
+    """Generate a command with one to three of its options."""
     command = rng.choice(list(OPTIONS))
     arguments = [command]
     if command in ON_RUNS and (command not in ON_RECIPES or rng.random() < 0.3):

@@ -26,14 +26,14 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
         {"zero_optimization": {"stage": 2}, "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto"},
     ),
 }
-"""Settings that may name a file: how it is written, and what it says where it is in order."""
+"""Settings that may name a file: how it is written, and its content when valid."""
 
 KEYS = (
     "num_machines", "num_processes", "distributed_type", "mixed_precision", "fsdp_config", "deepspeed_config",
     "machine_rank", "main_process_port", "use_cpu", "zero_stage", "fsdp_version", "gpu_ids", "compute_environment",
     "offload_optimizer_device", "fsdp_offload_params", "fsdp_cpu_offload", "zero3_init_flag", "debug", "unknown",
 )  # fmt: skip
-"""Keys of accelerate's configurations, also such as stand elsewhere in them."""
+"""Keys of accelerate's configurations, including some that belong elsewhere in them."""
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def _shipped() -> dict[str, dict[str, Any]]:
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A recipe that names a configuration, which says something else than it should."""
+    """Generate a recipe that names a configuration with wrong content."""
     setting = rng.choice(["accelerate_config"] * 4 + list(OWN))
     if setting == "accelerate_config":
         form, says = "yaml", dict(_shipped()[rng.choice(sorted(_shipped()))])

@@ -1,6 +1,7 @@
-"""Keeps a process from writing, moving or removing anything outside a folder, by Linux's Landlock; also one of root's.
+"""Keeps a process from writing, moving or removing anything outside a folder, by Linux's Landlock; this includes
+root's.
 
-An input is made to find mistakes of the package, and one of these may be to remove what isn't its own.
+An input is meant to find mistakes of the package, and one of these may be to remove files that aren't its own.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ _VERSION = 1
 
 _WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
 _REMOVE_AND_MAKE = sum(1 << bit for bit in range(4, 13))
-"""Folders, files, devices, sockets, pipes and links: removed or made."""
+"""Removing or making folders, files, devices, sockets, pipes and links."""
 
 _SINCE = {_REFER: 2, _TRUNCATE: 3}
-"""Rights that came later, with the version of Landlock that they came with."""
+"""Later rights, with the version of Landlock that introduced them."""
 
 DEVICES = ("/dev", "/proc")
-"""Where files may be written to, such as `/dev/null`, and none made or removed."""
+"""Folders where files such as `/dev/null` may be written to, but none made or removed."""
 
 
 def confine(*folders: Path) -> bool:
-    """Let this process, and all that it starts, change files in these folders only. It can't be taken back.
+    """Let this process, and all its children, change files in these folders only. This can't be undone.
 
     Returns:
-        Whether this machine can do that.
+        Whether this machine supports it.
     """
     kernel = ctypes.CDLL(None, use_errno=True)
     version = kernel.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))

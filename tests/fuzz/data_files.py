@@ -37,11 +37,11 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"max_rows": 2},
     {"max_length": 16}, {"held_out_fraction": 0.4}, {"truncation_mode": "keep_end"}, {"dataset_num_proc": 2},
 )  # fmt: skip
-"""Settings that say how data is read, with one of which a file may be read."""
+"""Settings that affect how data is read, one of which may be set for a file."""
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A data file, or a folder of some, and a recipe that names it."""
+    """Generate a data file, or a folder of some, and a recipe that names it."""
     kind = rng.choice(list(materials.rows))
     what, rows = _rows(rng, materials, kind)
     name, how = _write(rng, folder, rows)
@@ -64,8 +64,8 @@ def make(rng: Random, folder: Path, materials: Materials) -> Input:
 
 
 def _fits(kind: str, path: Path) -> bool:
-    """Whether a file holds these rows as they are: a table of text has cells that are text, and JSON may be of any shape."""
-    if path.is_dir() or path.suffix == ".zip":  # two files lie in it
+    """Return whether a file can hold these rows unchanged: a table of text has text cells, and JSON may have any shape."""
+    if path.is_dir() or path.suffix == ".zip":  # the folder has two files
         return False
     endings = [ending.lower() for ending in path.suffixes]
     if ".json" in endings:
@@ -79,7 +79,7 @@ def _fits(kind: str, path: Path) -> bool:
 IN_ORDER = "in order"
 
 HARMLESS = ("as it is", "as it is, compressed")
-"""How rows may be written so that they have to be read."""
+"""Ways of writing rows with which they have to be read."""
 
 
 def _rows(rng: Random, materials: Materials, kind: tiny.SFTKind) -> tuple[str, Rows]:
@@ -170,7 +170,7 @@ SHAPES: tuple[tuple[str, Callable[[Random, Rows], Rows]], ...] = (
 
 
 def _write(rng: Random, folder: Path, rows: Rows) -> tuple[str, str]:
-    """Write rows as a file or a folder; returns its name, and how it is written."""
+    """Write rows as a file or a folder; return its name, and how it is written."""
     form = rng.choices(list(FORMATS), [weight for weight, _ in FORMATS.values()])[0]
     if form.startswith("folder"):
         return FORMATS[form][1](rng, folder, rows)
@@ -197,7 +197,7 @@ def _write(rng: Random, folder: Path, rows: Rows) -> tuple[str, str]:
     if rng.random() < 0.15:
         extension, compress = rng.choice(list(COMPRESSIONS.items()))
         content, name = compress(content), name + extension
-        how += ", compressed" if is_text else ", compressed once more"  # Parquet and Arrow compress themselves
+        how += ", compressed" if is_text else ", compressed once more"  # Parquet and Arrow have their own compression
         if rng.random() < 0.5:
             more, content = values.damaged(rng, content)
             how += f", then {more}"
@@ -221,7 +221,7 @@ OTHER_ENDINGS = (
     ".yaml",
     ".py", ".md", ".gz", ".jsonl.gz", ".zip", ".tar.gz", ".safetensors", ".JSON", ".feather", ".xml", ".html", ".tar",
 )  # fmt: skip
-"""Endings of names that say nothing, or something else, of what is in a file."""
+"""File extensions that say nothing about the content, or something wrong."""
 
 
 def _jsonl(rng: Random, rows: Rows) -> bytes:
@@ -240,7 +240,7 @@ def _json(rng: Random, rows: Rows) -> bytes:
         {"a": {"b": rows}},
     ]
     if of_dicts and rows:
-        shapes.append({name: [row.get(name) for row in rows] for name in rows[0]})  # column by column
+        shapes.append({name: [row.get(name) for row in rows] for name in rows[0]})  # columnar
         shapes.append(rows[0])
     return values.as_utf8(values.as_json(rng.choice(shapes), indent=rng.choice([None, 2])))
 
@@ -257,7 +257,7 @@ def _table(separator: str) -> Callable[[Random, Rows], bytes]:
             for row in rows:
                 cells = [row.get(name) for name in columns] if isinstance(row, dict) else [row]
                 writer.writerow([one if isinstance(one, str) else values.as_json(one) for one in cells])
-        except csv.Error:  # the writer knows no NUL
+        except csv.Error:  # the writer does not support NUL
             return values.as_utf8("prompt,completion\na\x00,b\n")
         return values.as_utf8(text.getvalue())
 
@@ -265,7 +265,7 @@ def _table(separator: str) -> Callable[[Random, Rows], bytes]:
 
 
 def _arrow_table(rows: Rows | pa.Table) -> pa.Table:
-    """Rows as a table of Arrow; what it can't hold in one column becomes a column of another type."""
+    """Convert rows to an Arrow table; values that don't fit one column's type become a column of another type."""
     if isinstance(rows, pa.Table):
         return rows
     rows = [row for row in rows if isinstance(row, dict)]
@@ -392,7 +392,7 @@ OF_TEXT: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
 
 
 def _folder_of_files(rng: Random, folder: Path, rows: Rows) -> tuple[str, str]:
-    """Files of several splits and formats, with a README.md that may say how they are read."""
+    """Write files of several splits and formats, with a README.md that may say how they are read."""
     inside = folder / "rows"
     names = rng.sample(
         ["train", "test", "validation", "data-00000-of-00002", "more", "train-1"], rng.choice([1, 2, 3])
@@ -436,7 +436,7 @@ def _folder_of_datasets(rng: Random, folder: Path, rows: Rows) -> tuple[str, str
     table = rng.choice(ODD_TABLES)() if rng.random() < 0.3 else _arrow_table(rows)
     try:
         dataset = datasets.Dataset(table)
-    except Exception:  # a table that `datasets` has no features for
+    except Exception:  # a table for which `datasets` has no features
         dataset = datasets.Dataset.from_dict({"prompt": ["a", "b"], "completion": ["c", "d"]})
     if rng.random() < 0.3:
         datasets.DatasetDict({"train": dataset, "test": dataset}).save_to_disk(inside)
@@ -463,4 +463,4 @@ FORMATS: dict[str, tuple[int, Callable[..., Any]]] = {
     "folder of files": (12, _folder_of_files),
     "folder of datasets": (8, _folder_of_datasets),
 }
-"""How rows are written: how often, and what writes them."""
+"""Ways of writing rows: their weights, and the functions that write them."""

@@ -1,4 +1,4 @@
-"""Functions that settings name: of other signatures, that fail, and that return something else than is asked for."""
+"""Functions that settings name: with other signatures, that fail, or that return something other than expected."""
 
 from __future__ import annotations
 

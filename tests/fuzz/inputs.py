@@ -1,4 +1,4 @@
-"""An input: what is written into a folder, and the command that is then given. Its seed alone says which one it is."""
+"""An input consists of files written into a folder, and a command; its seed alone determines it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ KINDS: Mapping[str, tuple[int, Make]] = {
 
 
 def kind_of(seed: int) -> str:
-    """The kind of an input."""
+    """Return the kind of an input."""
     weights = [weight for weight, _ in KINDS.values()]
     return Random(f"kind {seed}").choices(list(KINDS), weights)[0]
 

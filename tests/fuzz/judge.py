@@ -1,8 +1,8 @@
 """Runs the command on an input in a separate process, and judges the outcome.
 
-The process is forked from one that has imported everything, which takes a hundredth of the time of a new one. It has a limit
-of time and one of memory. An exception that the command turns into a message is looked at, too: where it is no error of the
-package's own and none of the system's, the error is unforeseen, regardless of its message.
+The process is forked from one that has imported everything, which takes a hundredth of the time of a new one. Its time
+and memory are limited. An exception that the command turns into a message is examined, too: if it is neither one of
+the package's own errors nor one of the system's, the error is unforeseen, regardless of its message.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Limits:
     """The limits of a command.
 
     Attributes:
-        seconds: of the processor, until it is ended: other processes make nothing slower that way.
-        waiting: seconds of the clock, likewise, for what waits and does nothing.
-        memory: bytes beyond those of the process that it is forked from.
+        seconds: CPU seconds after which it is ended, so that other processes make no difference.
+        waiting: wall-clock seconds after which it is ended, for a command that waits and does nothing.
+        memory: bytes in addition to those of the process that it is forked from.
     """
 
     seconds: int = 25
@@ -77,13 +77,13 @@ class Outcome:
     """The judgement of an input.
 
     Attributes:
-        kind: of the outcome.
-        cause: class of the exception and the last line of the package that it passed, by which failures are grouped; or what
-            else went wrong.
-        message: the last line of what the command, or the exception, says.
-        code: exit code; below 0: the signal that ended it.
-        seconds: of the processor that it took.
-        printed: all that it wrote on stderr.
+        kind: kind of the outcome.
+        cause: class of the exception and the last line of the package that it passed, by which failures are grouped;
+            or what else went wrong.
+        message: last line of the command's or the exception's message.
+        code: exit code; below 0, the signal that ended it.
+        seconds: CPU seconds that it took.
+        printed: everything that it wrote to stderr.
     """
 
     kind: Kind
@@ -95,7 +95,7 @@ class Outcome:
 
     @property
     def is_failure(self) -> bool:
-        """Whether a user should not meet it."""
+        """Whether a user should not see it."""
         return self.kind not in WELL
 
 
@@ -107,17 +107,18 @@ def run_apart(
     *,
     as_nobody: bool = False,
 ) -> tuple[int, float, int]:
-    """Run the command in a separate process and in a folder. Its output goes into files next to it, such as `NAME.err`.
+    """Run the command in a separate process and in a folder. Its output goes into files next to it, such as
+    `NAME.err`.
 
     Args:
-        arguments: of the command.
-        folder: the current one.
+        arguments: arguments of the command.
+        folder: current folder of the process.
         before: called in that process first.
-        limits: of the process.
-        as_nobody: take all rights away from it, if this process has those of root.
+        limits: limits of the process.
+        as_nobody: whether to drop all rights, if this process has those of root.
 
     Returns:
-        The exit code, or a signal below 0; seconds of the processor; the most bytes that it had.
+        The exit code, or a signal below 0; CPU seconds; the peak number of bytes.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -126,7 +127,7 @@ def run_apart(
         code = 1
         try:
             code = _in_the_child(arguments, folder, before, limits, as_nobody)
-        except BaseException:  # a mistake of the fuzzer's own
+        except BaseException:  # a mistake of the fuzzer itself
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(code if isinstance(code, int) else 1)
@@ -136,7 +137,7 @@ def run_apart(
 def _end_of(process: int, limits: Limits) -> tuple[int, float, int]:
     handle = os.pidfd_open(process)
     try:
-        # A few seconds more than it has itself, to write down where it hangs.
+        # A few seconds more than the process has, so that it can write down where it hangs.
         ended, _, _ = select.select([handle], [], [], limits.waiting + 5)
     finally:
         os.close(handle)
@@ -144,7 +145,7 @@ def _end_of(process: int, limits: Limits) -> tuple[int, float, int]:
         os.kill(process, signal.SIGKILL)
     _, status, usage = os.wait4(process, 0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process, signal.SIGKILL)  # what it has started
+        os.killpg(process, signal.SIGKILL)  # its child processes
     seconds = usage.ru_utime + usage.ru_stime
     code = os.waitstatus_to_exitcode(status)
     return (-signal.SIGALRM if not ended else code), seconds, usage.ru_maxrss * 1024
@@ -155,7 +156,7 @@ def _in_the_child(
 ) -> int:
     os.setsid()
     os.chdir(folder)
-    torch.set_num_threads(1)  # threads of the process that this one is forked from are not here
+    torch.set_num_threads(1)  # threads of the process that this one is forked from do not exist here
     errors = _redirect(folder)
     record = folder.with_suffix(".json").open("w", encoding="utf-8")
     _limit(limits)
@@ -186,14 +187,14 @@ def _in_the_child(
         traceback.print_exc(file=errors)
     faulthandler.cancel_dump_traceback_later()
     for stream in (sys.stdout, errors):
-        with contextlib.suppress(ValueError, OSError, AttributeError):  # a surrounding may have none
+        with contextlib.suppress(ValueError, OSError, AttributeError):  # some surroundings have none
             stream.flush()
     _write_down(record, escaped, errors.handled)
     return code
 
 
 class _Errors(io.TextIOWrapper):
-    """stderr, which knows the exception that was handled while the command wrote its message."""
+    """stderr, which records the exception that was handled while the command wrote its message."""
 
     handled: BaseException | None = None
 
@@ -204,13 +205,13 @@ class _Errors(io.TextIOWrapper):
 
 
 def _redirect(folder: Path) -> _Errors:
-    """Let the process read nothing, and print into files next to its folder."""
+    """Give the process no input, and redirect its output into files next to its folder."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, extension in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(folder.with_suffix(extension), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
     sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8")
-    # As Python's own: what can't be written is escaped.
+    # Like Python's own: characters that can't be encoded are escaped.
     file = io.FileIO(2, "w", closefd=False)
     sys.stderr = errors = _Errors(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
     return errors
@@ -237,7 +238,7 @@ def _become_nobody(folder: Path) -> None:
 def _write_down(record: TextIO, escaped: BaseException | None, handled: BaseException | None) -> None:
     """Return how this process ended, for the process that judges it."""
     foreseen = (SpinError, OSError, KeyboardInterrupt, SystemExit, argparse.ArgumentError)
-    # A library meets a full disk in its own ways, also while it cleans up.
+    # A library reacts to a full disk in its own ways, also while it cleans up.
     is_foreseen = handled is None or isinstance(handled, foreseen) or full_disk(handled) is not None
     error = escaped or (None if is_foreseen else handled)
     if error is None:
@@ -259,7 +260,7 @@ def _write_down(record: TextIO, escaped: BaseException | None, handled: BaseExce
 
 
 def _place(error: BaseException) -> str:
-    """The last line of the package that an exception has passed, and where it was raised."""
+    """Return the last line of the package that an exception has passed, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     last = frames[-1] if frames else None
@@ -283,14 +284,15 @@ def judge(
     as_nobody: bool = False,
     before: Callable[[], object] | None = None,
 ) -> Outcome:
-    """Give an input to the command, and say what came of it.
+    """Give an input to the command, and return the outcome.
 
     Args:
-        arguments: of the command.
-        folder: folder of the input, in which the command runs. Files named like it, with extensions, are written next to it.
-        limits: of the command.
-        as_nobody: whether a user without rights gives it.
-        before: is called in the process of the command first.
+        arguments: arguments of the command.
+        folder: folder of the input, in which the command runs. Files named like it, with extensions, are written next
+        to it.
+        limits: limits of the command.
+        as_nobody: whether to run it as a user without rights.
+        before: called in the process of the command first.
     """
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     code, seconds, most = run_apart(arguments, folder, before, limits, as_nobody=as_nobody)
@@ -330,7 +332,7 @@ def judge(
 
 
 def _place_of_hang(printed: str) -> str:
-    """The innermost line of the package in the stack that the process has left."""
+    """Return the innermost line of the package in the stack that the process has left."""
     for path, line, name in _OF_LINE.findall(printed):
         if Path(path).is_relative_to(PACKAGE):
             return f"{Path(path).relative_to(PACKAGE.parent)}:{line} ({name})"
@@ -344,8 +346,8 @@ def import_all(folder: Path, *commands: list[str]) -> None:
     """Import everything here that commands import while they run, so that forked processes need not.
 
     Args:
-        folder: in which the commands can be run.
-        commands: arguments of each.
+        folder: folder in which the commands can be run.
+        commands: arguments of each command.
     """
 
     def note_at_the_end() -> None:

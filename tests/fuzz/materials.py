@@ -1,4 +1,4 @@
-"""Materials for inputs: a tiny model, rows, and valid run directories. Created once, and read-only."""
+"""Materials for inputs: a tiny model, rows, and valid run directories, created once and only read."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SCRATCH: dict[str, Any] = {
     "start_num_epochs": 1,
     "start_batch_size": 8,
 }  # fmt: skip
-"""A start that is made here in no time."""
+"""A start that takes no time to build."""
 
 PLAYED = ("finished", "scored", "generated", "training", "lora")
-"""Runs that today's code has played, as far as their names say; those of 0.1.0 are read from their archives."""
+"""Runs played by the current code, as far as their names say; those of 0.1.0 are read from their archives."""
 
 
 MAPPINGS: dict[str, dict[str, str]] = {
@@ -40,9 +40,9 @@ class Materials:
     """Materials for inputs.
 
     Args:
-        folder: where it lies.
-        command: runs `spin-trl` in a separate process: called with its arguments, the folder and what that process does
-            first, or None. Returns the exit code.
+        folder: folder that holds them.
+        command: runs `spin-trl` in a separate process: called with its arguments, the folder and a function that is
+            called in that process first, or None. Returns the exit code.
     """
 
     def __init__(self, folder: Path, command: Callable[..., int]) -> None:
@@ -53,7 +53,7 @@ class Materials:
         self.data = tiny.write_jsonl(folder / "train.jsonl", tiny.sft(10))
 
     def digest(self, kind: tiny.SFTKind, number: int) -> str:
-        """The digest of the first rows of a kind, from a file of JSON lines in which they stand as they are."""
+        """Return the digest of the first rows of a kind, from a JSON Lines file that holds them unchanged."""
         path = self.folder / f"{kind}-{number}.jsonl"
         if not path.exists():
             tiny.write_jsonl(path, tiny.sft(8, kind).select(range(number)))
@@ -72,7 +72,7 @@ class Materials:
 
     @functools.cached_property
     def played(self) -> list[Path]:
-        """Folders with a run of today's code each, named as in `PLAYED`."""
+        """Return folders with a run of the current code each, named as in `PLAYED`."""
         return [self._play(name) for name in PLAYED]
 
     def _play(self, name: str) -> Path:
@@ -96,7 +96,7 @@ class Materials:
 
 
 def _die_behind_a_checkpoint() -> None:
-    """Let this process die at its first step behind a checkpoint."""
+    """Let this process die at its first step after a checkpoint."""
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     def die(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Starts: models, tokenizers and adapters that are damaged, incomplete, or say something else of themselves."""
+"""Starts: models, tokenizers and adapters that are damaged, incomplete, or describe themselves wrongly."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ TOKENIZER = {
     "name_or_path": (3, None),
     "backend": ("nothing", 3),
 }  # fmt: skip
-"""Likewise a tokenizer."""
+"""Possible values in a tokenizer's configuration, by key."""
 
 GENERATION = {
     "eos_token_id": (-1, 10**6, [], "a", [None], None),
@@ -112,7 +112,7 @@ GENERATION = {
     "prompt_lookup_num_tokens": (3, "a"),
     "constraints": ([3],),
 }  # fmt: skip
-"""Likewise how a model samples."""
+"""Possible values in a model's generation config, by key."""
 
 ADAPTER = {
     "base_model_name_or_path": (None, "", "missing", "./missing", ".", 3, "me/nothing", "/", "a" * 300, "a\x00b"),
@@ -137,7 +137,7 @@ ADAPTER = {
     "inference_mode": (False, "a"),
     "unknown": (3,),
 }  # fmt: skip
-"""Likewise an adapter."""
+"""Possible values in an adapter's configuration, by key."""
 
 SAYS: dict[str, dict[str, tuple[Any, ...]]] = {
     "config.json": CONFIG,
@@ -165,11 +165,11 @@ TEMPLATES = (
     "{% for message in messages[::-1] %}{{ message.role }}{{ message.content }}{% endfor %}", "{% raw %}", "{# ",
     "{{ " + "(" * 500 + "1" + ")" * 500 + " }}", "{% if a %}" * 200, "{{ \ud800 }}", "{% break %}", "{{ [].__init__ }}",
 )  # fmt: skip
-"""Chat templates that are none, or that lose what they are given."""
+"""Invalid chat templates, or ones that lose their input."""
 
 
 def _add_adapter(folder: Path, rng: Random) -> None:
-    """Put an adapter on a model: in a separate folder, or in that of its base."""
+    """Put an adapter on a model, in a separate folder or in that of its base."""
     rank, size = 2, 16
     weights = {}
     for name in ("q_proj", "v_proj"):
@@ -189,7 +189,7 @@ def _add_adapter(folder: Path, rng: Random) -> None:
 
 
 def _split(folder: Path) -> None:
-    """Let weights lie in two files, with a list of what is where."""
+    """Split weights into two files, with an index."""
     weights = load_file(folder / "model.safetensors")
     names = sorted(weights)
     parts = {
@@ -253,7 +253,7 @@ OF_WEIGHTS: tuple[tuple[str, Callable[[Random, Weights], Weights]], ...] = (
 
 
 def _with_header(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """Change the header of a file of safetensors, with the length that it then has."""
+    """Change the header of a safetensors file, and update its length."""
 
     def apply(content: bytes) -> bytes:
         size = int.from_bytes(content[:8], "little")
@@ -287,7 +287,7 @@ OF_HEADERS: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
 
 
 def _other_weights(rng: Random, path: Path) -> str:
-    """Write other weights than a model has; returns what they are."""
+    """Replace a model's weights with others; return a description of them."""
     luck = rng.random()
     content = path.read_bytes()
     if luck < 0.4:
@@ -306,7 +306,7 @@ def _other_weights(rng: Random, path: Path) -> str:
 
 
 def _other_text(rng: Random, path: Path, folder: Path) -> str:
-    """Let a file of JSON, or a template, say something else; returns what it says."""
+    """Change a JSON file or a template; return a description of the change."""
     content = path.read_bytes()
     if path.suffix != ".json":
         if rng.random() < 0.7:
@@ -341,7 +341,7 @@ def _other_text(rng: Random, path: Path, folder: Path) -> str:
 
 
 def _to_pickles(folder: Path) -> None:
-    """Weights as earlier versions of transformers wrote them."""
+    """Write weights as earlier versions of transformers did."""
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 
@@ -369,7 +369,7 @@ EXTRAS: tuple[tuple[str, Callable[[Path], Any]], ...] = (
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A model that is not as it should be, and a recipe that starts from it."""
+    """Generate a faulty model, and a recipe that starts from it."""
     start = folder / "model"
     shutil.copytree(materials.model, start)
     given = "model"
@@ -398,6 +398,6 @@ def make(rng: Random, folder: Path, materials: Materials) -> Input:
     if form != "adapter" and rng.random() < 0.1:
         changes |= {"use_peft": True, "lora_r": 2}
     recipe = write_recipe(folder, settings_of(materials, **changes))
-    # Whatever holds no weights is read when the run begins; weights, when it answers.
+    # Files without weights are read when the run begins, weights when it generates.
     command = rng.choices(["start", "run", "plan"], [1, 9, 1] if touches_weights else [10, 6, 2])[0]
     return Input([command, recipe], f"{form}: {what}")

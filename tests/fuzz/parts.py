@@ -21,11 +21,12 @@ class Input:
     """An input: what a user gives to the command.
 
     Attributes:
-        arguments: of `spin-trl`.
+        arguments: arguments of `spin-trl`.
         what: what is odd about it, for people.
-        as_nobody: whether a user without rights gives it.
-        digest: that the journal has to give the data. The input is in order, so it has to be taken; None: it may be refused.
-        surroundings: of the command, one of `surroundings.SURROUNDINGS`.
+        as_nobody: whether it is given by a user without rights.
+        digest: digest of the data that the journal must have. The input is valid then, so it has to be accepted; None
+            if it may be refused.
+        surroundings: surroundings of the command, one of `surroundings.SURROUNDINGS`.
     """
 
     arguments: list[str]
@@ -36,24 +37,24 @@ class Input:
 
 
 def settings_of(materials: Materials, **changes: Any) -> dict[str, Any]:
-    """A small recipe of a model and data that are in order."""
+    """Return a small recipe with a valid model and valid data."""
     known = {"model_name_or_path": str(materials.model), "dataset_name": str(materials.data), "run_dir": "run"}
     return {**QUICK, **known, **changes}
 
 
 def write_recipe(folder: Path, settings: Any) -> str:
-    """Write a recipe into the folder of an input; returns its name there."""
+    """Write a recipe into the folder of an input; return its name there."""
     (folder / "small.yaml").write_bytes(values.as_utf8(values.as_yaml(settings)))
     return "small.yaml"
 
 
 def reading_command(rng: Random) -> str:
-    """A command that reads a recipe and its data: nearly always the one that takes less time."""
+    """Return a command that reads a recipe and its data, nearly always the one that takes less time."""
     return rng.choices(["start", "plan"], [12, 1])[0]
 
 
 def put(rng: Random, path: Path, content: bytes) -> str:
-    """Write a file; or, now and then, let it be gone, a folder, or a link."""
+    """Write a file, or occasionally let it be missing, a folder, or a link."""
     match rng.randrange(20):
         case 0:
             path.unlink()

@@ -1,4 +1,4 @@
-"""Paths: what is no file, no folder, nobody's, endless, too long or not there, wherever a path may be given."""
+"""Paths that are not a file, not a folder, unreadable, endless, too long or missing, wherever a path may be given."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = (
 
 def _bind(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path.name)  # a path of a socket is short
+        server.bind(path.name)  # the path of a socket must be short
 
 
 def _in(path: Path, name: str, content: str) -> None:
@@ -77,7 +77,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
 """Things that may exist at a path: by description, the function that creates them."""
 
 WITH = ("", "", "", ".jsonl", ".json", ".csv", ".parquet", ".arrow", ".yaml", ".jsonl.gz")
-"""Extensions of what is made."""
+"""File name extensions."""
 
 SETTINGS = (
     "dataset_name", "dataset_name", "held_out_name", "model_name_or_path", "model_name_or_path", "run_dir", "run_dir",
@@ -90,7 +90,7 @@ COMMANDS = ("start", "plan", "run", "report", "card", "push", "generate", "train
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A path, given as the first argument of a command or as a setting."""
+    """Generate a path, given as the first argument of a command or as a setting."""
     as_nobody = False
     if rng.random() < 0.5:
         what = name = rng.choice(NAMES)

@@ -1,4 +1,4 @@
-"""Recipes: settings with a change somewhere, and YAML that is damaged, in another encoding, or more than it seems."""
+"""Recipes: settings with one change, and YAML that is damaged, in another encoding, or more than it seems."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A recipe, and the command that reads it."""
+    """Generate a recipe, and the command that reads it."""
     settings = settings_of(materials, **rng.choice(SETTINGS))
     luck = rng.random()
     if luck < 0.3:
@@ -50,7 +50,7 @@ def make(rng: Random, folder: Path, materials: Materials) -> Input:
 
 
 def _with_lines(rng: Random, settings: dict[str, Any]) -> tuple[str, str]:
-    """A recipe with lines that mean more, or something else, than they seem to."""
+    """Add lines to a recipe that mean more, or something else, than they seem to."""
     lines = rng.choice(LINES)
     name = lines.partition(":")[0]
     text = values.as_yaml({key: value for key, value in settings.items() if key != name})
@@ -80,7 +80,7 @@ OF_MAPPINGS = (
 )  # fmt: skip
 
 OTHERS = ("learning_rate", "seed", "num_iterations", "scorer", "max_length", "loss_type", "beta")
-"""Some settings that are none."""
+"""Settings that are not mappings."""
 
 OF_OTHERS = (
     "@@DIGITS@@", "@@MINUS DIGITS@@", "@@BEYOND FLOAT@@", "@@FRACTION@@", "@@DEEP@@", "&a [*a]", "1:30", "0x10", "0b1",
@@ -114,7 +114,7 @@ LINES = (
 
 
 def _bomb(text: str) -> str:
-    """Nine lines that are 10^9 words."""
+    """Return nine lines that expand to 10^9 words."""
     lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     lines += [f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 10)}]" for at in range(1, 9)]
     return "\n".join([*lines, text])

@@ -1,4 +1,4 @@
-"""Run directories with a file that is not as the run has left it: the journal, a manifest, or what holds rows or weights."""
+"""Run directories with one file changed: the journal, a manifest, or a file with rows or weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS = {
     "plan": 1,
     "push": 2,
 }
-"""Commands that open a run, and how often each is given: those that take longest seldom."""
+"""Commands that open a run, with their weights: the slowest are rare."""
 
 EVERY_FIELD = (
     "time",
@@ -62,7 +62,7 @@ def _command(rng: Random) -> list[str]:
 
 
 def _name(path: Path, run: Path) -> str:
-    """A file of a run, and which run it is."""
+    """Return a file's name, and which run it belongs to."""
     return f"{path.relative_to(run.parent)} of a run"
 
 
@@ -70,7 +70,7 @@ def _name(path: Path, run: Path) -> str:
 
 
 def make_journal(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A run whose journal has a line that is damaged, of another shape, or of another run."""
+    """Generate a run whose journal has a line that is damaged, of another shape, or of another run."""
     run = _a_run(rng, folder, materials)
     path = run / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -143,7 +143,7 @@ TEXT = {".json", ".jsonl", ".yaml", ".jinja", ".md", ".txt", ".lock"}
 
 
 def make_manifest(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A run with a file of JSON or text that is damaged, of another shape, or of another file."""
+    """Generate a run with a JSON or text file that is damaged, of another shape, or of another file."""
     run = _a_run(rng, folder, materials)
     files = sorted(path for path in run.rglob("*") if path.is_file() and not path.is_symlink())
     files = [path for path in files if path.suffix in TEXT and path.name not in ("journal.jsonl", "table.txt")]
@@ -171,7 +171,7 @@ BINARY = {".parquet", ".arrow", ".safetensors", ".pt", ".pth", ".bin"}
 
 
 def make_shard(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A run with a file of rows, weights or state that is damaged, or of another schema."""
+    """Generate a run with a file of rows, weights or state that is damaged, or of another schema."""
     run = _a_run(rng, folder, materials)
     files = sorted(path for path in run.rglob("*") if path.suffix in BINARY and path.is_file())
     path = rng.choices(files, [4 if path.suffix == ".parquet" else 1 for path in files])[0]
@@ -191,7 +191,7 @@ def make_shard(rng: Random, folder: Path, materials: Materials) -> Input:
 
 
 def _with(name: str, make: Callable[[int], Any]) -> Callable[[pa.Table], pa.Table]:
-    """A table with other values in one column."""
+    """Return a table with other values in one column."""
 
     def change(table: pa.Table) -> pa.Table:
         column = pa.array([make(row) for row in range(len(table))])

@@ -43,12 +43,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Try inputs and print what came of them. Returns 1 if one of them failed."""
+    """Try inputs and print the outcomes. Return 1 if one of them failed."""
     options = _options(arguments)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="spin-trl-fuzz-") as name:
         folder = Path(name)
-        os.chmod(folder, 0o755)  # somebody without rights reads an input, too
+        os.chmod(folder, 0o755)  # a user without rights also reads an input
         materials = prepared(folder)
         if options.only:
             return _repeat(options.only, folder, materials, options.keep)
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
                     print(f"... {len(tried):,} inputs after {time.monotonic() - started:.0f} s", flush=True)
         except KeyboardInterrupt:
             print("Interrupted.")
-        except Exception:  # the fuzzer's own fault; what came of the earlier inputs is shown
+        except Exception:  # the fuzzer's own fault; the outcomes of earlier inputs are shown
             traceback.print_exc()
             is_broken = True
     print(failures_by_cause(tried), end="")
@@ -101,7 +101,7 @@ def prepared(folder: Path) -> Materials:
 
 
 def _seeds(first: int, number: int, kind: str | None) -> Iterator[int]:
-    """Seeds from the first one on, of one kind if that is named."""
+    """Yield seeds from the first one on, of one kind if it is given."""
     seed = first
     while number:
         if kind is None or inputs.kind_of(seed) == kind:
@@ -111,7 +111,7 @@ def _seeds(first: int, number: int, kind: str | None) -> Iterator[int]:
 
 
 def try_one(seed: int, folder: Path, materials: Materials, keep: str | None = None) -> Tried:
-    """Make the input of a seed, give it to the command, and remove it."""
+    """Generate the input of a seed, give it to the command, and remove it."""
     inside = folder / f"input {seed}" / "it"
     inside.mkdir(parents=True)
     try:
@@ -121,7 +121,7 @@ def try_one(seed: int, folder: Path, materials: Materials, keep: str | None = No
         before = surroundings.SURROUNDINGS.get(made.surroundings or "")
         outcome = judge(made.arguments, inside, as_nobody=made.as_nobody, before=before)
         if made.surroundings == surroundings.WITHOUT_A_READER and outcome.code == 1 and outcome.kind == Kind.EXIT:
-            outcome = dataclasses.replace(outcome, kind=Kind.REFUSED)  # as usual, nothing is said to nobody
+            outcome = dataclasses.replace(outcome, kind=Kind.REFUSED)  # without a reader, a silent exit is normal
         diverged = names(outcome.message, "diverged", "step")  # any learning rate above 0 is tried
         if (
             outcome.kind == Kind.REFUSED
@@ -141,7 +141,7 @@ def try_one(seed: int, folder: Path, materials: Materials, keep: str | None = No
 
 
 def is_mistake(seed: int) -> bool:
-    """Whether an input is one that its user has to change, if it is refused: exit code 2, and not 1."""
+    """Return whether a refusal of this input is the user's mistake to fix: exit code 2, not 1."""
     return inputs.kind_of(seed) in ("data files", "recipes", "settings", "configurations")
 
 
@@ -176,7 +176,7 @@ def _tried(
     """Yield the outcomes of inputs as they finish."""
     global _shared
     _shared = folder, materials, keep, end
-    _ = materials.played, materials.earlier  # made once, before the processes part
+    _ = materials.played, materials.earlier  # created once, before the processes fork
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         for one in pool.imap_unordered(_try_in_worker, seeds, chunksize=4):
             if one is not None:

@@ -1,4 +1,4 @@
-"""Settings: every one that a recipe may have, with values that it can't mean, in the file or on the command line."""
+"""Settings: every one that a recipe may have, with invalid values, in the file or on the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TYPES = {field.name: str(field.type) for kind in (DataConfig, SPINConfig, SelfPl
 """Allowed values by setting, according to its class."""
 
 LOSSES = ("discopop", "gsil", "iris", "simpo", "space", "spif", "tspin")
-"""Losses that have settings of their own, which begin with the loss's name."""
+"""Losses with their own settings, which begin with the loss's name."""
 
 PLAYS = 0.04
 """Share of the inputs with which a whole iteration is played, which takes seconds."""
@@ -60,7 +60,7 @@ LINE_VALUES = (
 
 
 def _value(rng: Random, name: str) -> Any:
-    """A value for the file: now and then of the setting's own type, which is read further."""
+    """Return a value for the file, occasionally of the setting's own type, which is processed further."""
     if rng.random() < 0.5:
         return copy.deepcopy(rng.choice(FILE_VALUES))
     kind = TYPES.get(name, "")

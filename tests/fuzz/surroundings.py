@@ -1,4 +1,4 @@
-"""Surroundings: what a command finds of its machine, its shell and its launcher. Its recipe and its data are in order."""
+"""Surroundings: faults of a command's machine, shell or launcher. The recipe and the data are valid."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ COMMANDS = {"start": 6, "run": 3, "recipes": 1, "plan": 1, "report": 2, "card": 
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A command that is in order, on a machine that is not."""
-    # Half of them have no variable to do with: there are many more variables than anything else.
+    """Generate a valid command on a faulty machine."""
+    # Half of them don't involve a variable: there are many more variables than anything else.
     named = [name for name in SURROUNDINGS if not name.startswith("{")]
     surroundings = rng.choice(named if rng.random() < 0.5 else list(SURROUNDINGS))
     command = rng.choices(list(COMMANDS), list(COMMANDS.values()))[0]

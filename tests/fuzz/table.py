@@ -12,7 +12,7 @@ from .judge import Kind, Outcome
 from .parts import Input
 
 EXAMPLES = 5
-"""Seeds that are named of each cause."""
+"""Number of seeds that are named for each cause."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Tried:
     """An input that was given to the command.
 
     Attributes:
-        seed: that makes it again.
-        kind: of the input.
+        seed: seed that generates it.
+        kind: kind of the input.
         given: the input.
-        outcome: what came of it.
+        outcome: the command's outcome.
     """
 
     seed: int
@@ -33,7 +33,7 @@ class Tried:
 
 
 def table(tried: Sequence[Tried]) -> str:
-    """How many inputs of each kind were tried, and what came of them."""
+    """Return how many inputs of each kind were tried, and their outcomes."""
     counts = Counter((one.kind, one.outcome.kind) for one in tried)
     rows = [["", "tried", *Kind]]
     for kind in sorted({one.kind for one in tried}):
@@ -47,7 +47,7 @@ def table(tried: Sequence[Tried]) -> str:
 
 
 def add_line(path: Path, one: Tried) -> None:
-    """Add an input and what was said to it to a file, to be read by people who ask whether a message is clear."""
+    """Append an input and its messages to a file, for people to judge whether the messages are clear."""
     outcome = one.outcome
     line = {"seed": one.seed, "kind": one.kind, "given": one.given.what, "arguments": one.given.arguments}
     line |= {
@@ -61,7 +61,7 @@ def add_line(path: Path, one: Tried) -> None:
 
 
 def failures_by_cause(tried: Sequence[Tried]) -> str:
-    """Every cause of failures with the seeds that show it, those first that many show."""
+    """Return every cause of failures with the seeds that show it, the most frequent first."""
     groups: dict[tuple[Kind, str], list[Tried]] = defaultdict(list)
     for one in sorted(tried, key=lambda one: one.seed):
         if one.outcome.is_failure:

@@ -1,4 +1,6 @@
-"""A sample of the fuzzer's inputs: the command takes each, or says what is wrong with it. `make fuzz` tries many more."""
+"""The command accepts each of a sample of the fuzzer's inputs, or says what is wrong with it. `make fuzz` tries many
+more.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +26,18 @@ FAST = [seed for seed in range(10, 50) if inputs.kind_of(seed) in WITHOUT_RUNS]
 SLOW = range(100, 260)
 
 KNOWN: dict[int, str] = {}
-"""Inputs that fail today, by their seeds, each with the reason. Whoever mends one takes it out."""
+"""Inputs that fail today, by their seeds, each with the reason. If you fix one, remove it."""
 
 
 def inputs_of(seeds: Iterable[int]) -> list[ParameterSet]:
-    """Seeds with the kind of their inputs in the names of their tests."""
+    """Return seeds, with the kind of their inputs in the names of their tests."""
     marks = {seed: [pytest.mark.xfail(reason=reason, strict=True)] for seed, reason in KNOWN.items()}
     return [pytest.param(seed, id=f"{inputs.kind_of(seed)}-{seed}", marks=marks.get(seed, [])) for seed in seeds]
 
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A folder that everybody may read."""
+    """Return a folder that everybody may read."""
     with tempfile.TemporaryDirectory(prefix="spin-trl-fuzz-") as name:
         os.chmod(name, 0o755)
         yield Path(name)
@@ -89,7 +91,7 @@ def test_a_seed_makes_the_same_input_again(materials: Materials, tmp_path: Path)
 
 
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, do: str) -> Outcome:
-    """Return the judgement of a command that does this."""
+    """Return the judgement of a command that runs this code."""
     (tmp_path / "it").mkdir()
     names = {"main": None}
     exec(f"def main(arguments):\n    import os, sys, time\n    from spin_trl.errors import DataError\n    {do}", names)
@@ -141,7 +143,7 @@ def test_a_message_of_an_error_that_nobody_has_foreseen_is_none(
 def test_rows_without_a_cache_are_written_where_an_input_may_write(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """`datasets` keeps the folder for them once it has made it, as an earlier test may have done."""
+    """`datasets` keeps the folder for them once it has created it, as an earlier test may have done."""
     get_temporary_cache_files_directory()
     do = """
     import pathlib
@@ -153,7 +155,7 @@ def test_rows_without_a_cache_are_written_where_an_input_may_write(
 
 
 def test_an_input_changes_nothing_outside_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whoever fuzzes as root would lose what a mistake of the package removes."""
+    """Otherwise, a mistake of the package could delete files of a user who fuzzes as root."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("mine", encoding="utf-8")
     do = f"""
@@ -202,7 +204,7 @@ def test_the_table_counts_what_was_tried() -> None:
 def test_what_was_tried_is_shown_if_it_ends_early(
     end: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C, or a fault of the fuzzer's own: the table of the earlier inputs is printed."""
+    """After Ctrl-C, or a fault of the fuzzer's own, the table of the earlier inputs is printed."""
 
     def tried(*_: object) -> Iterator[Tried]:
         yield Tried(7, "paths", Input([], "odd"), Outcome(Kind.ACCEPTED, "", "", 0, 0.1, ""))

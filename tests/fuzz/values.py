@@ -1,4 +1,4 @@
-"""Odd values, values with a change somewhere in them, and damaged bytes: what the inputs of every kind are made with."""
+"""Odd values, changed values and damaged bytes, for the inputs of every kind."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OTHERS: tuple[Any, ...] = (
 
 
 def odd(rng: Random) -> Any:
-    """A value that hardly any place expects."""
+    """Return a value that hardly any place expects."""
     match rng.randrange(10):
         case 0 | 1 | 2:
             return rng.choice(TEXTS)
@@ -60,7 +60,7 @@ def odd(rng: Random) -> Any:
 
 
 def changed(rng: Random, value: Any, times: int = 1) -> Any:
-    """A copy of a value of lists and mappings, with changes somewhere in it."""
+    """Return a copy of a value of lists and mappings, with changes somewhere in it."""
     whole = [copy.deepcopy(value)]
     for _ in range(times):
         where, key = rng.choice(list(_places(whole, [])))
@@ -69,7 +69,7 @@ def changed(rng: Random, value: Any, times: int = 1) -> Any:
 
 
 def _places(within: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Every container with each of its keys, or indices."""
+    """Return every container with each of its keys, or indices."""
     keys = list(within) if isinstance(within, dict) else range(len(within)) if isinstance(within, list) else ()
     for key in keys:
         found.append((within, key))
@@ -115,7 +115,7 @@ def _of_same_kind(rng: Random, value: Any) -> Any:
 
 
 def as_json(value: Any, **options: Any) -> str:
-    """A value as JSON, with what no writer writes in its places."""
+    """Return a value as JSON, with text that no writer writes in place of its placeholders."""
     text = json.dumps(value, **options)
     for name, raw in RAW.items():
         text = text.replace(f'"{name}"', raw)
@@ -123,7 +123,7 @@ def as_json(value: Any, **options: Any) -> str:
 
 
 def as_yaml(value: Any) -> str:
-    """A value as YAML, likewise."""
+    """Return a value as YAML, likewise."""
     text = yaml.safe_dump(value, sort_keys=False, width=1_000)
     for name, raw in RAW.items():
         text = text.replace(f"'{name}'", raw)
@@ -164,11 +164,11 @@ ENCODINGS = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", 
 
 
 def encoded(rng: Random, text: str) -> tuple[str, bytes]:
-    """A text in another encoding than UTF-8, with a letter beyond ASCII."""
+    """Return a text in an encoding other than UTF-8, with a letter beyond ASCII."""
     encoding = rng.choice(ENCODINGS)
     return encoding, text.encode(encoding, "replace")
 
 
 def as_utf8(text: str) -> bytes:
-    """A text as bytes of UTF-8, lone surrogates as the three bytes that some writers leave of them."""
+    """Return a text as UTF-8 bytes, with lone surrogates as the three bytes that some writers leave of them."""
     return text.encode("utf-8", "surrogatepass")

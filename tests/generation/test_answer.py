@@ -1,4 +1,4 @@
-"""Prompts are answered in fixed micro-batches: by one process or two, interrupted or not, with the same result."""
+"""Prompts are answered in fixed micro-batches, with the same result in one process or two, interrupted or not."""
 
 import dataclasses
 import errno
@@ -65,7 +65,7 @@ def launch(tmp_path: Path, folder: Path, *, processes: int = 1, pause: float = 0
     script.write_text(textwrap.dedent(SCRIPT.format(tests=tests, pause=pause, folder=str(folder))), encoding="utf-8")
     command = [sys.executable, str(script)]
     if processes > 1:
-        # accelerate's own option for CPUs starts one process; this one starts as many as asked, and gloo connects them.
+        # accelerate's own option for CPUs starts one process; this one starts as many as requested, connected by gloo.
         options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
         options += ["--dynamo_backend", "no", "--main_process_port", "0"]
         command = [sys.executable, "-m", "accelerate.commands.launch", *options, str(script)]
@@ -76,7 +76,7 @@ def launch(tmp_path: Path, folder: Path, *, processes: int = 1, pause: float = 0
 
 
 class Counting:
-    """An engine that answers with the prompt's first token and counts its calls."""
+    """Engine that answers with the prompt's first token and counts its calls."""
 
     name = "counting"
 
@@ -138,7 +138,7 @@ def test_another_iteration_has_other_seeds(tmp_path):
 
 
 def test_every_micro_batch_has_its_own_seed_also_within_a_shard(tmp_path):
-    """128 micro-batches of one answer make 64 shards of two: no two answers share their random numbers."""
+    """128 micro-batches of one answer make 64 shards of two; no two answers share random numbers."""
     engine, store = Counting(), GenerationStore(tmp_path / "store")
     generate(engine, rows(64), store, dataclasses.replace(SAMPLING, batch_size=1), **NAMES)
     assert store.manifest()["num_shards"] == 64
@@ -161,7 +161,7 @@ def in_this_process(folder: Path) -> GenerationStore:
 
 @pytest.mark.slow
 def test_two_processes_make_what_one_makes(tmp_path):
-    """`accelerate launch` with two gloo processes on the CPU: the same tokens, and each generated its share."""
+    """`accelerate launch` with two gloo processes on the CPU gives the same tokens, and each process generates its share."""
     launched = launch(tmp_path, tmp_path / "two", processes=2)
     output, errors = launched.communicate(timeout=240)
     assert launched.returncode == 0, errors
@@ -176,7 +176,7 @@ def test_two_processes_make_what_one_makes(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_loses_only_the_shard_in_the_making(tmp_path):
-    """SIGKILL in the middle: the second call generates the rest, and the result equals an undisturbed run's."""
+    """After a SIGKILL, the second call generates the rest, and the result equals an undisturbed run's."""
     killed, whole = tmp_path / "killed", in_this_process(tmp_path / "whole")
     victim = launch(tmp_path, killed, pause=0.2)
     deadline = time.monotonic() + 120
@@ -189,12 +189,12 @@ def test_a_run_that_was_killed_loses_only_the_shard_in_the_making(tmp_path):
     assert 3 <= len(before) < 15
     again = in_this_process(killed)
     assert again.table().equals(whole.table())
-    # What was finished was not made twice.
+    # Finished work was not repeated.
     assert all((killed / name).read_bytes() == content for name, content in before.items())
 
 
 def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
-    """Nothing half-written remains, and the same call continues when there is room again."""
+    """Nothing half-written remains, and the same call resumes once there is room again."""
     store, write, written = GenerationStore(tmp_path / "store"), pq.write_table, []
 
     def until_full(table, file):
@@ -217,7 +217,7 @@ def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
 
 
 def test_the_engine_is_given_exactly_the_prompts_tokens(tmp_path):
-    """The tokens that precede the real responses: nothing is rendered or tokenised again."""
+    """The engine gets the tokens that precede the real responses; nothing is rendered or tokenised again."""
     engine = Counting()
     generate(engine, rows(), GenerationStore(tmp_path / "store"), SAMPLING, **NAMES)
     given = sorted(prompt for prompts, _ in engine.calls for prompt in prompts)
@@ -225,7 +225,7 @@ def test_the_engine_is_given_exactly_the_prompts_tokens(tmp_path):
 
 
 def test_answers_go_to_the_rows_that_they_answer(tmp_path):
-    """For any size of micro-batches, and any order of the rows."""
+    """This holds for any micro-batch size and any order of the rows."""
     for batch_size in (1, 7, 64):
         for data in (rows(), rows().shuffle(seed=2)):
             store = GenerationStore(tmp_path / f"{batch_size}-{data['key'][0]}")

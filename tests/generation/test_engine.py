@@ -1,4 +1,4 @@
-"""Sampling settings and seeds: the parts of a run's identity that all engines share."""
+"""Sampling settings and seeds are the parts of a run's identity that all engines share."""
 
 import contextlib
 import dataclasses
@@ -45,7 +45,7 @@ def test_every_micro_batch_of_every_iteration_and_seed_has_a_seed_of_its_own():
     seeds = {micro_batch_seed(s, t, m) for s in range(3) for t in range(5) for m in range(200)}
     assert len(seeds) == 3 * 5 * 200
     assert all(0 <= seed < 2**63 for seed in seeds)
-    # Not Python's `hash`, which differs from process to process: the first bytes of sha256("0/0/0").
+    # The first bytes of sha256("0/0/0"), not Python's `hash`, which differs between processes.
     assert micro_batch_seed(0, 0, 0) == 23843214755662904
 
 

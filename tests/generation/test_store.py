@@ -1,4 +1,4 @@
-"""A store of generations keeps whole shards, knows what they belong to, and refuses anything else."""
+"""A store of generations keeps whole shards, records what they belong to, and refuses anything else."""
 
 import dataclasses
 import errno
@@ -22,7 +22,7 @@ MANIFEST = Manifest(
 
 @pytest.fixture
 def store(tmp_path):
-    """A store of two shards, both written."""
+    """Return a store of two shards, both written."""
     store = GenerationStore(tmp_path / "generations")
     store.open(MANIFEST)
     store.write_shard(0, [("a", 0, Response([5, 6, 2], "eos")), ("b", 0, Response([7], "length"))])
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_back_as_the_same_tokens(store):
 
 
 def test_a_folder_with_a_colon_in_its_name_is_a_folder(tmp_path, monkeypatch):
-    """Timestamps contain colons; relative to the current folder, Arrow would take the name for an address."""
+    """Timestamps contain colons; Arrow would take such a relative name for a URL."""
     monkeypatch.chdir(tmp_path)
     store = GenerationStore(Path("t12:30") / "generations")
     store.open(dataclasses.replace(MANIFEST, num_shards=1))
@@ -65,7 +65,7 @@ def test_a_store_of_something_else_is_refused_and_the_difference_named(store, fi
 
 
 def test_a_store_names_the_opponent_and_goes_on_without_its_name(tmp_path):
-    """A version that did not record it has started the store."""
+    """The store was started by a version that did not record it."""
     named = dataclasses.replace(MANIFEST, opponent="iteration-0")
     for folder, first in ((tmp_path / "old", MANIFEST), (tmp_path / "new", named)):
         GenerationStore(folder).open(first)
@@ -97,7 +97,7 @@ def test_a_damaged_shard_is_named_and_can_be_made_again(store):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert store.is_complete(), "its length tells nothing"
+    assert store.is_complete(), "the length does not show the damage"
     with refused(GenerationsError, path):
         store.table()
     path.unlink()
@@ -105,7 +105,7 @@ def test_a_damaged_shard_is_named_and_can_be_made_again(store):
 
 
 def test_a_shard_of_another_length_counts_as_missing(store):
-    """It was truncated, or belongs to another store: it is generated again."""
+    """It was truncated, or belongs to another store, so it is generated again."""
     path = store.folder / "shard-00000.parquet"
     path.write_bytes(path.read_bytes()[:40])
     assert store.missing_shards() == [0]
@@ -115,7 +115,7 @@ def test_a_shard_of_another_length_counts_as_missing(store):
 
 
 def test_another_stores_shard_is_refused(store, tmp_path):
-    """With the same length and the same keys, but other answers."""
+    """It is refused even with the same length and keys, but other answers."""
     other = GenerationStore(tmp_path / "other")
     other.open(MANIFEST)
     other.write_shard(0, [("a", 0, Response([5, 6, 3], "eos")), ("b", 0, Response([7], "length"))])
@@ -127,7 +127,7 @@ def test_another_stores_shard_is_refused(store, tmp_path):
 
 
 def test_shards_without_their_checksums_are_made_again(store):
-    """A process that was killed between the two has done nothing yet; a damaged list of checksums is reported."""
+    """A process killed between writing the two has recorded nothing; a damaged list of checksums is reported."""
     checksums = store.folder / "checksums.jsonl"
     first, _ = checksums.read_text(encoding="utf-8").splitlines()
     checksums.write_text(first + "\n", encoding="utf-8")
@@ -191,7 +191,7 @@ def test_several_iterations_and_samples_are_kept_apart(tmp_path):
 
 
 def test_two_datasets_may_share_a_prompt():
-    """Evaluation data that repeats a training prompt has separate generations."""
+    """Evaluation data that repeats a training prompt has its own generations."""
     train = Generations.from_dataset(Dataset.from_dict({"key": ["a"], "ids": [[1]]}))
     test = Generations.from_dataset(Dataset.from_dict({"key": ["a"], "ids": [[2]]}))
     both = train.merged(test, "eval/")
@@ -219,7 +219,7 @@ def test_a_dataset_of_generations_may_number_its_samples_and_say_how_they_ended(
 
 
 def test_two_generations_of_one_name_are_refused():
-    """Otherwise one of them would be trained on, without anyone knowing which."""
+    """Otherwise it would be unclear which one was trained on."""
     twice = Dataset.from_dict({"key": ["a", "b", "a"], "ids": [[1], [2], [3]]})
     with refused(GenerationsError, "row a", "iteration 0", "sample 0", "`sample`"):
         Generations.from_dataset(twice)

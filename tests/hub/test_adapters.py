@@ -26,7 +26,7 @@ LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"
 
 @pytest.fixture
 def adapter(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An adapter in a folder and on the Hub as `org/sft-adapter`, next to a checkpoint and a pickle."""
+    """Return an adapter in a folder and on the Hub as `org/sft-adapter`, next to a checkpoint and a pickle."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     base = tiny.save(tmp_path / "base")
     folder = tmp_path / "adapter"
@@ -69,7 +69,7 @@ def test_a_revision_beside_it_is_refused_with_a_way_out(adapter: Path, tmp_path:
 
 
 def test_other_names_are_no_adapters(hub: LocalHub, tmp_path: Path) -> None:
-    """Neither a model, nor a missing repository, nor a path."""
+    """Names of a model, of a missing repository and of a path are not adapters."""
     hub.repositories["model", "org/whole"] = Repository()
     hub.model("org/whole").branches["main"] = {"config.json": b"{}"}
     hub.model("org/whole").commit("main", "all")

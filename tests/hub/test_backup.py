@@ -1,4 +1,4 @@
-"""Backups of the run directory on the Hub: losing a machine loses nothing."""
+"""With backups of the run directory on the Hub, losing a machine loses nothing."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ STAGES = ("iteration-0", "iteration-1")
 
 
 def directory(path: Path) -> RunDirectory:
-    """A run in the middle of training, with all the files that exist then."""
+    """Return a run in the middle of training, with all the files that exist then."""
     made_up.write_run(path, made_up.record(made_up.stage("start", range(3)), best="start"))
     train = path / "iteration-0" / "train"
     for step, is_complete in ((10, True), (20, True), (30, False)):
@@ -55,7 +55,7 @@ def directory(path: Path) -> RunDirectory:
 
 
 def test_what_is_kept_is_what_a_run_goes_on_from(tmp_path: Path) -> None:
-    """No locks, links, partial files or caches; of the checkpoints, only the newest complete one."""
+    """Locks, links, partial files and caches are left out, and of the checkpoints only the newest complete one is kept."""
     found = {path.relative_to(tmp_path).as_posix() for path in kept_files_of_run(directory(tmp_path))}
     assert {name for name in found if "/train/" in name} == {
         "data/train/data.arrow",
@@ -258,7 +258,7 @@ def test_a_run_whose_machine_is_lost_goes_on_elsewhere_to_the_same_weights(
         assert hub.model(REPO).branches[BRANCH][f"{stage}/model/model.safetensors"] == expected
     assert {"main", "iter-0", "iter-1", "run"} <= set(hub.model(REPO).branches)
     best = yaml.safe_load((tmp_path / "found" / "best.json").read_text(encoding="utf-8"))
-    assert Path(best["model"]).is_dir(), "at its new place"
+    assert Path(best["model"]).is_dir(), "at its new path"
     assert main(["report", str(tmp_path / "found")]) == 0
 
 
@@ -276,7 +276,7 @@ def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
 def test_data_is_not_made_public_unless_that_is_said(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
-    """A repository created for it is private; nothing is pushed to a public one, not even cards."""
+    """A repository created for a backup is private; nothing is pushed to a public one, not even cards."""
     Hub().create(f"{USER}/public", "model", False)
     recipe = runs.recipe(tmp_path, llama_folder, **KEPT, num_iterations=1)
     assert main(["run", str(recipe), "--hub_model_id", "public"]) == 0
@@ -294,7 +294,9 @@ def test_data_is_not_made_public_unless_that_is_said(
 def test_what_another_machine_has_gone_on_to_is_not_replaced(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
-    """Two machines with one run: the one behind backs nothing up and reports what to do; the same holds for another run."""
+    """If two machines have one run, the one behind backs nothing up and reports what to do; the same holds for another
+    run.
+    """
     first, second = tmp_path / "first", tmp_path / "second"
     recipe = runs.recipe(tmp_path, llama_folder, **KEPT, num_iterations=1)
     assert main(["run", str(recipe), "--run_dir", str(first)]) == 0

@@ -1,4 +1,4 @@
-"""Cards of many iterations: the cost of writing them grows only linearly with their number."""
+"""The cost of writing cards grows only linearly with the number of iterations."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def opened(folder: Path, function: Callable[[], object]) -> list[str]:
 
 
 def run_of(path: Path, iterations: int) -> RunDirectory:
-    """A run with `iterations` iterations, each with a model, the opponent's generations and samples."""
+    """Return a run with `iterations` iterations, each with a model, the opponent's generations and samples."""
     names = [f"iteration-{number}" for number in range(iterations)]
     stages = [made_up.stage("start", range(40)), *(made_up.stage(name, range(50)) for name in names)]
     made_up.write_run(path, made_up.record(*stages, best=names[-1]))

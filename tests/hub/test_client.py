@@ -1,4 +1,4 @@
-"""The Hub operations of a run, with the real client: replacing commits, retries, and messages without secrets."""
+"""The real client replaces commits, retries, and gives messages without secrets for a run's operations on the Hub."""
 
 import threading
 from pathlib import Path
@@ -158,7 +158,7 @@ def test_messages_hold_neither_tokens_nor_signatures(monkeypatch) -> None:
 
 
 def test_what_is_behind_an_error_decides() -> None:
-    """The client's error only names the file."""
+    """The client's own error only names the file."""
     outer = RuntimeError("Error while uploading 'x' to the Hub.")
     outer.__cause__ = ValueError("a bug")
     assert not may_pass(outer)

@@ -17,7 +17,7 @@ CELLS = ["007", "1.50", "NA", "None", "", "2024-01-01"]
 
 @pytest.fixture
 def table(hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LocalHub:
-    """A dataset of CSV files, with separate caches for this test."""
+    """Return a dataset of CSV files, with separate caches for this test."""
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -35,7 +35,7 @@ def table(hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loc
 
 @pytest.mark.usefixtures("table")
 def test_cells_are_text_as_in_a_file() -> None:
-    """In every split, with the separator found in the header."""
+    """This holds in every split, with the separator found in the header."""
     assert load_rows(NAME)["completion"][:] == CELLS
     assert load_rows(NAME, split="test").to_list() == [{"prompt": "q", "completion": "0"}]
     assert load_rows(NAME, split="train[:2]")["completion"][:] == CELLS[:2]

@@ -1,4 +1,4 @@
-"""An iteration's pairs as a dataset: TRL's DPOTrainer accepts it, and each row holds exactly what was generated."""
+"""An iteration's pairs form a dataset that TRL's DPOTrainer accepts, and whose rows hold exactly what was generated."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def prepared(rows: Dataset) -> Dataset:
 
 
 def answered(rows: Dataset, texts: list[str], reasons: list[str] | None = None, samples: int = 1) -> Generations:
-    """Generations of these texts, with an end token where they ended."""
+    """Return generations with these texts, with an end token where they ended."""
     tokenizer = tiny.tokenizer()
     reasons = reasons or ["eos"] * len(texts)
     lines = []
@@ -54,7 +54,7 @@ def test_text_stays_text() -> None:
 
 
 def test_what_messages_cant_say_is_written_as_the_template_made_it() -> None:
-    """Including rows prepared by an earlier version, which hold no messages."""
+    """This includes rows prepared by an earlier version, which hold no messages."""
     rows = prepared(tiny.sft(2, "messages")).remove_columns("conversation")
     assert form_of(rows) == RENDERED
     tokenizer = tiny.tokenizer()
@@ -65,7 +65,7 @@ def test_what_messages_cant_say_is_written_as_the_template_made_it() -> None:
 
 @pytest.mark.parametrize("kind", ["prompt-completion", "messages", "multi-turn"])
 def test_the_files_load_straight_into_dpo_trainer(kind: str, tmp_path: Path, llama_folder: Path) -> None:
-    """As returned by `load_dataset`; DPOTrainer sees the generated tokens."""
+    """They are loaded with `load_dataset`, and DPOTrainer sees the generated tokens."""
     rows = prepared(tiny.sft(4, kind))
     generations = answered(rows, ["a boat", "a kite", "none", "it"], samples=2)
     files = write_pairs(tmp_path / "iteration-0", rows, generations, tiny.tokenizer())

@@ -1,4 +1,4 @@
-"""The card of the generated pairs: marked as synthetic, with one configuration per iteration and its provenance."""
+"""The card of the generated pairs marks them as synthetic, and has one configuration per iteration and their provenance."""
 
 import re
 from dataclasses import replace
@@ -17,7 +17,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 def card(*, is_known: bool = True) -> DatasetCard:
-    """The card of a run of two iterations, whose licence, data and generating models are known or not."""
+    """Return the card of a run of two iterations, whose licence, data and generating models are known or not."""
     prepared = {"phase": "prepare", "stage": "data", "template": "00112233", "versions": {"trl": "1.16.0"}}
     prepared["origins"] = {"data": {"name": "org/data", "on_hub": True, "commit": SHA}} if is_known else {}
     licenses = {"phase": "licenses", "stage": "hub", "data": "mit" if is_known else None}

@@ -1,4 +1,4 @@
-"""Facts shared by all cards of a run: its origin, its licence, and the recipe to play it again on another machine."""
+"""All cards of a run share facts: its origin, its licence, and the recipe to play it again on another machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def facts(
     branches: dict[str, str] | None = None,
     **settings: Any,
 ) -> RunFacts:
-    """Facts of a run of two iterations, the second of which played against the start."""
+    """Return the facts of a run of two iterations, the second of which played against the start."""
     prepared = [{"phase": "prepare", "stage": "data", "origins": origins}] if origins is not None else []
     gates = [
         {"phase": "gate", "stage": "iteration-0", "decision": "fell back", "opponent": "start"},
@@ -49,7 +49,7 @@ def facts(
 def test_the_given_model_is_what_the_journal_says_or_else_the_setting(
     origins: dict[str, Any] | None, settings: dict[str, Any], expected: Origin | None
 ) -> None:
-    """Without the path, which is specific to one machine."""
+    """The path is left out, since it is specific to one machine."""
     assert facts(origins=origins, **settings).given == expected
 
 
@@ -89,7 +89,7 @@ def recipe_of(found: RunFacts) -> dict[str, Any]:
 
 
 def test_the_recipe_plays_the_run_again_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without paths of this machine or push destinations, and with the commits of what was loaded."""
+    """It has no paths of this machine and no push destinations, but the commits of what was loaded."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/rows.jsonl").touch()
@@ -121,7 +121,7 @@ def test_weights_of_losses_are_shown_where_each_loss_has_one() -> None:
 
 
 def test_every_iteration_stands_beside_its_opponent() -> None:
-    """It need not be the previous iteration. Revisions are branches; for the start, the commit."""
+    """It need not be the previous iteration. Revisions are branches; for the start, it is the commit."""
     table = str(facts(origins={"model": ON_HUB}, branches={"iteration-0": "iter-0"}).shared["opponents"])
     _, _, first, second = table.strip().splitlines()
     assert names(first, "iteration 0", "`iter-0`", "start", "`org/base@01234567`", "fell back")
@@ -159,7 +159,7 @@ def test_the_base_of_adapters_after_sft(
 
 
 def test_a_start_after_sft_is_not_the_given_model() -> None:
-    """It has a revision only where the run pushed it; without SFT, the given model's commit."""
+    """It has a revision only if the run pushed it; without SFT, it has the given model's commit."""
     plain, after = facts(origins={"model": ON_HUB}), facts(origins={"model": ON_HUB}, start="sft")
     start = plain.record.start
     assert plain._revision(start) == f"`org/base@{SHA[:8]}`"

@@ -1,4 +1,4 @@
-"""The model card: complete, valid for the Hub, and safe with any text from a model."""
+"""The model card is complete, valid for the Hub, and safe with any text from a model."""
 
 import re
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def facts(
     has_own_start: bool = False,
     **changes,
 ) -> ModelFacts:
-    """Facts of a run of two iterations and a baseline arm, whose first iteration is the best."""
+    """Return the facts of a run of two iterations and a baseline arm, whose first iteration is the best."""
     known = {"model": origin, "data": Origin("org/data", on_hub=True, commit=SHA)}
     origins = {name: one.as_dict() for name, one in known.items() if one is not None}
     licenses = {"phase": "licenses", "stage": "hub", "time": 7.0, "model": license_}
@@ -230,7 +230,7 @@ def test_the_whole_card() -> None:
 
 
 def test_it_is_valid_for_the_hub_and_its_results_come_back(hub: LocalHub) -> None:
-    """Checked with the client's own parsing and validation."""
+    """The client's own parsing and validation are used."""
     card = model_card(facts())
     card.validate()
     (sent,) = hub.validated
@@ -310,7 +310,7 @@ def test_the_base_is_never_none_in_words(origin: Origin | None, words: str, base
 @pytest.mark.parametrize("base", [None, "org/base"])
 @pytest.mark.parametrize("is_adapter", [False, True])
 def test_a_start_that_was_passed_as_an_object_is_no_local_model(base: str | None, is_adapter: bool) -> None:
-    """It has neither a name nor a path, also not in the example of how to load the model."""
+    """It has neither a name nor a path, not even in the example of how to load the model."""
     given = {"phase": "given", "stage": "start", "origin": base and {"name": "mine", "base": base}}
     found = facts(origin=None, is_adapter=is_adapter)
     record = replace(found.run.record, journal=[*found.run.record.journal, given])

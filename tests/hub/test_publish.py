@@ -1,4 +1,4 @@
-"""The parts of a run that are pushed: accepted iterations, the best on main, and nothing twice."""
+"""A run pushes accepted iterations and puts the best on main, and nothing twice."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def train(number: int) -> dict:
 
 
 def played(path: Path, *stages, best: str, journal: list[dict], models: list[str] | None = None, **settings) -> Run:
-    """A synthetic run directory, with weights that identify their stage."""
+    """Return a synthetic run directory, with weights that identify their stage."""
     record: RunRecord = made_up.record(*stages, best=best, journal=journal)
     made_up.write_run(path, record, **settings)
     for stage in models if models is not None else [one.name for one in stages if one.name != "start"]:
@@ -150,7 +150,7 @@ def test_what_could_be_pushed_before_a_failure_stays_known(hub: LocalHub, tmp_pa
 
 
 def test_an_iteration_that_is_not_finished_is_on_no_card(hub: LocalHub, tmp_path: Path) -> None:
-    """A later, unfinished iteration is left out, so the card only changes once an iteration is finished."""
+    """The card only changes once an iteration is finished."""
     run = played(tmp_path / "run", *THREE, best="iteration-0", journal=DECIDED)
     push(run, upto=0)
     assert "iteration 1" not in hub.model(REPO).branches["main"]["README.md"].decode()

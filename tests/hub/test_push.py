@@ -1,4 +1,4 @@
-"""Pushing while a run plays, with the real client and a local Hub; and `spin-trl push` and `spin-trl card`."""
+"""Runs push while they play, with the real client and a local Hub; so do `spin-trl push` and `spin-trl card`."""
 
 import shlex
 import threading
@@ -33,7 +33,7 @@ def card_on(hub: LocalHub, branch: str) -> ModelCard:
 def test_a_run_is_on_the_hub_when_it_has_ended(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd, caplog
 ) -> None:
-    """Branches for the iterations, the best on main, cards, and nothing else."""
+    """There are branches for the iterations, the best on main, cards, and nothing else."""
     caplog.set_level("DEBUG")
     extra = {"hub_private_repo": True, "push_generations": True, "hub_license": "mit", "save_strategy": "steps"}
     recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS, **extra, save_steps=1)
@@ -80,7 +80,7 @@ def test_a_run_is_on_the_hub_when_it_has_ended(
 
 
 def test_an_adapter_is_pushed_alone(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
-    """Without the frozen opponent, and without a path of this machine as its base."""
+    """The frozen opponent is left out, and the base is not named by a path of this machine."""
     lora = {"use_peft": True, "lora_r": 2}
     recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS, **lora)
     assert main(["run", str(recipe)]) == 0
@@ -129,7 +129,7 @@ def test_a_hub_that_never_answers_fails_no_run_and_push_brings_it_there_later(
 
 
 def test_push_takes_another_name_and_the_pairs(hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd) -> None:
-    """From the directory alone, of a run that was not set to be pushed."""
+    """The run was not set to be pushed; everything comes from its directory."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     assert main(["run", str(recipe)]) == 0
     assert hub.requests == []
@@ -165,7 +165,7 @@ def test_a_run_that_cannot_be_written_to_is_pushed_and_its_journal_is_said_to_la
 def test_a_run_of_a_gpu_is_pushed_from_a_machine_without_one(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd
 ) -> None:
-    """On a login node or a laptop, where training with `bf16` is refused."""
+    """This may be a login node or a laptop, where training with `bf16` is refused."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     assert main(["run", str(recipe)]) == 0
     frozen = tmp_path / "run" / "recipe.yaml"
@@ -215,7 +215,7 @@ def test_a_smoke_run_is_not_pushed(hub: LocalHub, tmp_path: Path, llama_folder: 
 
 @pytest.mark.parametrize("name", ["hub_token", "push_to_hub_token"])
 def test_a_token_is_no_setting(name: str, tmp_path: Path, llama_folder: Path, capsys) -> None:
-    """It is refused in every place, and not repeated in the message."""
+    """It is refused in every setting, and not repeated in the message."""
     recipe = runs.recipe(tmp_path, llama_folder)
     for arguments in (["run", str(recipe), f"--{name}", TOKEN], ["push", str(tmp_path), f"--{name}={TOKEN}"]):
         assert main(arguments) == 2
@@ -241,7 +241,7 @@ def test_a_token_is_no_argument_in_python_either(llama) -> None:
 def test_a_run_is_kept_every_ten_minutes(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also within a long phase: the pushing thread wakes up by itself."""
+    """This also holds within a long phase: the pushing thread wakes up by itself."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     assert main(["run", str(recipe)]) == 0
     run = reopen(str(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Scored pairs as rows of a dataset, and the card that says what they are."""
+"""Scored pairs are rows of a dataset, and its card says what they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spin_trl.hub.scored_pairs import OF_SCORED_PAIRS, ScoredPairs, mean_of_scor
 
 
 def sampled(key: str, texts: list[str]) -> Generations:
-    """Samples of one prompt; all but the last end with EOS."""
+    """Return samples of one prompt; all but the last end with EOS."""
     tokenizer = tiny.tokenizer()
     lines = []
     for number, text in enumerate(texts):
@@ -32,7 +32,7 @@ def rows_of_kind(kind: tiny.SFTKind) -> Dataset:
 
 
 def test_both_responses_are_samples_of_the_prompt() -> None:
-    """The earlier turns and the roles of a conversation stay."""
+    """The earlier turns and the roles of a conversation are kept."""
     row = rows_of_kind("multi-turn")[0]
     samples = sampled(row["key"], ["wrong", "right", "cut"])
     pair = scored_pair(row, samples, (1.0, 0.25), (1, 2), tiny.tokenizer(), "messages")

@@ -1,4 +1,4 @@
-"""Adapters: those that a recipe's settings make, and which new adapters and which starts are refused."""
+"""Adapters are created from a recipe's settings, and unsuitable new adapters and starts are refused."""
 
 import json
 from pathlib import Path
@@ -22,18 +22,18 @@ IDS = torch.arange(5, 25).unsqueeze(0)
 
 
 def settings(**overrides: Any) -> SPINConfig:
-    """Settings for a CPU."""
+    """Return settings for a CPU."""
     return SPINConfig(**{"output_dir": "out", "use_cpu": True, "bf16": False, **overrides})
 
 
 def scores(model: Any) -> torch.Tensor:
-    """A model's logits."""
+    """Return a model's logits."""
     with torch.no_grad():
         return model.eval()(IDS).logits
 
 
 def trained(model: Any, **lora: Any) -> Any:
-    """A model with an adapter whose tensors have all moved."""
+    """Return a model with an adapter whose tensors have all moved."""
     torch.manual_seed(3)
     model = get_peft_model(model, LoraConfig(**{**LORA, **lora}))
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_lora_target_modules_are_adapted(modules: Any, adapted: set[str]) -> Non
 
 
 def test_one_module_to_save_is_a_module() -> None:
-    """Not a list of letters."""
+    """It is not a list of letters."""
     for value in ("lm_head", ["lm_head"]):
         found = peft_config_of(ModelConfig(use_peft=True, lora_target_modules=["q_proj"], lora_modules_to_save=value))
         assert found is not None
@@ -102,7 +102,7 @@ def test_one_module_to_save_is_a_module() -> None:
     ],
 )
 def test_what_would_not_start_at_the_opponent_is_refused_by_name(config: dict[str, Any], part: str) -> None:
-    """Each with a reason that the user can act on."""
+    """Each has a reason that the user can act on."""
     (reason,) = adapter_refusals(LoraConfig(**{**LORA, **config}))
     assert names(reason, part)
 
@@ -163,7 +163,7 @@ def test_trainer_and_loop_refuse_before_anything_runs(llama_folder: Path, tmp_pa
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_a_start_of_pissa_or_olora_is_loaded_as_it_was_saved(init: str, tmp_path: Path) -> None:
-    """PEFT subtracts the first matrices from the base at every load; twice the same."""
+    """PEFT subtracts the first matrices from the base at every load; loading twice gives the same."""
     base = tiny.save(tmp_path / "base")
     model = trained(AutoModelForCausalLM.from_pretrained(base), init_lora_weights=init)
     model.save_pretrained(tmp_path / "sft")
@@ -215,7 +215,7 @@ def test_what_is_wrong_with_an_adapters_configuration_is_said(
 
 
 def resized(folder: Path, tied: bool, **lora: Any) -> Any:
-    """An adapter trained after two tokens were added to its base model."""
+    """Return an adapter trained after two tokens were added to its base model."""
     tiny.save(folder / "base", tiny.model(tie_word_embeddings=tied))
     base = AutoModelForCausalLM.from_pretrained(folder / "base")
     base.resize_token_embeddings(len(tiny.tokenizer()) + 2, mean_resizing=False)
@@ -231,7 +231,7 @@ def resized(folder: Path, tied: bool, **lora: Any) -> Any:
     "lora", [{}, {"target_modules": ["q_proj", "embed_tokens"]}, {"modules_to_save": ["embed_tokens", "lm_head"]}]
 )
 def test_the_base_gets_the_size_that_its_adapter_says(lora: dict[str, Any], tied: bool, tmp_path: Path) -> None:
-    """Whether the embeddings were saved with the adapter, adapted, or trained whole."""
+    """The embeddings may have been saved with the adapter, adapted, or trained whole."""
     if "target_modules" in lora and not tied:
         pytest.skip("PEFT does not save the output layer then, which the next test is about")
     model = resized(tmp_path, tied, **lora)
@@ -242,7 +242,7 @@ def test_the_base_gets_the_size_that_its_adapter_says(lora: dict[str, Any], tied
 
 
 def test_rows_that_no_file_has_are_not_made_up(tmp_path: Path) -> None:
-    """PEFT omits a resized output layer if the input embeddings are adapted: its new rows would be random."""
+    """PEFT omits a resized output layer if the input embeddings are adapted, so its new rows would be random."""
     resized(tmp_path, tied=False, target_modules=["q_proj", "embed_tokens"])
     before = len(tiny.tokenizer())
     with refused(DataError, tmp_path / "sft", "input", before + 2, before, "output", "`modules_to_save`"):
@@ -250,7 +250,7 @@ def test_rows_that_no_file_has_are_not_made_up(tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_another_shape_is_refused_with_both(tmp_path: Path) -> None:
-    """Not with a traceback."""
+    """There is no traceback."""
     resized(tmp_path, tied=False)
     tiny.save(tmp_path / "wide", tiny.model(hidden_size=32))
     config = json.loads((tmp_path / "sft" / "adapter_config.json").read_text(encoding="utf-8"))
@@ -271,7 +271,7 @@ def test_an_adapter_of_another_shape_is_refused_with_both(tmp_path: Path) -> Non
     ],
 )
 def test_a_merged_adapter_says_what_it_said(lora: dict[str, Any], tied: bool, tmp_path: Path) -> None:
-    """Also where the output layer shares weights with embeddings that alone were adapted."""
+    """This includes an output layer that shares weights with embeddings that alone were adapted."""
     if lora.get("ensure_weight_tying") and not tied:
         pytest.skip("nothing is tied")
     tiny.save(tmp_path / "base", tiny.model(tie_word_embeddings=tied))

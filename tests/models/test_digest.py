@@ -37,7 +37,7 @@ NEW = {
 
 
 def test_equal_weights_have_equal_digests_in_every_format(llama_folder: Path, tmp_path: Path) -> None:
-    """The same checkpoint loaded in float32 and in bfloat16, saved and loaded again, is the same model."""
+    """A checkpoint loaded in float32 and in bfloat16, or saved and loaded again, is the same model."""
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
     name = digest(model)
     assert len(name.removeprefix("02")) == 16
@@ -47,7 +47,7 @@ def test_equal_weights_have_equal_digests_in_every_format(llama_folder: Path, tm
 
 
 def test_one_changed_weight_changes_the_digest(llama: Any) -> None:
-    """Any single value, in any position; the sign of a zero is meaningless."""
+    """It may be any value in any position; the sign of a zero is meaningless."""
     before = digest(llama)
     with torch.no_grad():
         embedding = llama.get_input_embeddings().weight
@@ -73,7 +73,7 @@ def test_a_new_adapter_changes_nothing_and_a_trained_one_does(llama_folder: Path
 
 
 def test_adapters_of_fused_experts_have_a_digest() -> None:
-    """PEFT wraps the adapters of two weights of one module in one another, with names that differ by the wrapping alone."""
+    """PEFT wraps the adapters of two weights of one module in each other, with names that differ only by the wrapping."""
     plain = digest(tiny.model("qwen3_moe"))
     config = LoraConfig(r=4, target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])
     model = get_peft_model(tiny.model("qwen3_moe"), config)
@@ -103,13 +103,14 @@ def test_quantised_weights_have_a_digest_that_use_does_not_change(tmp_path: Path
     assert name != digest(AutoModelForCausalLM.from_pretrained(folder))
 
 
-# ---- adapters of every kind ------------------------------------------------------------------------------------------
+# ---- adapters of every kind
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("kind", NEW)
 def test_a_new_adapter_of_any_kind_leaves_the_digest(kind: str, tied: bool) -> None:
-    """Neither what is wrapped around layers, nor copies of whole modules, nor shared matrices are taken for the base's."""
+    """Wrapped layers, copies of whole modules, and shared matrices are not taken for the base's weights."""
     plain = tiny.model(tie_word_embeddings=tied)
     name, weights = digest(plain), {key: tensor.clone() for key, tensor in plain.state_dict().items()}
     model = get_peft_model(plain, NEW[kind])
@@ -124,7 +125,7 @@ def test_a_new_adapter_of_any_kind_leaves_the_digest(kind: str, tied: bool) -> N
 
 @pytest.mark.parametrize("kind", NEW)
 def test_every_tensor_of_an_adapter_counts_and_its_frozen_copy_does_not(kind: str, tmp_path: Path) -> None:
-    """Saved and loaded again, a trained adapter has the digest that it had in memory."""
+    """A trained adapter that is saved and loaded has the same digest as in memory."""
     tiny.save(tmp_path / "base")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), NEW[kind])
     digests = {digest(model)}

@@ -21,12 +21,12 @@ LORA = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
 
 
 def settings(**overrides: Any) -> SPINConfig:
-    """Settings for a CPU."""
+    """Return settings for a CPU."""
     return SPINConfig(**{"output_dir": "out", "use_cpu": True, "bf16": False, "report_to": "none", **overrides})
 
 
 def model_that_names(folder: Path, in_config: Any, in_generation_config: Any) -> Path:
-    """A model whose two files name these ids; None: the file names none, or is missing."""
+    """Return a model whose two files name these ids; with None, the file names none, or is missing."""
     tiny.save(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": in_config}), encoding="utf-8")
@@ -42,7 +42,7 @@ def model_that_names(folder: Path, in_config: Any, in_generation_config: Any) ->
     [(None, None, set()), (7, None, {7}), ([7, 8], None, {7, 8}), (None, 9, {9}), (7, [8, 9], {7, 8, 9})],
 )
 def test_all_files_count(in_config: Any, in_generation_config: Any, more: set[int], tmp_path: Path) -> None:
-    """By path, and for the model that was loaded from there."""
+    """They count when given a path, and for the model that was loaded from there."""
     folder = model_that_names(tmp_path, in_config, in_generation_config)
     expected = sorted({OWN, *more})
     assert load_eos_ids(str(folder), settings(), tiny.tokenizer()) == expected
@@ -50,7 +50,7 @@ def test_all_files_count(in_config: Any, in_generation_config: Any, more: set[in
 
 
 def test_an_adapter_has_its_bases_and_its_own(tmp_path: Path) -> None:
-    """Several in the base's files (as in Qwen2.5, Llama 3 and Gemma 3), one with the adapter."""
+    """There are several in the base's files (as in Qwen2.5, Llama 3 and Gemma 3), and one with the adapter."""
     base = model_that_names(tmp_path / "base", 7, [OWN, 8])
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**LORA)).save_pretrained(tmp_path / "sft")
     for own, expected in ((None, {OWN, 7, 8}), (9, {OWN, 7, 8, 9})):
@@ -92,7 +92,7 @@ def test_training_loses_none(peft: bool, tmp_path: Path) -> None:
 
 
 def test_a_run_of_version_0_1_0_goes_on_with_the_ids_that_it_knew(tmp_path: Path) -> None:
-    """It only read `generation_config.json`."""
+    """That version only read `generation_config.json`."""
     folder = model_that_names(tmp_path, 7, [8])
     assert load_eos_ids(str(folder), settings(), tiny.tokenizer(), definition=1) == sorted({OWN, 8})
     assert load_eos_ids(None, settings(), tiny.tokenizer()) == [OWN]
@@ -104,7 +104,7 @@ def test_a_run_of_version_0_1_0_goes_on_with_the_ids_that_it_knew(tmp_path: Path
 def test_what_names_the_ids_is_not_passed_over_where_it_is_damaged(
     llama_folder: Path, tmp_path: Path, content: str
 ) -> None:
-    """transformers continues without it, and responses would not end where they should."""
+    """transformers ignores the damage, and responses would not end where they should."""
     folder = Path(shutil.copytree(llama_folder, tmp_path / "model"))
     (folder / "generation_config.json").write_text(content, encoding="utf-8")
     with refused(DataError):

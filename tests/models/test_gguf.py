@@ -1,4 +1,4 @@
-"""Reading a GGUF file: a tiny Llama, quantised as Q8_0 and written with the format's own library, and read back."""
+"""A GGUF file is read: a tiny Llama is quantised as Q8_0, written with the format's own library, and read back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADS, KEY_VALUE_HEADS, WIDTH = 4, 2, 64
 
 
 def small_llama() -> Any:
-    """Return a Llama whose rows are whole blocks of 32 weights, as Q8_0 wants them."""
+    """Return a Llama whose rows are whole blocks of 32 weights, as Q8_0 needs."""
     return tiny.model(
         "llama",
         hidden_size=WIDTH,

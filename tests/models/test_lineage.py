@@ -1,4 +1,4 @@
-"""The origin of a run's model and data: Hub names with their commits, and no path of this machine."""
+"""The origin of a run's model and data is recorded as Hub names with their commits, without paths of this machine."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_hub_models_commit_is_the_one_in_the_cache(tmp_path: Path, monkeypatch
 
 
 def test_a_local_model_is_its_name_and_its_root(tmp_path: Path) -> None:
-    """Through the whole chain of folders."""
+    """The root is found through the whole chain of folders."""
     first, second = tmp_path / "first", tmp_path / "second"
     for folder, base in ((first, "org/base"), (second, str(first))):
         folder.mkdir()
@@ -77,7 +77,7 @@ base_model: {base}
 
 
 def folder_with(path: Path, *, card: str | None = None, adapter_of: str | None = None) -> Path:
-    """A model folder with only what its lineage needs."""
+    """Return a model folder with only what its lineage needs."""
     path.mkdir(parents=True)
     if card is not None:
         (path / "README.md").write_text(card, encoding="utf-8")
@@ -89,7 +89,7 @@ def folder_with(path: Path, *, card: str | None = None, adapter_of: str | None =
 
 
 def test_the_root_is_found_through_cards_and_adapters(tmp_path: Path) -> None:
-    """Iteration after iteration, folder by folder, up to a name on the Hub."""
+    """The chain leads through iterations, folder by folder, up to a name on the Hub."""
     first = folder_with(tmp_path / "0", card=CARD.format(base="org/start"))
     second = folder_with(tmp_path / "1", adapter_of=str(first))
     third = folder_with(tmp_path / "2", card=CARD.format(base=str(second)))
@@ -98,7 +98,9 @@ def test_the_root_is_found_through_cards_and_adapters(tmp_path: Path) -> None:
 
 
 def test_a_root_may_be_unknown(tmp_path: Path) -> None:
-    """No card, a card without a base, a card with broken metadata, a circle of folders: no root, and no endless search."""
+    """Without a card, or with a card without a base, broken metadata or a circle of folders, there is no root, and no
+    endless search.
+    """
     assert base_model(folder_with(tmp_path / "bare")) is None
     assert base_model(folder_with(tmp_path / "text", card="# Just text\n")) is None
     assert base_model(folder_with(tmp_path / "broken", card="---\nbase_model: [\n---\n")) is None
@@ -113,7 +115,7 @@ def test_a_card_may_list_its_bases(tmp_path: Path) -> None:
 
 
 def test_a_card_from_the_hub_is_left_as_it_is(tmp_path: Path) -> None:
-    """TRL knows the base then."""
+    """In this case, TRL knows the base."""
     path = tmp_path / "README.md"
     path.write_text(CARD.format(base="org/start"), encoding="utf-8")
     before = path.read_bytes()

@@ -26,7 +26,7 @@ class Settings:
     [
         (OSError("no such file"), None),
         (ValueError("an odd value"), None),
-        (Exception("data did not match any variant"), None),  # as tokenizers says it
+        (Exception("data did not match any variant"), None),  # tokenizers' own message
         (KeyError("model_type"), "KeyError"),
         (TypeError("not a dict"), "TypeError"),
         (AttributeError("no attribute"), "AttributeError"),
@@ -35,7 +35,7 @@ class Settings:
     ],
 )
 def test_what_libraries_raise_is_a_message(error: Exception, kind: str | None) -> None:
-    """For errors that say little themselves the class is named."""
+    """If an error says little itself, its class is named."""
     with refused(DataError, "The model 'org/m'", "read", str(error)) as refusal, loading("The model 'org/m'", "read"):
         raise error
     assert refusal.value.__cause__ is error
@@ -57,7 +57,7 @@ def test_a_message_of_ours_passes_as_it_is() -> None:
 
 
 def test_a_configuration_is_read_or_there_is_none(llama_folder: Path, tmp_path: Path) -> None:
-    """An adapter's folder has none; what is wrong with a configuration is reported when the model is loaded."""
+    """An adapter's folder has none; errors in a configuration are reported when the model is loaded."""
     config = model_config_of(str(llama_folder), Settings())
     assert config is not None
     assert config.model_type == "llama"

@@ -1,4 +1,4 @@
-"""Log-probabilities of responses, compared with a plain forward of one sequence at a time."""
+"""Log-probabilities of responses equal those of a plain forward of one sequence at a time."""
 
 import pytest
 import torch

@@ -23,7 +23,7 @@ def mark(root: Path, entries: dict[str, str] | None = None, **more: Any) -> None
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run that was at `/before/run`, and has its own start."""
+    """Return a run that was at `/before/run`, and has its own start."""
     root = make(tmp_path / "run")
     mark(root, places=["/first/run", "/before/run"])
     return root
@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Path:
     "adapter", ["iteration-0/model", "baseline/sft/iteration-0/train/checkpoint-8", "iteration-0/train/checkpoint-3"]
 )
 def test_the_runs_own_start_is_the_base_of_all_its_adapters(adapter: str, kind: str, run: Path) -> None:
-    """Wherever the configuration says it is, and however deep the adapter is nested."""
+    """It is used wherever the configuration says the base is, and however deep the adapter is nested."""
     base, place = make(run / "start" / kind), make(run / adapter)
     for named in ("/before/run/start/model", "/elsewhere", "org/model"):
         assert base_in_run(place, named) == base
@@ -84,7 +84,7 @@ def test_a_run_of_version_0_1_0_is_known_by_its_start(tmp_path: Path) -> None:
     base, adapter = make(tmp_path / "run/start/model"), make(tmp_path / "run/iteration-0/model")
     assert base_in_run(adapter, "/before/run/start/model") == base
     assert base_in_run(adapter, "/before/run/start/base") is None
-    assert base_in_run(adapter, str(base)) is None  # it is where it says
+    assert base_in_run(adapter, str(base)) is None  # it is at the named path
 
 
 def test_a_link_to_a_run_is_followed(run: Path) -> None:

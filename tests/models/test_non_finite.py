@@ -49,7 +49,9 @@ def test_the_first_ones_are_named_and_all_are_counted() -> None:
 
 
 def test_a_weight_is_named_with_its_file(llama_folder: Path, tmp_path: Path) -> None:
-    """Of several files, the one that holds it; a wrapped name ends with the file's. A damaged file is ignored."""
+    """Of several files, it is the one that holds the weight; the name ends like the file's, without the wrapping. A
+    damaged file is ignored.
+    """
     model: Any = AutoModelForCausalLM.from_pretrained(llama_folder)
     model.save_pretrained(tmp_path, max_shard_size="8KB")
     (tmp_path / "a-damaged.safetensors").write_bytes(b"{")

@@ -1,4 +1,4 @@
-"""How a policy is loaded in every phase, what is never loaded, and how its files are checked."""
+"""A policy is loaded the same way in every phase, unsafe files are never loaded, and its files are checked."""
 
 import json
 import shutil
@@ -68,7 +68,7 @@ def test_quantised_weights_are_loaded_to_the_device_of_the_process(
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    """Neither a folder nor a Hub name: the message has the name and the reason, and needs no traceback."""
+    """It is neither a folder nor a Hub name: the message has the name and the reason, without a traceback."""
     with refused(DataError, "'no-such/model'"):
         load_policy("no-such/model", settings())
     with refused(DataError, f"'{tmp_path}'"):
@@ -123,7 +123,7 @@ def test_an_adapter_that_is_a_pickle_is_refused(llama_folder: Path, tmp_path: Pa
 
 
 def remote_code(folder: Path, marker: Path) -> Path:
-    """A model folder whose own Python code leaves a trace when it is run."""
+    """Return a model folder whose own Python code leaves a trace when it is run."""
     tiny.save(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["model_type"] = "marked"
@@ -155,7 +155,7 @@ def test_a_models_own_code_is_not_run_unless_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_without_pad_token_pads_with_eos(tmp_path: Path) -> None:
-    """As TRL does; one without EOS is refused, because no response would ever end."""
+    """TRL does the same; a tokenizer without EOS is refused, because no response would ever end."""
     tiny.save(tmp_path / "a", processing_class=tiny.tokenizer(pad_token=None))
     loaded = load_tokenizer(tmp_path / "a", settings())
     assert loaded.pad_token == loaded.eos_token == tiny.IM_END
@@ -184,10 +184,10 @@ def test_a_merged_adapter_speaks_as_before_and_needs_no_base(llama_folder: Path,
 
 
 def test_4_bit_weights_keep_their_gradient_after_an_evaluation(tmp_path: Path) -> None:
-    """bitsandbytes repacks them for inference on some CPUs, without gradient: an adapter would then learn nothing."""
+    """bitsandbytes repacks them for inference on some CPUs, without gradient, so an adapter would learn nothing."""
     folder = tiny.save(tmp_path, tiny.model(hidden_size=64, intermediate_size=128, head_dim=32))
     base = AutoModelForCausalLM.from_pretrained(folder, quantization_config=BitsAndBytesConfig(**NF4))
-    scores(base)  # repacked here, where the CPU has what it takes
+    scores(base)  # repacked here, if the CPU supports it
     model = get_peft_model(base, LoraConfig(**LORA))
     keep_differentiable(model)
     scores(model)
@@ -212,7 +212,7 @@ def test_4_bit_weights_keep_their_gradient_after_an_evaluation(tmp_path: Path) -
     ],
 )
 def test_steps_that_bfloat16_would_swallow_are_warned_of(dtype: str, learning_rate: float, warns: bool) -> None:
-    """The papers' step sizes on bfloat16 weights: nothing moves, while float32 weights do."""
+    """With the papers' step sizes, bfloat16 weights don't move at all, while float32 weights do."""
     model = tiny.model(dtype=getattr(torch, dtype))
     assert (policy.lost_steps(model, learning_rate) is not None) == warns
     weight = torch.full((100,), 0.02, dtype=getattr(torch, dtype))
@@ -221,14 +221,14 @@ def test_steps_that_bfloat16_would_swallow_are_warned_of(dtype: str, learning_ra
 
 
 def test_frozen_weights_may_be_coarse() -> None:
-    """With LoRA the base model stays as it is."""
+    """With LoRA, the base model does not change."""
     model = tiny.model(dtype=torch.bfloat16).requires_grad_(False)
     assert policy.lost_steps(model, 5e-7) is None
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"model": 3}', "null"])
 def test_a_damaged_tokenizer_is_named(content: str, tmp_path: Path) -> None:
-    """For any error of a tokenizer, some of which are plain `Exception`."""
+    """The message covers any error of a tokenizer, some of which are plain `Exception`."""
     tiny.tokenizer().save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
     with refused(DataError, str(tmp_path)):
@@ -258,7 +258,7 @@ def test_an_id_that_no_vocabulary_is_large_enough_for_is_refused(tmp_path: Path)
 
 @pytest.fixture
 def damaged(llama_folder: Path, tmp_path: Path) -> Path:
-    """A copy of a model, to be damaged."""
+    """Return a copy of a model, to be damaged."""
     return Path(shutil.copytree(llama_folder, tmp_path / "damaged"))
 
 
@@ -269,7 +269,7 @@ def say(folder: Path, name: str, **says: Any) -> None:
 
 
 def test_weights_that_no_file_has_are_not_made_up(damaged: Path) -> None:
-    """transformers would put random numbers in their place, and only warn."""
+    """transformers would fill them with random numbers, and only warn."""
     weights = load_file(damaged / "model.safetensors")
     missing = "model.layers.0.self_attn.q_proj.weight"
     save_file({name: weight for name, weight in weights.items() if name != missing}, damaged / "model.safetensors")
@@ -291,7 +291,7 @@ def test_weights_of_another_shape_are_named_with_both_shapes(damaged: Path) -> N
 
 @pytest.mark.parametrize("value", [-1, 1.5])
 def test_a_dropout_that_is_no_probability_is_refused(damaged: Path, value: float) -> None:
-    """Attention would refuse it in the first training step."""
+    """Otherwise attention would refuse it in the first training step."""
     say(damaged, "config.json", attention_dropout=value)
     with refused(DataError, "`attention_dropout`", value):
         load_policy(damaged, settings())
@@ -333,7 +333,7 @@ def test_weights_that_are_not_quantised_as_config_json_says_are_refused(damaged:
 
 
 def test_errors_of_the_machine_are_not_the_models(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then more memory, or another GPU, is what helps."""
+    """More memory, or another GPU, would help."""
     for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no memory")):
 
         def fail(*_: Any, raised: Exception = error, **__: Any) -> Any:

@@ -17,7 +17,7 @@ from spin_trl.models.saving import hashing, make_savable
 
 @pytest.mark.parametrize("place", [str, Path], ids=["str", "Path"])
 def test_torch_and_safetensors_are_hashed_from_memory(place: type, tmp_path: Path) -> None:
-    """Weights of several dtypes, an empty one and one without dimensions; and loading returns what was saved."""
+    """Weights may have several dtypes, be empty or have no dimensions; loading returns what was saved."""
     weights = {
         "b": torch.arange(6, dtype=torch.bfloat16).view(2, 3),
         "a": torch.randn(300, 7),
@@ -37,7 +37,7 @@ def test_torch_and_safetensors_are_hashed_from_memory(place: type, tmp_path: Pat
 
 
 def test_damage_between_memory_and_disk_is_found(tmp_path: Path) -> None:
-    """A second read would have hashed the damage: here a bit has changed before anybody could read the file."""
+    """A second read would have hashed the damage: here a bit changes before anyone could read the file."""
     path = tmp_path / "model.safetensors"
     with hashing() as found:
         save_file({"a": torch.ones(8)}, path)
@@ -65,7 +65,9 @@ def test_what_is_written_whole_is_among_it(tmp_path: Path) -> None:
 
 
 def test_sampling_without_do_sample_can_be_saved(llama_folder: Path, tmp_path: Path) -> None:
-    """Many published models are like that. With other EOS ids transformers would refuse to save them after the training."""
+    """Many published models have such settings. With other EOS ids, transformers would refuse to save them after the
+    training.
+    """
     folder = Path(shutil.copytree(llama_folder, tmp_path / "model"))
     (folder / "generation_config.json").write_text('{"temperature": 0.6, "top_p": 0.9}', encoding="utf-8")
     model = load_policy(folder, SPINConfig("out", use_cpu=True, bf16=False))

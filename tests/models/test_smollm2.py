@@ -1,4 +1,4 @@
-"""A pretrained model plays as tiny ones do: SmolLM2-135M-Instruct, if `spin-trl fetch smollm2-135m` has been run here."""
+"""A pretrained model plays like the tiny ones: SmolLM2-135M-Instruct, if `spin-trl fetch smollm2-135m` has been run here."""
 
 import os
 import pwd
@@ -21,7 +21,7 @@ from spin_trl.models.policy import load_policy
 from spin_trl.training.trainer import SPINTrainer
 from trainers import settings as of_iteration
 
-# The tests have a home of their own; the model is in the user's.
+# The tests have their own home folder; the model is in the user's.
 FOLDER = Path(pwd.getpwuid(os.getuid()).pw_dir, ".cache", "spin_trl", "models", folder_of("smollm2-135m").name)
 
 pytestmark = [
@@ -64,7 +64,7 @@ def test_tied_embeddings_stay_tied_when_it_is_saved_and_loaded_again(tmp_path: P
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_an_iteration_starts_at_its_opponent_and_learns(lora: bool) -> None:
-    """Loss ln 2 and log-ratios of 0 at first; then real answers become likelier than those generated."""
+    """The loss is ln 2 and log-ratios are 0 at first; then real answers become likelier than generated ones."""
     trainer = SPINTrainer(
         model=str(FOLDER),
         args=of_iteration(

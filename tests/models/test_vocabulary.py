@@ -17,7 +17,7 @@ LORA = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
 
 
 def thinking(rows: int) -> Dataset:
-    """Conversations, two of which have an added token."""
+    """Return conversations, two of which have an added token."""
     every = [dict(row) for row in tiny.sft(rows, "messages")]
     for row in every[2:4]:
         row["messages"] = [{**message, "content": message["content"] + "<|think|>"} for message in row["messages"]]
@@ -43,7 +43,7 @@ def test_tokens_are_named_with_how_often_they_occur_and_both_sizes() -> None:
 
 
 def test_tokens_that_no_row_has_may_be_without() -> None:
-    """Gemma 3's small models have a token for images without an embedding for it. Padded embeddings are fine, too."""
+    """Gemma 3's small models have an image token without an embedding. Padded embeddings are fine, too."""
     tokenizer = extended(additional_special_tokens=["<|image|>"])
     check_tokens(tokenizer, SIZE, "the model", [prepared([7, SIZE - 1])])
     check_tokens(tokenizer, SIZE + 64, "the model", [prepared([7, SIZE])])
@@ -56,7 +56,7 @@ def test_the_pad_token_is_used_in_any_data() -> None:
 
 
 def test_the_size_is_known_without_loading(tmp_path: Path) -> None:
-    """The size in a configuration, or that of an adapter's saved embeddings."""
+    """It is the size in a configuration, or that of an adapter's saved embeddings."""
     args = SPINConfig(use_cpu=True, bf16=False)
     base = tiny.save(tmp_path / "base")
     assert load_embeddings_size(base, args) == SIZE
@@ -71,7 +71,7 @@ def test_the_size_is_known_without_loading(tmp_path: Path) -> None:
 
 
 def test_a_run_says_it_before_its_start_is_measured(tmp_path: Path) -> None:
-    """And the trainer before it trains."""
+    """The trainer says it before it trains."""
     tokenizer = extended(additional_special_tokens=["<|think|>"])
     folder = tiny.save(tmp_path / "model", processing_class=tokenizer)
     with refused(DataError, f"'<|think|>' (id {SIZE}, in 2 rows"):

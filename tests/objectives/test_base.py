@@ -1,4 +1,6 @@
-"""Properties of every objective, and the optimum that the papers promise, compared with independent arithmetic."""
+"""Every objective has the promised properties and the optimum that the papers promise, compared with independent
+arithmetic.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -52,7 +54,7 @@ def test_every_objective_passes_gradcheck(name: str) -> None:
 
 
 def tensors_of(real: torch.Tensor, generated: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Inputs for any objective: everything except the policy's two is 0, and responses have one token."""
+    """Return inputs for any objective: everything except the policy's two is 0, and responses have one token."""
     zero, one = torch.zeros_like(real), torch.ones_like(real, dtype=torch.long)
     return {
         "policy_real_logps": real,
@@ -66,13 +68,13 @@ def tensors_of(real: torch.Tensor, generated: torch.Tensor) -> dict[str, torch.T
 
 
 def usual(name: str) -> dict[str, float]:
-    """Published settings, including SPIN's `beta`."""
+    """Return published settings, including SPIN's `beta`."""
     return vars(LOSS_TYPES[name].published) | published([name])
 
 
 @pytest.mark.parametrize("name", LOSS_TYPES)
 def test_every_objective_agrees_with_finite_differences(name: str) -> None:
-    """With its published settings, for the policy's log-probabilities."""
+    """This uses its published settings, and the policy's log-probabilities."""
     values = torch.tensor([[0.3, -1.0, 2.0], [-0.2, 0.5, 1.0]], dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda both: LOSS_TYPES[name](tensors_of(*both), usual(name)), [values])
 
@@ -80,7 +82,7 @@ def test_every_objective_agrees_with_finite_differences(name: str) -> None:
 @pytest.mark.parametrize("name", LOSS_TYPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_every_objective_stays_finite(name: str, dtype: torch.dtype) -> None:
-    """With its published settings, at log-ratios of 10,000 nats, in the formats that models train in."""
+    """This holds with its published settings, at log-ratios of 10,000 nats, in the formats that models train in."""
     values = logps(-1e4, -300.0, -20.0, 0.0, 20.0, 300.0, 1e4, dtype=dtype)
     real, generated = (part.clone().requires_grad_() for part in torch.cartesian_prod(values, values).T)
     loss = LOSS_TYPES[name](tensors_of(real, generated), usual(name))
@@ -115,7 +117,7 @@ def test_every_objective_but_iris_gives_one_loss_a_pair(name: str) -> None:
 
 
 def test_log_ratios_are_policy_less_opponent() -> None:
-    """r of the real responses, then r' of the generated ones."""
+    """r of the real responses comes first, then r' of the generated ones."""
     real, generated = logratios(logps(-9.0), logps(-7.0), logps(-10.0), logps(-5.0))
     assert (real.tolist(), generated.tolist()) == ([1.0], [-2.0])
 
@@ -135,12 +137,13 @@ def test_log_ratios_are_policy_less_opponent() -> None:
 def test_scales_and_orders_must_be_positive(
     setting: str, function: Callable[[float], torch.Tensor], value: float
 ) -> None:
-    """With the argument's name and the value."""
+    """The error has the argument's name and the value."""
     with refused(ValueError, f"`{setting}`", value, "positive"):
         function(value)
 
 
-# ---- where the objectives come to rest: every response, every expectation exact -------------------------------------
+# ---- the optima of the objectives: every response, every expectation exact
+# ---------------------------------------------
 
 
 DATA, OPPONENT = logps(0.30, 0.05, 0.25, 0.10, 0.30), logps(0.10, 0.25, 0.15, 0.40, 0.10)
@@ -148,10 +151,11 @@ DATA, OPPONENT = logps(0.30, 0.05, 0.25, 0.10, 0.30), logps(0.10, 0.25, 0.15, 0.
 
 
 def expected(function: Callable[..., torch.Tensor], data: torch.Tensor, opponent: torch.Tensor):
-    """The expected loss of a policy, as a function of its logits.
+    """Return the expected loss of a policy, as a function of its logits.
 
     Real responses come from `data`, generated ones from `opponent`, independently: a loss of pairs is summed over all
-    pairs with their probabilities. A loss of batches is that of a batch that has every response as often as it is likely.
+    pairs, weighted by their probabilities. A loss of batches is that of a batch that has every response as often as it
+    is likely.
     """
 
     def of_logits(logits: torch.Tensor) -> torch.Tensor:
@@ -175,7 +179,7 @@ def gradient_at(loss_of: Callable[[torch.Tensor], torch.Tensor], point: torch.Te
 
 
 def minimiser(loss_of: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor) -> torch.Tensor:
-    """The minimum of the loss, from a start."""
+    """Return the minimum of the loss, from a start."""
     point = start.detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [point], max_iter=1000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
@@ -208,7 +212,9 @@ def test_the_data_is_where_space_comes_to_rest(mu: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 1.5, 2.0, 3.0])
 def test_the_data_is_where_iris_comes_to_rest(alpha: float) -> None:
-    """Proposition 1 of the paper: at p_theta = p_data, at -1/alpha times the Rényi divergence of the data from p_t."""
+    """Proposition 1 of the paper: the minimum is at p_theta = p_data, at -1/alpha times the Rényi divergence of the
+    data from p_t.
+    """
     loss_of = expected(partial(iris, alpha=alpha), DATA, OPPONENT)
     assert gradient_at(loss_of, DATA.log()).abs().max().item() < 1e-12
     for logits in (OPPONENT.log(), torch.zeros(5, dtype=torch.float64), -DATA.log()):
@@ -224,7 +230,7 @@ def test_the_data_is_where_iris_comes_to_rest(alpha: float) -> None:
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0, 5.0])
 def test_spin_goes_a_part_of_the_way_to_the_data(beta: float) -> None:
-    """Theorem 5.4 of the paper: to p_t * (p_data / p_t)^(1/lambda), so a larger lambda is a smaller step."""
+    """Theorem 5.4 of the paper: it goes to p_t * (p_data / p_t)^(1/lambda), so a larger lambda is a smaller step."""
     data, opponent, start = distributions(3)
     loss_of = expected(partial(sigmoid, beta=beta), data, opponent)
     target = [p * (q / p) ** (1 / beta) for q, p in zip(data.tolist(), opponent.tolist(), strict=True)]
@@ -236,12 +242,14 @@ def test_spin_goes_a_part_of_the_way_to_the_data(beta: float) -> None:
 
 @pytest.mark.parametrize(("scale", "bound"), [(0.1, 1.0), (1.0, 0.5), (0.5, 4.0)])
 def test_the_step_of_spif_is_bounded(scale: float, bound: float) -> None:
-    """Over unconstrained log-ratios the rewards come to (p_data - p_t) / (c * (p_data + p_t)), at most 1 / c."""
+    """Over unconstrained log-ratios, the rewards converge to (p_data - p_t) / (c * (p_data + p_t)), at most 1 / c."""
     data, opponent = logps(0.7, 0.0, 0.2, 0.1), logps(0.0, 0.4, 0.2, 0.4)
     c = 1 / bound
 
     def loss_of(ratios: torch.Tensor) -> torch.Tensor:
-        """The loss of a pair is a sum of a real and a generated term; a term is alone where the other is at its bound."""
+        """Return the loss of a pair, the sum of a real and a generated term; with the other at its bound, a term is
+        alone.
+        """
         function = partial(spif, reward_scale=scale, reward_bound=bound)
         rest = torch.full_like(ratios, bound / scale)
         return (data * function(ratios, -rest) + opponent * function(rest, ratios)).sum()
@@ -249,12 +257,12 @@ def test_the_step_of_spif_is_bounded(scale: float, bound: float) -> None:
     optimum = [(p - q) / (c * (p + q)) for p, q in zip(data.tolist(), opponent.tolist(), strict=True)]
     rewards = scale * minimiser(loss_of, torch.zeros(4, dtype=torch.float64))
     assert rewards.tolist() == pytest.approx(optimum, abs=1e-6)
-    # Responses that only one of them gives are at the bounds themselves.
+    # Responses that only one of them gives are at the bounds.
     assert rewards[:3].tolist() == pytest.approx([bound, -bound, 0.0], abs=1e-6)
 
 
 def test_one_iteration_of_spif_moves_towards_the_data() -> None:
-    """As a policy it makes exactly those responses more likely that the data has more often than the opponent."""
+    """The policy makes exactly those responses more likely that the data has more often than the opponent."""
     after = minimiser(
         expected(partial(spif, reward_scale=0.5, reward_bound=0.5), DATA, OPPONENT), OPPONENT.log()
     ).softmax(0)
@@ -276,7 +284,7 @@ def test_one_iteration_of_spif_moves_towards_the_data() -> None:
     ids=lambda function: f"{function.func.__name__}-{'-'.join(map(str, function.keywords.values()))}",
 )
 def test_nothing_moves_where_the_opponent_is_the_data(function: Callable[..., torch.Tensor]) -> None:
-    """Nobody can tell the opponent's answers from the real ones, so the policy stays."""
+    """The opponent's answers can't be told from the real ones, so the policy does not change."""
     loss_of = expected(function, DATA, DATA)
     assert gradient_at(loss_of, DATA.log()).abs().max().item() < 1e-12
     # A response that the data has more often becomes likelier at once (a step is against the gradient).

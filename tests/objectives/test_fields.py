@@ -1,4 +1,4 @@
-"""A setting is declared once: TRL's parser reads its default, help and choices from there."""
+"""A setting is declared once: TRL's parser reads its default, help and choices from that declaration."""
 
 from __future__ import annotations
 

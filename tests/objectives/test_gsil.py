@@ -1,4 +1,4 @@
-"""GSIL compared with independent arithmetic: values and gradients."""
+"""GSIL's values and gradients match independent arithmetic."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -27,8 +27,8 @@ GSIL: Mapping[str, Callable[[mpmath.mpf, mpmath.mpf], mpmath.mpf]] = {
 @pytest.mark.parametrize("divergence", GSIL)
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.01, 2.0), (0.5, -1.0)])
 def test_gsil_is_the_papers_code(divergence: str, scale: float, shift: float) -> None:
-    """Each of its losses, on scaled and shifted log-ratios."""
-    # Beyond an exponent of 10 the exponentials are straight lines, as another test says.
+    """Each of its losses is compared, on scaled and shifted log-ratios."""
+    # Beyond an exponent of 10 the exponentials are straight lines, as another test shows.
     pairs = [
         (r, g)
         for r, g in [*PAIRS, (12.0, -12.0), (-25.0, 13.0)]
@@ -43,12 +43,12 @@ def test_gsil_is_the_papers_code(divergence: str, scale: float, shift: float) ->
 
 
 def test_gsil_has_five_losses() -> None:
-    """And no other name."""
+    """No other name is accepted."""
     assert set(GSIL_LOSSES) == set(GSIL)
 
 
 def test_gsil_with_bernoulli_is_space() -> None:
-    """With scale 1 and shift 0, at mu = 1."""
+    """They are equal with scale 1 and shift 0, at mu = 1."""
     real, generated = torch.cartesian_prod(*[logps(-300.0, -4.0, 0.0, 0.5, 7.0, 300.0)] * 2).T
     bernoulli = gsil(real, generated, divergence="bernoulli", scale=1.0, shift=0.0)
     assert bernoulli.tolist() == space_of(real, generated).tolist()
@@ -67,12 +67,12 @@ def test_brier_keeps_its_digits_where_a_response_is_told_apart() -> None:
     ids=["kliep generated", "lsif generated", "lsif real"],
 )
 def test_exponentials_go_on_as_straight_lines(divergence: str, side: int, rate: float, factor: float) -> None:
-    """Above an exponent of 10: value and slope are e^10's at the joint, and the slope stays."""
+    """Above an exponent of 10, value and slope are e^10's at the joint, and the slope stays constant."""
     loss_of = partial(gsil, divergence=divergence, scale=1.0, shift=0.0)
     e10 = float(mpmath.exp(10))
 
     def term(exponent: float) -> tuple[float, float]:
-        """The exponential alone, divided by its factor, and its slope in the exponent."""
+        """Return the exponential alone, divided by its factor, and its slope in the exponent."""
         pair = [logps(0.0), logps(-1e9)] if side == 0 else [logps(0.0), logps(0.0)]
         pair[side] = logps(exponent / rate)
         rest = {("kliep", 1): 0.0, ("lsif", 1): -1.0, ("lsif", 0): 0.0}[divergence, side]

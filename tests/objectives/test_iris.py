@@ -1,4 +1,4 @@
-"""IRIS compared with independent arithmetic: values, gradients, and its order by iteration; its allowed settings."""
+"""IRIS's values, gradients, order by iteration and allowed settings match independent arithmetic."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.numeric
 
 
 def renyi(real: list[float], generated: list[float], alpha: float) -> mpmath.mpf:
-    """IRIS as the paper writes it (arXiv 2604.20933, eq. 5), and its limit at order 1, in 60 digits."""
+    """Compute IRIS as the paper writes it (arXiv 2604.20933, eq. 5), and its limit at order 1, to 60 digits."""
     exact = mpmath.mpf(alpha)
     penalty = mpmath.log(mpmath.fsum(mpmath.exp(exact * z) for z in generated) / len(generated)) / exact
     if exact == 1:
@@ -44,7 +44,7 @@ BATCH = ([0.3, -4.0, 11.0, 0.0, 2.5], [-0.2, 1.5, -30.0, 0.0, 4.0])
 
 @pytest.mark.parametrize("alpha", ORDERS)
 def test_iris_starts_at_zero(alpha: float) -> None:
-    """For every order, at an iteration's first step."""
+    """This holds for every order, at an iteration's first step."""
     same = logps(-12.5, -3.0, -7.0)
     assert of_logps(iris, same, same - 1, same, same - 1, alpha=alpha).item() == pytest.approx(0, abs=1e-14)
 
@@ -52,7 +52,7 @@ def test_iris_starts_at_zero(alpha: float) -> None:
 @pytest.mark.parametrize("alpha", ORDERS)
 @pytest.mark.parametrize("batch", [BATCH, ([600.0, -600.0, 0.0], [599.0, -1.0, -600.0])], ids=["small", "large"])
 def test_iris_is_the_papers_formula(batch: tuple[list[float], list[float]], alpha: float) -> None:
-    """One loss for the batch, also where the paper's exponentials would overflow."""
+    """There is one loss for the batch, also where the paper's exponentials would overflow."""
     loss = iris(logps(*batch[0]), logps(*batch[1]), alpha=alpha)
     assert loss.shape == ()
     assert loss.item() == pytest.approx(float(renyi(*batch, alpha)), rel=1e-12)
@@ -60,7 +60,7 @@ def test_iris_is_the_papers_formula(batch: tuple[list[float], list[float]], alph
 
 @pytest.mark.parametrize("alpha", ORDERS)
 def test_iris_weighs_the_pairs_by_their_tilted_log_ratios(alpha: float) -> None:
-    """Eq. 7 and 8: softmax((alpha - 1) * r) up and softmax(alpha * r') down, which sum to -1 and +1."""
+    """Eq. 7 and 8: softmax((alpha - 1) * r) pushes up and softmax(alpha * r') down, which sum to -1 and +1."""
     up, down = gradients(partial(iris, alpha=alpha), *(logps(*values) for values in BATCH))
     for found, values, sign, tilt in ((up, BATCH[0], -1, alpha - 1), (down, BATCH[1], 1, alpha)):
         weights = [mpmath.exp(mpmath.mpf(tilt) * z) for z in values]
@@ -71,7 +71,7 @@ def test_iris_weighs_the_pairs_by_their_tilted_log_ratios(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.9991, 0.99999, 1 - 1e-12, 1.0, 1 + 1e-12, 1.00001, 1.0009])
 def test_iris_of_an_order_near_one_is_its_limit(alpha: float) -> None:
-    """The mean of r, where the formula itself divides by nearly nothing; the gradient is that of the mean."""
+    """It is the mean of r, where the formula itself divides by nearly nothing; the gradient is that of the mean."""
     loss = iris(*(logps(*values) for values in BATCH), alpha=alpha)
     penalty = float(renyi([0.0], BATCH[1], alpha))
     assert loss.item() == pytest.approx(penalty - math.fsum(BATCH[0]) / 5, rel=1e-12)
@@ -82,7 +82,7 @@ def test_iris_of_an_order_near_one_is_its_limit(alpha: float) -> None:
 
 @pytest.mark.parametrize("edge", [0.999, 1.001])
 def test_iris_is_continuous_where_its_limit_begins(edge: float) -> None:
-    """The step is at most half of 1e-3 times the variance of r, and a little: the next term of the expansion."""
+    """The step is at most a little more than half of 1e-3 times the variance of r, the next term of the expansion."""
     real, generated = (logps(*values) for values in BATCH)
     inside, outside = (1 + (edge - 1) * factor for factor in (0.9999, 1.0001))
     step = iris(real, generated, alpha=outside).item() - iris(real, generated, alpha=inside).item()
@@ -94,7 +94,7 @@ def test_iris_is_continuous_where_its_limit_begins(edge: float) -> None:
 @pytest.mark.parametrize("alpha", ORDERS)
 @pytest.mark.parametrize(("r", "generated"), PAIRS)
 def test_iris_of_one_pair_has_no_order(r: float, generated: float, alpha: float) -> None:
-    """r' - r for any alpha: the order only acts between pairs."""
+    """The loss is r' - r for any alpha: the order only acts between pairs."""
     assert iris(logps(r), logps(generated), alpha=alpha).item() == pytest.approx(generated - r, rel=1e-12)
 
 
@@ -104,14 +104,14 @@ def test_iris_of_one_pair_has_no_order(r: float, generated: float, alpha: float)
     ids=str,
 )
 def test_effective_sample_size_by_hand(weights: list[int], expected: float) -> None:
-    """(sum w)^2 / sum w^2, for any common factor of the weights."""
+    """It is (sum w)^2 / sum w^2, for any common factor of the weights."""
     log_weights = torch.tensor(weights, dtype=torch.float64).log()
     for shift in (0.0, -3.0, 5e3):
         assert effective_sample_size(log_weights + shift).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_figures_of_iris_by_hand() -> None:
-    """Order 2: weights 1 and 2 of the real pairs, worth 9/5; 1 and 9 of the generated ones, worth 100/82."""
+    """At order 2, weights 1 and 2 of the real pairs are worth 9/5, and 1 and 9 of the generated ones 100/82."""
     figures = iris_figures(logps(0.0, math.log(2)), logps(0.0, math.log(3)), alpha=2.0)
     assert {name: value.item() for name, value in figures.items()} == pytest.approx(
         {"iris/alpha": 2.0, "iris/ess_real": 9 / 5, "iris/ess_generated": 100 / 82}, rel=1e-12
@@ -119,7 +119,7 @@ def test_figures_of_iris_by_hand() -> None:
 
 
 def test_at_order_one_every_real_pair_counts_alike() -> None:
-    """And order 3 on distant log-ratios leaves one pair in play, as the figures show."""
+    """Order 3 on distant log-ratios leaves one pair in play, as the figures show."""
     real, generated = logps(0.0, 50.0, -50.0), logps(10.0, -20.0, 300.0)
     one, three = (iris_figures(real, generated, alpha=alpha) for alpha in (1.0, 3.0))
     assert one["iris/ess_real"].item() == pytest.approx(3, rel=1e-12)
@@ -135,7 +135,7 @@ def test_at_order_one_every_real_pair_counts_alike() -> None:
     [(0.0, 1.0), (1.0, 1.5), (2.6, 2.3), (4.0, 3.0), (40.0, 3.0), (-0.5, 0.75), (-1.0, 0.5), (-7.0, 0.5)],
 )
 def test_the_order_follows_the_gap(gap: float, alpha: float) -> None:
-    """1 + 0.5 * gap, between 0.5 and 3 (eq. 9)."""
+    """It is 1 + 0.5 * gap, between 0.5 and 3 (eq. 9)."""
     assert order("gap", None, 1, 5, gap) == pytest.approx(alpha, rel=1e-15)
 
 
@@ -147,7 +147,7 @@ def test_before_any_gap_the_order_is_the_largest() -> None:
 
 @pytest.mark.parametrize(("gap", "alpha"), [(0.0, 1.2), (1.0, 1.5), (3.0, 2.0), (-9.0, 1.2)])
 def test_the_bounds_of_the_gap_can_be_set(gap: float, alpha: float) -> None:
-    """Smallest and largest order, instead of the paper's."""
+    """The smallest and largest order replace the paper's."""
     assert order("gap", [1.2, 2.0], 3, 5, gap) == pytest.approx(alpha, rel=1e-15)
 
 
@@ -158,7 +158,7 @@ def test_the_gap_counts_and_not_the_iteration(iteration: int) -> None:
 
 
 def test_geometric_orders_fall_by_equal_factors() -> None:
-    """From 2.5 to 0.8 over five iterations: each order is the fourth root of 0.32 times the one before (eq. 10)."""
+    """From 2.5 to 0.8 over five iterations, each order is the fourth root of 0.32 times the one before (eq. 10)."""
     found = [order("geometric", None, iteration, 5, None) for iteration in range(5)]
     assert found == pytest.approx([2.5, 1.8803015465431968, 1.4142135623730951, 1.0636591793889977, 0.8], rel=1e-12)
     factors = [later / earlier for earlier, later in pairwise(found)]
@@ -166,39 +166,39 @@ def test_geometric_orders_fall_by_equal_factors() -> None:
 
 
 def test_geometric_orders_run_between_given_bounds() -> None:
-    """4 to 1 over three iterations: 4, 2, 1; a gap changes nothing."""
+    """From 4 to 1 over three iterations, the orders are 4, 2, 1; a gap changes nothing."""
     assert [order("geometric", [1.0, 4.0], i, 3, 17.0) for i in range(3)] == pytest.approx([4.0, 2.0, 1.0], rel=1e-15)
 
 
 def test_one_geometric_iteration_has_the_largest_order() -> None:
-    """There is no later one to fall to."""
+    """There is no later iteration to decrease to."""
     assert order("geometric", None, 0, 1, None) == 2.5
 
 
 def test_published_orders_are_those_of_the_papers_table() -> None:
-    """Table 4, Zephyr-7B, iterations 0 to 4; beyond it the last one applies."""
+    """They are those of table 4, Zephyr-7B, iterations 0 to 4; beyond it the last one applies."""
     assert [order("published", None, i, 8, 2.0) for i in range(8)] == [3.0, 1.7, 1.4, 1.1, 0.7, 0.7, 0.7, 0.7]
 
 
 def test_one_fixed_order_holds_in_every_iteration() -> None:
-    """For any gap."""
+    """It does not depend on the gap."""
     assert [order("fixed", [1.5], i, 3, gap) for i, gap in enumerate((None, -3.0, 8.0))] == [1.5] * 3
 
 
 def test_fixed_orders_may_differ_by_iteration() -> None:
-    """One for each; beyond the list, its last."""
+    """There is one for each; beyond the list, its last applies."""
     assert [order("fixed", [2.0, 1.0, 0.5], i, 5, None) for i in range(5)] == [2.0, 1.0, 0.5, 0.5, 0.5]
 
 
 def test_the_papers_numbers_are_the_papers() -> None:
-    """Section on the adaptive schedule, its ablation, and table 4 (arXiv 2604.20933)."""
+    """They are in the section on the adaptive schedule, its ablation, and table 4 (arXiv 2604.20933)."""
     assert (GAP_BOUNDS, GEOMETRIC_BOUNDS, PUBLISHED) == ((0.5, 3.0), (0.8, 2.5), (3.0, 1.7, 1.4, 1.1, 0.7))
     assert SCHEDULES == ("gap", "geometric", "published", "fixed")
 
 
 @pytest.mark.parametrize("gap", [math.inf, -math.inf])
 def test_no_gap_leads_out_of_the_bounds(gap: float) -> None:
-    """Not even a run that has diverged."""
+    """Not even that of a run that has diverged does."""
     assert order("gap", None, 1, 3, gap) in GAP_BOUNDS
 
 
@@ -207,7 +207,8 @@ def test_a_gap_that_is_no_number_does_not_become_the_order() -> None:
     assert 0.5 <= order("gap", None, 1, 3, math.nan) <= 3.0
 
 
-# ---- what is taken -------------------------------------------------------------------------------------------------------
+# ---- accepted values
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_a_gap_that_is_no_number_does_not_become_the_order() -> None:
     ids=str,
 )
 def test_what_a_schedule_takes(schedule: str, values: Sequence[float] | None) -> None:
-    """Bounds, or orders, or nothing."""
+    """It takes bounds, or orders, or nothing."""
     IRIS_LOSS.check(IrisSettings(schedule, values))
 
 
@@ -246,12 +247,12 @@ def test_what_a_schedule_takes(schedule: str, values: Sequence[float] | None) ->
     ids=lambda value: None if isinstance(value, tuple) else str(value),
 )
 def test_what_a_schedule_refuses(schedule: str, values: Sequence[float] | None, parts: tuple[str, ...]) -> None:
-    """With the value, and what it accepts instead."""
+    """The error has the value, and what is accepted instead."""
     with refused(RecipeError, *parts):
         IRIS_LOSS.check(IrisSettings(schedule, values))
 
 
 def test_not_a_number_is_no_order() -> None:
-    """NaN compares with nothing."""
+    """NaN fails every comparison."""
     with refused(RecipeError, "`iris_alpha`", "[nan]", "positive"):
         IRIS_LOSS.check(IrisSettings("fixed", [math.nan]))

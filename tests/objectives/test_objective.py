@@ -83,7 +83,9 @@ def test_log_ratios_are_made_of_the_four_log_probabilities() -> None:
 
 
 def test_the_loss_gets_its_own_settings_without_their_prefix() -> None:
-    """For pairs with (2, -1) and (0, 0.5): 3 * (-3) + 1 and 3 * 0.5 + 1; other settings and tensors are ignored."""
+    """For pairs with (2, -1) and (0, 0.5), the losses are 3 * (-3) + 1 and 3 * 0.5 + 1; other settings and tensors are
+    ignored.
+    """
     values = {"mine_scale": 3.0, "mine_shift": 1.0, "mine_count": 7.0, "beta": 0.1}
     assert MINE({**FOUR, "real_lengths": torch.ones(2)}, values).tolist() == [-8.0, 2.5]
     assert MINE(logratios_of(FOUR), values).tolist() == [-8.0, 2.5]
@@ -97,7 +99,7 @@ def test_without_proto_responses_other_settings_hold() -> None:
     assert THREE(proto, own).tolist() == [-9.0, -2.0]
     assert THREE({**FOUR, "policy_proto_logps": None}, own).tolist() == [-1.0, -4.0]
     assert THREE.weighs_proto(own)
-    assert not THREE.weighs_proto({"mine_shift": 0.0})  # then they would not count
+    assert not THREE.weighs_proto({"mine_shift": 0.0})  # then they would have no effect
     assert not MINE.weighs_proto(own)
 
 

@@ -1,4 +1,4 @@
-"""The objectives page has what the objectives declare."""
+"""The objectives page shows what the objectives declare."""
 
 from reference.objectives_table import PAGE, with_table
 

@@ -1,4 +1,4 @@
-"""The losses that `loss_type` can name, and their settings: published values, and errors that name both sides."""
+"""The losses that `loss_type` can name have settings with published values, and errors that name both sides."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 
 
 def resolve_settings(losses: list[str], given: Mapping[str, Any], num_generations: int) -> dict[str, Any]:
-    """The settings of the objectives among these losses."""
+    """Return the settings of the objectives among these losses."""
     chosen = objectives_of(losses, given, num_generations)
     return {name: value for _, settings in chosen for name, value in vars(settings).items()}
 
@@ -54,7 +54,7 @@ def spin(**settings: Any) -> SPINConfig:
 
 
 def test_ten_objectives_are_ours() -> None:
-    """And they hide none of TRL's."""
+    """They hide none of TRL's."""
     assert {"space", "tspin", "spif", "iris", "simpo", *GSIL} <= OURS
     assert set(LOSS_TYPES) == OURS | {"sigmoid"}
     assert set(METHODS) >= {*LOSS_TYPES, "hinge", "ipo", "sft"}
@@ -79,7 +79,7 @@ def test_what_single_objectives_need() -> None:
 
 
 def test_the_table_is_not_changed_by_accident() -> None:
-    """It is read only."""
+    """It is read-only."""
     with pytest.raises(TypeError):
         LOSS_TYPES["sigmoid"] = LOSS_TYPES["space"]  # type: ignore[index]
 
@@ -95,7 +95,7 @@ def test_settings_of_the_objectives_are_settings() -> None:
 
 
 def test_settings_stand_in_the_order_of_the_papers() -> None:
-    """Objectives that are not about self-play come last, TRL's settings and the general ones first."""
+    """Objectives that are not about self-play come last; TRL's settings and the general ones come first."""
     assert [name for name in LOSS_TYPES if name in {"sigmoid", *PUBLISHED}] == ["sigmoid", *PUBLISHED]
     names = [known.name for known in dataclasses.fields(SPINConfig)]
     assert tuple(names[-len(OWN_SETTINGS) :]) == OWN_SETTINGS
@@ -108,7 +108,7 @@ def test_settings_are_known_to_be_a_part_of_the_config() -> None:
 
 
 def test_a_name_that_papers_use_leads_to_the_loss() -> None:
-    """SPIN's loss has TRL's name for it; T-SPIN's name would be nearer."""
+    """SPIN's loss has TRL's name; T-SPIN's name would be more similar."""
     with refused(RecipeError, "'spin'", "'sigmoid'"):
         check_losses(["spin"])
 
@@ -157,14 +157,14 @@ def tensors() -> dict[str, torch.Tensor | None]:
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_settings_reach_the_arguments_that_they_mean(name: str) -> None:
-    """Among tensors and settings that don't concern it."""
+    """Tensors and settings of other losses are ignored."""
     values, expected = BY_HAND[name]
     everything = {setting: 99.0 for settings, _ in BY_HAND.values() for setting in settings} | dict(values)
     assert LOSS_TYPES[name](tensors(), everything).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_figures_are_measured_with_the_same_arguments() -> None:
-    """By name; an objective that has none measures nothing."""
+    """They are passed by name; an objective without figures measures nothing."""
     figures = LOSS_TYPES["iris"].measure(tensors(), {"iris_alpha": 2.0, "space_mu": 3.0})
     assert {name: value.item() for name, value in figures.items()} == pytest.approx(
         {"iris/alpha": 2.0, "iris/ess_real": 1.0, "iris/ess_generated": 1.0}
@@ -173,7 +173,7 @@ def test_figures_are_measured_with_the_same_arguments() -> None:
 
 
 def test_a_loss_type_says_what_it_needs() -> None:
-    """From the names of its function's arguments."""
+    """The names of its function's arguments determine this."""
     bare = Objective("bare", "Bare", function=space, published=SpaceSettings(1.0))
     assert (bare.needs_opponent, bare.needs_proto, bare.couples_pairs, bare.by_trl) == (True, False, False, False)
     values = {"tspin_alpha": 1.0, "tspin_beta": 0.0}
@@ -186,7 +186,7 @@ def test_a_loss_type_says_what_it_needs() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_settings_that_are_left_out_are_the_published_ones(name: str) -> None:
-    """Each loss has its own and no others; None means left out."""
+    """Each loss has only its own settings; None means left out."""
     assert own_settings([name]) == set(PUBLISHED[name])
     assert resolve_settings([name], {}, 1) == PUBLISHED[name]
     assert resolve_settings([name], dict.fromkeys(OWN_SETTINGS), 1) == PUBLISHED[name]
@@ -194,13 +194,13 @@ def test_settings_that_are_left_out_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.parametrize("losses", [["sigmoid"], ["sft", "ipo"], ["nonsense"], []], ids=str)
 def test_trls_losses_have_none_of_our_settings(losses: list[str]) -> None:
-    """Nor does an unknown name: TRL reports it."""
+    """An unknown name has none either, and is reported by TRL."""
     assert own_settings(losses) == set()
     assert resolve_settings(losses, dict.fromkeys(OWN_SETTINGS), 1) == {}
 
 
 def test_losses_together_have_the_settings_of_each() -> None:
-    """Given values are kept, the rest are published ones."""
+    """Given values are kept, and the rest are published ones."""
     assert resolve_settings(["space", "sft", "tspin", "gsil_hinge"], {"tspin_beta": 0.5, "gsil_shift": -1.0}, 1) == {
         "space_mu": 1.0,
         "tspin_alpha": 1.0,
@@ -211,7 +211,7 @@ def test_losses_together_have_the_settings_of_each() -> None:
 
 
 def test_spaces_mu_is_the_number_of_generations() -> None:
-    """Unless it is given."""
+    """A given value takes precedence."""
     assert resolve_settings(["space"], {}, 4) == {"space_mu": 4.0}
     assert resolve_settings(["space"], {"space_mu": 1.5}, 4) == {"space_mu": 1.5}
 
@@ -230,7 +230,7 @@ def test_spaces_mu_is_the_number_of_generations() -> None:
     ids=str,
 )
 def test_a_setting_of_another_loss_is_refused(losses: list[str], setting: str, value: Any, owners: list[str]) -> None:
-    """With the names of both, by the function and by the settings."""
+    """The function and the settings both name the two losses."""
     parts = (f"`{setting}`", *map(repr, [*losses, *owners]), "`loss_type`")
     with refused(RecipeError, *parts):
         resolve_settings(losses, {setting: value}, 1)
@@ -251,13 +251,13 @@ POSITIVE = {
 @pytest.mark.parametrize("value", [0, -0.5])
 @pytest.mark.parametrize(("setting", "loss"), POSITIVE.items())
 def test_scales_must_be_positive(setting: str, loss: str, value: float) -> None:
-    """With the value that was found."""
+    """The error has the value."""
     with refused(RecipeError, f"`{setting}`", value, "positive"):
         resolve_settings([loss], {setting: value}, 1)
 
 
 def test_the_weight_of_tspins_history_may_be_nothing() -> None:
-    """But not less."""
+    """It may be 0, but not negative."""
     assert resolve_settings(["tspin"], {"tspin_beta": 0.0}, 1)["tspin_beta"] == 0.0
     with refused(RecipeError, "`tspin_beta`", -0.1, 0):
         resolve_settings(["tspin"], {"tspin_beta": -0.1}, 1)
@@ -266,7 +266,7 @@ def test_the_weight_of_tspins_history_may_be_nothing() -> None:
 @pytest.mark.parametrize(("setting", "loss"), [("simpo_gamma", "simpo"), ("gsil_shift", "gsil_lsif")])
 @pytest.mark.parametrize("value", [0.0, -1e6])
 def test_margins_and_shifts_may_be_anything(setting: str, loss: str, value: float) -> None:
-    """Nothing, and less than nothing."""
+    """They may be zero or negative."""
     assert resolve_settings([loss], {setting: value}, 1)[setting] == value
 
 
@@ -274,7 +274,7 @@ def test_margins_and_shifts_may_be_anything(setting: str, loss: str, value: floa
     ("setting", "loss"), [*POSITIVE.items(), ("tspin_beta", "tspin"), ("gsil_shift", "gsil_lsif")]
 )
 def test_not_a_number_is_out_of_range(setting: str, loss: str) -> None:
-    """NaN compares with nothing."""
+    """NaN fails every comparison."""
     with refused(RecipeError, f"`{setting}`", math.nan):
         resolve_settings([loss], {setting: math.nan}, 1)
 
@@ -300,16 +300,16 @@ def test_orders_are_those_that_the_schedule_takes() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_is_left_out_takes_the_published_value(name: str) -> None:
-    """A setting that is left out stays so in the config, and has the published value in the loss."""
+    """It stays absent in the config, and has the published value in the loss."""
     config = spin(loss_type=name)
     assert all(getattr(config, setting) is None for setting in OWN_SETTINGS)
     assert config.losses == [name]
     values = dict(PUBLISHED[name]) | ({"iris_alpha": 3.0} if name == "iris" else {})
-    assert config.objective_values() == values  # of iteration 0, where IRIS's order is a number
+    assert config.objective_values() == values  # at iteration 0, where IRIS's order is a number
 
 
 def test_by_default_no_objective_of_ours_is_chosen() -> None:
-    """TRL's sigmoid, which is SPIN's."""
+    """The default is TRL's sigmoid, which is SPIN's."""
     config = spin()
     assert config.losses == ["sigmoid"]
     assert config.objective_values() == {}
@@ -323,7 +323,7 @@ def test_more_generations_are_more_noise_for_space() -> None:
 
 @pytest.mark.parametrize("alpha", [2.0, 2])
 def test_one_order_is_a_list_of_one(alpha: float) -> None:
-    """As a recipe gives a number; it applies to every iteration."""
+    """A recipe gives a single number, which applies to every iteration."""
     config = spin(loss_type="iris", iris_schedule="fixed", iris_alpha=alpha)
     assert config.iris_alpha == [2.0]
     assert isinstance(config.iris_alpha[0], float)
@@ -332,7 +332,7 @@ def test_one_order_is_a_list_of_one(alpha: float) -> None:
 
 
 def test_the_order_of_an_iteration_is_the_schedules() -> None:
-    """The gap by default, with the paper's bounds or the user's."""
+    """By default it follows the gap, with the paper's bounds or the user's."""
 
     def orders(config: SPINConfig, *gaps: float | None) -> list[float]:
         return [config.objective_values(i, 3, gap)["iris_alpha"] for i, gap in enumerate(gaps)]
@@ -355,7 +355,7 @@ DPOS = [
 @pytest.mark.parametrize("loss", sorted(OURS))
 @pytest.mark.parametrize(("setting", "value"), DPOS)
 def test_what_belongs_to_dpos_losses_is_refused_for_ours(loss: str, setting: str, value: Any) -> None:
-    """Silently ignoring it would be a lie."""
+    """Ignoring it silently would mislead."""
     with refused(RecipeError, f"`{setting}`", "DPO", repr(loss), "`loss_type`"):
         spin(loss_type=loss, **{setting: value})
     with refused(RecipeError, f"`{setting}`", "DPO", repr(loss), "`loss_type`"):
@@ -370,7 +370,7 @@ def test_trls_own_losses_keep_their_settings(setting: str, value: Any) -> None:
 
 
 def test_beside_a_loss_of_trls_beta_has_a_meaning() -> None:
-    """SPIN and SPACE together: beta is SPIN's. The others would only change a part of the loss, and are refused."""
+    """With SPIN and SPACE together, beta is SPIN's. The others would only change a part of the loss, and are refused."""
     both = {"loss_type": ["sigmoid", "space"], "loss_weights": [1.0, 1.0]}
     assert spin(**both, beta=5.0).beta == 5.0
     for setting, value in DPOS[1:]:
@@ -391,7 +391,7 @@ def test_beside_a_loss_of_trls_beta_has_a_meaning() -> None:
     ids=str,
 )
 def test_which_losses_look_at_beta(losses: list[str], uses: bool) -> None:
-    """Every loss of TRL's except SFT."""
+    """Every loss of TRL's except SFT uses it."""
     assert spin(loss_type=losses, loss_weights=[1.0] * len(losses)).uses_beta is uses
 
 

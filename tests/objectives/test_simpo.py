@@ -1,4 +1,4 @@
-"""SimPO compared with independent arithmetic: values and gradients."""
+"""SimPO's values and gradients match independent arithmetic."""
 
 import pytest
 import torch
@@ -10,7 +10,9 @@ pytestmark = pytest.mark.numeric
 
 
 def test_simpo_by_hand() -> None:
-    """-6 of 3 tokens and -10 of 4: the gap is 0.5 per token; 2 * 0.5 minus the margin 0.5 is 0.5: log(1 + e^-0.5)."""
+    """For -6 over 3 tokens and -10 over 4, the gap is 0.5 per token; 2 * 0.5 minus the margin 0.5 is 0.5: log(1 +
+    e^-0.5).
+    """
     loss = simpo(logps(-6.0), logps(-10.0), torch.tensor([3]), torch.tensor([4]), beta=2.0, gamma=0.5)
     assert loss.item() == pytest.approx(0.47407698418010663, rel=1e-12)
     without_margin = simpo(logps(-6.0), logps(-10.0), torch.tensor([3]), torch.tensor([4]), beta=2.0, gamma=0.0)
@@ -18,19 +20,21 @@ def test_simpo_by_hand() -> None:
 
 
 def test_an_empty_response_counts_one_token_for_simpo() -> None:
-    """No division by 0; its log-likelihood is a sum over nothing, or only over its end."""
+    """There is no division by 0; its log-likelihood is a sum over nothing, or only over its end."""
     empty, one = (
         simpo(logps(-3.0, -6.0), logps(-1.5, 0.0), lengths, lengths.flip(0), beta=2.0, gamma=0.5)
         for lengths in (torch.tensor([0, 6]), torch.tensor([1, 6]))
     )
     assert empty.tolist() == one.tolist()
-    # -3 of one token against -1.5 of six, and -1 a token against 0 of one.
+    # -3 over one token against -1.5 over six, and -1 per token against 0 over one.
     assert one.tolist() == pytest.approx([softplus(0.5 - 2 * (-3 + 0.25)), softplus(0.5 + 2)], rel=1e-12)
 
 
 @pytest.mark.parametrize(("r", "generated"), PAIRS)
 def test_simpo_pushes_by_the_token(r: float, generated: float) -> None:
-    """-beta * sigma(gamma - beta * gap) over the real response's length up, over the generated one's down."""
+    """The gradient is -beta * sigma(gamma - beta * gap) over the real response's length up, and over the generated
+    one's down.
+    """
     lengths = torch.tensor([4]), torch.tensor([10])
     up, down = gradients(lambda real, gen: simpo(real, gen, *lengths, beta=2.0, gamma=0.5), logps(r), logps(generated))
     push = 2 * logistic(0.5 - 2 * (r / 4 - generated / 10))

@@ -1,4 +1,4 @@
-"""SPACE compared with independent arithmetic: values and gradients."""
+"""SPACE's values and gradients match independent arithmetic."""
 
 import math
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.numeric
 
 
 def paper(r: float, generated: float, mu: float) -> mpmath.mpf:
-    """SPACE as the paper writes it (arXiv 2512.07175): -log sigma_mu(r) - mu * log sigma_{1/mu}(-r')."""
+    """Compute SPACE as the paper writes it (arXiv 2512.07175): -log sigma_mu(r) - mu * log sigma_{1/mu}(-r')."""
 
     def sigma(m: mpmath.mpf, z: mpmath.mpf) -> mpmath.mpf:
         return 1 / (1 + m * mpmath.exp(-z))
@@ -26,7 +26,7 @@ def paper(r: float, generated: float, mu: float) -> mpmath.mpf:
 
 
 def test_space_starts_at_two_ln_two() -> None:
-    """At an iteration's first step every log-ratio is 0."""
+    """At an iteration's first step, every log-ratio is 0."""
     same = logps(-12.5, -3.0)
     assert of_logps(space, same, same - 1, same, same - 1).tolist() == pytest.approx(
         [1.3862943611198906] * 2, rel=1e-15
@@ -37,7 +37,7 @@ def test_space_starts_at_two_ln_two() -> None:
     ("mu", "expected"), [(0.5, 0.954771252442219), (3.0, 2.24934057847523), (7.0, 3.01416129005149)]
 )
 def test_space_starts_at_a_known_value_for_every_mu(mu: float, expected: float) -> None:
-    """log(1 + mu) + mu * log(1 + 1 / mu)."""
+    """It is log(1 + mu) + mu * log(1 + 1 / mu)."""
     assert expected == pytest.approx(math.log(1 + mu) + mu * math.log(1 + 1 / mu), rel=1e-12)
     assert space_of(logps(0.0), logps(0.0), mu).item() == pytest.approx(expected, rel=1e-12)
 
@@ -49,24 +49,24 @@ def test_space_starts_at_a_known_value_for_every_mu(mu: float, expected: float) 
     mu=st.sampled_from([0.1, 0.5, 1.0, 2.0, 3.0, 8.0]),
 )
 def test_space_is_the_papers_formula(r: float, generated: float, mu: float) -> None:
-    """Term by term in 60 digits, where the paper's own form would overflow in floating point."""
+    """It is compared term by term to 60 digits, where the paper's own form would overflow in floating point."""
     expected = float(paper(r, generated, mu))
     # torch's softplus is linear above 20, which is off by exp(-20) at most.
     assert space_of(logps(r), logps(generated), mu).item() == pytest.approx(expected, rel=1e-12, abs=(1 + mu) * 2.1e-9)
 
 
 def test_space_by_hand() -> None:
-    """Log-ratios 1 and -2: log(1 + e^-1) + log(1 + e^-2) = 0.313262 + 0.126928."""
+    """Log-ratios 1 and -2 give log(1 + e^-1) + log(1 + e^-2) = 0.313262 + 0.126928."""
     loss = of_logps(space, logps(-9.0), logps(-7.0), logps(-10.0), logps(-5.0))
     assert loss.item() == pytest.approx(0.4401897, abs=1e-7)
 
 
 def test_space_depends_on_log_ratios_alone() -> None:
-    """The opponent's own level does not matter; the two responses are not traded against each other."""
+    """The opponent's own level does not matter, and the two responses are not traded against each other."""
     a = of_logps(space, logps(-9.0), logps(-7.0), logps(-10.0), logps(-5.0))
     b = of_logps(space, logps(-109.0), logps(-57.0), logps(-110.0), logps(-55.0))
     assert a.item() == pytest.approx(b.item(), rel=1e-12)
-    wider = space_of(logps(1.0 + 3.0), logps(-2.0 + 3.0))  # the same gap, everything likelier
+    wider = space_of(logps(1.0 + 3.0), logps(-2.0 + 3.0))  # the same gap, with everything likelier
     assert wider.item() != pytest.approx(a.item(), rel=0.1)
 
 
@@ -92,7 +92,7 @@ def test_gradients_of_space_are_those_of_the_derivation(r: float, generated: flo
 
 
 def test_space_pushes_by_one_half_at_the_start() -> None:
-    """With mu = 1, as strongly up as down."""
+    """With mu = 1, it pushes as strongly up as down."""
     real, gen = logps(0.0).requires_grad_(), logps(0.0).requires_grad_()
     space_of(real, gen).sum().backward()
     assert real.grad is not None
@@ -112,7 +112,7 @@ def test_space_passes_gradcheck(mu: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("mu", [1.0, 3.0])
 def test_space_stays_finite(dtype: torch.dtype, mu: float) -> None:
-    """Log-ratios of 10,000 nats, in the formats that models train in: no overflow in the loss or its gradient."""
+    """At log-ratios of 10,000 nats, in the formats that models train in, neither the loss nor its gradient overflows."""
     values = logps(-1e4, -300.0, -20.0, 0.0, 20.0, 300.0, 1e4, dtype=dtype)
     real, gen = (part.clone().requires_grad_() for part in torch.cartesian_prod(values, values).T)
     loss = space_of(real, gen, mu)
@@ -130,14 +130,14 @@ def test_space_stays_finite(dtype: torch.dtype, mu: float) -> None:
 
 @pytest.mark.parametrize("mu", [0.0, -1.0])
 def test_mu_must_be_positive(mu: float) -> None:
-    """It counts responses."""
+    """mu is the number of responses."""
     with refused(ValueError, "`mu`", mu, "positive"):
         space_of(logps(0.0), logps(0.0), mu)
 
 
 @pytest.mark.parametrize("num_generations", [1, 2, 5])
 def test_pairs_of_one_prompt_are_the_papers_loss_of_the_prompt(num_generations: int) -> None:
-    """With K generations and mu = K, the mean over the K pairs is the real term once and the generated terms summed."""
+    """With K generations and mu = K, the mean over the K pairs is the real term once plus the sum of the generated terms."""
     real, generated = -0.7, [0.4, -3.0, 1.1, 0.0, 6.0][:num_generations]
     log_k = math.log(num_generations)
     expected = softplus(log_k - real) + sum(softplus(value - log_k) for value in generated)

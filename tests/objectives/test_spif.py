@@ -1,4 +1,4 @@
-"""SPIF compared with independent arithmetic: values and gradients."""
+"""SPIF's values and gradients match independent arithmetic."""
 
 from functools import partial
 
@@ -13,14 +13,14 @@ pytestmark = pytest.mark.numeric
 @pytest.mark.parametrize("bound", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("scale", [0.1, 1.0])
 def test_spif_starts_at_its_bound(bound: float, scale: float) -> None:
-    """1 / c, for any scale: (c / 2) * (1 / c^2 + 1 / c^2)."""
+    """It is 1 / c, for any scale: (c / 2) * (1 / c^2 + 1 / c^2)."""
     same = logps(-12.5, -3.0)
     loss = of_logps(spif, same, same - 1, same, same - 1, reward_scale=scale, reward_bound=bound)
     assert loss.tolist() == pytest.approx([bound] * 2, rel=1e-12)
 
 
 def test_spif_by_hand() -> None:
-    """Log-ratios 1 and -2, scale 0.5, bound 2, so c = 1/2: ((0.5 - 2)^2 + (-1 + 2)^2) / 4."""
+    """Log-ratios 1 and -2, scale 0.5 and bound 2, so c = 1/2, give ((0.5 - 2)^2 + (-1 + 2)^2) / 4."""
     loss = of_logps(spif, logps(-9.0), logps(-7.0), logps(-10.0), logps(-5.0), reward_scale=0.5, reward_bound=2.0)
     assert loss.item() == pytest.approx(0.8125, rel=1e-12)
 
@@ -28,7 +28,7 @@ def test_spif_by_hand() -> None:
 @pytest.mark.parametrize(("scale", "bound"), [(0.1, 1.0), (1.0, 0.5), (0.3, 4.0)])
 @pytest.mark.parametrize(("r", "generated"), PAIRS)
 def test_spif_pushes_less_the_nearer_the_bound(r: float, generated: float, scale: float, bound: float) -> None:
-    """b * c * (R -+ 1/c): not at all where the rewards are at their bounds."""
+    """The push is b * c * (R -+ 1/c), and zero where the rewards are at their bounds."""
     up, down = gradients(partial(spif, reward_scale=scale, reward_bound=bound), logps(r), logps(generated))
     c = 1 / bound
     expected = (scale * c * (scale * r - 1 / c), scale * c * (scale * generated + 1 / c))

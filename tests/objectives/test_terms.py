@@ -1,4 +1,4 @@
-"""Our part of a trainer's loss: weights, its needs, and that IRIS over micro-batches is IRIS over the whole step."""
+"""Our part of a trainer's loss has the right weights and needs, and IRIS over micro-batches is IRIS over the whole step."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def terms(*weighted: tuple[str, float], **values: Any) -> ObjectiveTerms:
 def tensors(
     real: Sequence[float] | torch.Tensor, generated: Sequence[float] | torch.Tensor
 ) -> dict[str, torch.Tensor | None]:
-    """A micro-batch of log-ratios, with opponents that differ between responses."""
+    """Return a micro-batch of log-ratios, with opponents that differ between responses."""
     real, generated = (torch.as_tensor(values, dtype=torch.float64) for values in (real, generated))
     opponent_real = -10.0 - torch.arange(len(real), dtype=torch.float64)
     opponent_generated = -5.0 - 2 * torch.arange(len(generated), dtype=torch.float64)
@@ -54,7 +54,7 @@ def tensors(
 
 
 def test_the_sum_is_weighted() -> None:
-    """SPACE once and SPIF half, each the mean over the pairs; log-ratios 1 and -2, then 0 and 0."""
+    """SPACE counts once and SPIF half, each as the mean over the pairs, for log-ratios 1 and -2, then 0 and 0."""
     space = (math.log1p(math.exp(-1)) + math.log1p(math.exp(-2)) + 2 * math.log(2)) / 2
     spif = (0.8125 + 2.0) / 2
     total, figures = terms(("space", 1.0), ("spif", 0.5))(tensors([1.0, 0.0], [-2.0, 0.0]), None)
@@ -73,13 +73,13 @@ def test_losses_of_trl_are_trls_to_compute() -> None:
 
 
 def test_every_loss_has_a_weight() -> None:
-    """A list that is too short is a mistake, not a choice."""
+    """A list that is too short is a mistake."""
     with refused(ValueError, "shorter"):
         ObjectiveTerms(["space", "spif"], [1.0], VALUES)
 
 
 def test_gradients_are_those_of_the_weighted_mean() -> None:
-    """SPACE at log-ratios of 0 pushes by one half, a pair's share of two, times the weight."""
+    """SPACE at log-ratios of 0 pushes by one half, times a pair's share of one half, times the weight."""
     batch = tensors([0.0, 0.0], [0.0, 0.0])
     real, generated = (batch[name].requires_grad_() for name in ("policy_real_logps", "policy_generated_logps"))
     total, _ = terms(("space", 3.0))(batch, None)
@@ -89,7 +89,7 @@ def test_gradients_are_those_of_the_weighted_mean() -> None:
 
 
 def test_figures_are_numbers_without_gradient() -> None:
-    """Order 2, log-ratios 0 and ln 2: weights 1 and 2, worth 9/5; 0 and ln 3: weights 1 and 9, worth 100/82."""
+    """At order 2, log-ratios 0 and ln 2 give weights 1 and 2, worth 9/5; 0 and ln 3 give 1 and 9, worth 100/82."""
     _, figures = terms(("iris", 1.0), ("space", 1.0))(tensors([0.0, math.log(2)], [0.0, math.log(3)]), None)
     assert figures == pytest.approx({"iris/alpha": 2.0, "iris/ess_real": 9 / 5, "iris/ess_generated": 100 / 82})
     assert all(type(value) is float for value in figures.values())
@@ -117,7 +117,7 @@ def test_settings_are_kept_as_they_were() -> None:
         (["tspin", "space"], False),
         (["tspin", "sigmoid"], False),
         (["tspin", "nonsense"], False),
-        # Without a loss of ours the parent does what it always does.
+        # Without one of our losses, the parent is unchanged.
         (["sft"], False),
         (["sigmoid"], False),
     ],
@@ -140,7 +140,7 @@ def test_no_opponent_where_no_loss_looks_at_it(names: list[str], free: bool) -> 
     ids=str,
 )
 def test_initial_responses_where_tspin_weighs_them(names: list[str], beta: float, needs: bool) -> None:
-    """At iteration 0, where its beta is 0, it has none."""
+    """At iteration 0, where its beta is 0, it needs none."""
     assert terms(*((name, 1.0) for name in names), tspin_beta=beta).needs_proto is needs
 
 
@@ -150,7 +150,7 @@ def test_without_tspin_its_settings_are_not_asked_for() -> None:
 
 
 def test_iris_alone_couples_pairs() -> None:
-    """In any combination."""
+    """This holds in any combination."""
     assert terms(("space", 1.0), ("iris", 0.5)).couples_pairs
     assert not terms(("space", 1.0), ("tspin", 1.0), ("gsil_lsif", 1.0)).couples_pairs
 
@@ -162,7 +162,7 @@ SPLITS = [[4, 4, 4], [12], [1] * 12, [5, 1, 6], [1, 11]]
 
 
 def step(size: int = 12, spread: float = 2.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """All pairs of an optimiser step: log-probabilities of policy and opponent."""
+    """Return all pairs of an optimiser step: log-probabilities of policy and opponent."""
     generator = torch.Generator().manual_seed(3)
     level = -40 + 10 * torch.randn(2, size, dtype=torch.float64, generator=generator)
     ratios = spread * torch.randn(2, size, dtype=torch.float64, generator=generator)
@@ -174,10 +174,10 @@ def micro_batches(
     everything: Sequence[torch.Tensor],
     objective: ObjectiveTerms,
 ) -> tuple[list[float], torch.Tensor, torch.Tensor, list[dict[str, float]]]:
-    """As a trainer does it: each micro-batch's loss, and the gradients of all, averaged over the micro-batches.
+    """Compute, as a trainer does, each micro-batch's loss, and the gradients of all, averaged over the micro-batches.
 
     Returns:
-        losses; gradients of the real and the generated log-probabilities, shape `(pairs,)`; figures.
+        Losses; gradients of the real and the generated log-probabilities, shape `(pairs,)`; figures.
     """
     names = ("policy_real_logps", "policy_generated_logps", "opponent_real_logps", "opponent_generated_logps")
     real, generated = (everything[i].clone().requires_grad_() for i in (0, 1))
@@ -204,7 +204,9 @@ def micro_batches(
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize("split", SPLITS, ids=str)
 def test_iris_of_micro_batches_is_iris_of_the_step(split: list[int], alpha: float) -> None:
-    """Every micro-batch has the loss of all pairs, and the mean of the gradients is its gradient, unequal parts or not."""
+    """Every micro-batch has the loss of all pairs, and the mean of the gradients is its gradient, with equal parts or
+    not.
+    """
     everything = step()
     real, generated = (everything[i].clone().requires_grad_() for i in (0, 1))
     whole = of_logps(iris, real, generated, *everything[2:], alpha=alpha)
@@ -237,7 +239,7 @@ def test_micro_batches_without_the_others_would_be_another_loss() -> None:
 
 @pytest.mark.parametrize("split", [[4, 4, 4], [5, 1, 6]], ids=str)
 def test_weights_of_a_coupled_loss_are_weights(split: list[int]) -> None:
-    """Half of IRIS is half of its loss and of its gradient."""
+    """Half of IRIS has half of its loss and of its gradient."""
     everything = step()
     losses, up, down, _ = micro_batches(split, everything, terms(("iris", 1.0)))
     half_losses, half_up, half_down, _ = micro_batches(split, everything, terms(("iris", 0.5)))
@@ -261,7 +263,7 @@ def test_beside_iris_a_loss_of_pairs_sees_its_own_pairs() -> None:
 
 
 def test_figures_of_iris_are_those_of_the_step() -> None:
-    """However it is divided."""
+    """They do not depend on how it is divided."""
     everything = step()
     (whole,) = micro_batches([12], everything, terms(("iris", 1.0)))[3]
     for figures in micro_batches([5, 1, 6], everything, terms(("iris", 1.0)))[3]:

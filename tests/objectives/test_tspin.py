@@ -1,4 +1,4 @@
-"""T-SPIN compared with independent arithmetic: values and gradients."""
+"""T-SPIN's values and gradients match independent arithmetic."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.numeric
 
 
 def test_tspin_by_hand() -> None:
-    """Log-likelihoods -9, -10 and -12, alpha 0.5, beta 0.1: log(1 + e^-0.5) + 0.1 * log(1 + e^-1)."""
+    """Log-likelihoods -9, -10 and -12 with alpha 0.5 and beta 0.1 give log(1 + e^-0.5) + 0.1 * log(1 + e^-1)."""
     loss = tspin(logps(-9.0), logps(-10.0), logps(-12.0), alpha=0.5, beta=0.1)
     assert loss.item() == pytest.approx(0.47407698418010663 + 0.1 * 0.31326168751822286, rel=1e-12)
 
@@ -45,6 +45,6 @@ def test_tspin_without_history_is_spin_without_an_opponent(alpha: float) -> None
 
 @pytest.mark.parametrize(("proto", "beta"), [(None, 0.1), (logps(-1.0), -0.1), (None, -0.1)])
 def test_a_weight_of_the_history_needs_a_history(proto: torch.Tensor | None, beta: float) -> None:
-    """And is not negative."""
+    """It must not be negative either."""
     with refused(ValueError, "`beta`", beta, 0, "proto"):
         tspin(logps(-1.0), logps(-2.0), proto, alpha=1.0, beta=beta)

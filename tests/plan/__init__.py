@@ -1,1 +1,1 @@
-"""Plans, compared with figures computed by hand and with measured peaks."""
+"""Tests of plans, which are compared with figures computed by hand and with measured peaks."""

@@ -39,7 +39,7 @@ QWEN_3B = qwen(2048, 36, 16, 11008)
 
 
 def small(**changes: Any) -> Qwen2Config:
-    """Return the configuration of a Qwen2 that is planned in a second."""
+    """Return the configuration of a Qwen2 that takes a second to plan."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 512}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     return Qwen2Config(**{**sizes, **heads, **changes})

@@ -1,4 +1,4 @@
-"""Hours, tokens and disk, compared with calculations by hand and two papers' own times."""
+"""Hours, tokens and disk space are compared with calculations by hand and with the times of two papers."""
 
 import dataclasses
 
@@ -26,7 +26,9 @@ def zephyr():
 
 
 def test_operations_by_hand(zephyr):
-    """Two per weight and token: 7,241,732,096 weights minus the embedding and the head, of 32,000 x 4,096 each."""
+    """Each token takes two operations per weight: 7,241,732,096 weights minus the embedding and the head of 32,000 x
+    4,096 each.
+    """
     body = 7_241_732_096 - 2 * 32_000 * 4096
     attention = 4 * 32 * 4096 * 500
     assert zephyr.forward(1000, 0, 1000) == pytest.approx(1000 * (2 * body + attention))
@@ -37,9 +39,10 @@ def test_operations_by_hand(zephyr):
     ("gpu", "row", "seconds"), [("a100-80", 900, 10.0), ("h100", 1400, 7.6)], ids=["SPIN's paper", "IRIS's paper"]
 )
 def test_training_takes_as_long_as_the_papers_say(zephyr, gpu, row, seconds):
-    """64 pairs on eight GPUs, within a factor of two: 10 s on A100s (arXiv 2401.01335, appendix B.1), 7.6 s on H100s (3.31 h
-    for two epochs of 50,000 pairs, arXiv 2604.20933). Their code runs 128 rows, padded to the longest, through the policy
-    (forward, again for checkpointing, backward) and through a reference model; the papers do not state row lengths.
+    """A step of 64 pairs on eight GPUs is within a factor of two: 10 s on A100s (arXiv 2401.01335, appendix B.1), 7.6
+    s on H100s (3.31 h for two epochs of 50,000 pairs, arXiv 2604.20933). Their code runs 128 rows, padded to the
+    longest, through the policy (forward, again for checkpointing, backward) and through a reference model; the
+    papers do not state row lengths.
     """
     operations = 5 * zephyr.forward(128 * row, 128 * row, row)
     device = DEVICES[gpu]
@@ -48,7 +51,9 @@ def test_training_takes_as_long_as_the_papers_say(zephyr, gpu, row, seconds):
 
 
 def test_answering_takes_as_long_as_the_paper_says(zephyr):
-    """64 prompts on eight A100s, at most 256 tokens each: 6.69 s (arXiv 2401.01335, B.1), within a factor of two."""
+    """64 prompts on eight A100s, with at most 256 tokens each, take 6.69 s (arXiv 2401.01335, B.1), within a factor of
+    two.
+    """
     step = 32 * SECONDS_A_LAYER + zephyr.weight_bytes / (DEVICES["a100-80"].bandwidth * 1e9)
     assert 6.69 / 2 < 256 * step < 2 * 6.69
 
@@ -82,8 +87,9 @@ def test_a_measured_rate_takes_the_place_of_what_is_assumed(tmp_path):
 
 
 def test_the_final_models_answer_the_test_set_once(tmp_path):
-    """The start, the best iteration and an arm's best: 1,000 prompts, since the data is not available, with 100 generated
-    tokens each, at 500 per second, and scoring."""
+    """These are the start, the best iteration and an arm's best. The data is not available, so 1,000 prompts are
+    assumed, with 100 generated tokens each at 500 per second, and scoring.
+    """
     wishes = Wishes(prompt_tokens=50, response_tokens=100, generation_tokens=500.0)
     _, work = works(tmp_path, wishes=wishes, max_new_tokens=100, test_name="org/test", baseline="sft")
     _, others = works(tmp_path, wishes=wishes, max_new_tokens=100, baseline="sft")
@@ -93,7 +99,9 @@ def test_the_final_models_answer_the_test_set_once(tmp_path):
 
 
 def test_every_model_is_measured_on_tasks_of_the_harness(tmp_path):
-    """Two tasks of 100 questions, four requests each of 200 tokens: 160,000 tokens through the body and the head."""
+    """Two tasks of 100 questions, with four requests of 200 tokens each, put 160,000 tokens through the body and the
+    head.
+    """
     (found, without), (_, work) = (
         works(tmp_path, retain_max=100, **settings) for settings in ({}, {"retain_tasks": ["hellaswag", "arc_easy"]})
     )
@@ -106,7 +114,7 @@ def test_every_model_is_measured_on_tasks_of_the_harness(tmp_path):
 
 @pytest.mark.slow
 def test_iris_looks_ahead_where_gradients_are_accumulated(tmp_path):
-    """One more forward pass in addition to forward, recomputation and backward: a quarter of the step."""
+    """It adds one forward pass to forward, recomputation and backward: a quarter of the step."""
     (tmp_path / "b").mkdir()
     settings = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 1, "num_train_epochs": 1}
     _, plain = works(tmp_path, **settings)
@@ -121,7 +129,7 @@ def test_tspin_has_a_third_branch_after_the_first_iteration(tmp_path):
 
 
 def test_a_tokenizer_takes_what_its_files_take(tmp_path):
-    """With every model: two iterations, no checkpoints."""
+    """It is saved with every model: two iterations, no checkpoints."""
     tokenizer = tiny.tokenizer()
     tokenizer.save_pretrained(tmp_path / "saved")
     size = sum(file.stat().st_size for file in (tmp_path / "saved").iterdir())
@@ -133,7 +141,9 @@ def test_a_tokenizer_takes_what_its_files_take(tmp_path):
 
 
 def test_disk_by_hand(tmp_path):
-    """Qwen2.5-0.5B with LoRA on queries and values, two iterations: 4 * 1,081,344 bytes per adapter, plus tokenizers."""
+    """For Qwen2.5-0.5B with LoRA on queries and values and two iterations: 4 * 1,081,344 bytes per adapter, plus
+    tokenizers.
+    """
     path = recipe(
         tmp_path,
         folder(tmp_path / "model", QWEN_05B),
@@ -151,8 +161,9 @@ def test_disk_by_hand(tmp_path):
 
 
 def test_sft_first_by_hand(tmp_path):
-    """627 rows are trained on, half of the prompts by SFT: 314 rows in batches of 2 are 157 steps an epoch, for two epochs;
-    self-play has the other 314 or 313. The base is evaluated as well as the start."""
+    """Of 627 training rows, SFT takes half of the prompts: 314 rows in batches of 2 are 157 steps an epoch, for two
+    epochs; self-play has the other 314 or 313. The base is evaluated as well as the start.
+    """
     found, work = works(tmp_path, start="sft", sft_share=0.5, self_play_prompts="unseen", sft_num_train_epochs=2)
     without, plain = works(tmp_path, start="given")
     assert work[0].seconds["evaluate"] == pytest.approx(2 * plain[0].seconds["evaluate"])
@@ -161,15 +172,16 @@ def test_sft_first_by_hand(tmp_path):
     once = works(tmp_path, start="sft", sft_share=0.5, sft_num_train_epochs=1)[1][0].seconds["train"]
     assert work[0].seconds["train"] == pytest.approx(2 * once, rel=0.05)
     assert found.disk(work)["models"] > without.disk(plain)["models"]
-    # Three checkpoints of float32 weights with two states of AdamW, even if iterations keep none.
+    # Three checkpoints of float32 weights with AdamW's two states, even if iterations keep none.
     kept, _ = works(tmp_path, start="sft", save_strategy="no")
     weights = 4 * kept.memory.policy.num_parameters
     assert kept.disk(work)["checkpoints"] == pytest.approx(3 * 3 * weights, rel=0.01)
 
 
 def test_baselines_with_equal_compute_by_hand(tmp_path):
-    """A pair of 50 + 100 + 100 tokens is trained on (3 x 250) and scored (250); 50 are prefilled and 100 sampled: 1,150, as
-    much as 1,150 / (3 x 150) rows of SFT. SFT first has 314 steps of two rows."""
+    """A pair of 50 + 100 + 100 tokens is trained on (3 x 250) and scored (250); 50 are prefilled and 100 sampled. That
+    makes 1,150, as much as 1,150 / (3 x 150) rows of SFT. SFT first has 314 steps of two rows.
+    """
     settings = {
         "num_train_epochs": 1,
         "max_new_tokens": 100,
@@ -188,14 +200,16 @@ def test_baselines_with_equal_compute_by_hand(tmp_path):
     assert (iteration.rows, iteration.compute) == (627, 627 * 1150)
     trained = {of: made[1][1].seconds["baseline"] - iteration.seconds["evaluate"] for of, made in found.items()}
     assert trained["sft", "compute"] == pytest.approx(trained["sft", "steps"] * 1150 / 450)
-    whole = 628 * 450 + 627 * 1150  # against as many rows as SFT first and self-play together
+    whole = 628 * 450 + 627 * 1150  # compared with as many rows as SFT first and self-play together
     expected = trained["sft-best", "steps"] * whole / (450 * (628 + 627))
     assert trained["sft-best", "compute"] == pytest.approx(expected, rel=0.05)
     assert plan.disk([start, iteration])["models"] == found["sft-best", "steps"][0].disk([start, iteration])["models"]
 
 
 def test_the_start_scores_what_it_has_not_scored(tmp_path):
-    """627 real and 2 x 627 generated responses at iteration 1 (its own, and iteration 0's as history), then 627."""
+    """At iteration 1 these are 627 real and 2 x 627 generated responses (its own, and iteration 0's as history), then
+    627.
+    """
     settings = {"opponent_mix": 0.5, "num_iterations": 3, "history": 1, "max_new_tokens": 100, "num_train_epochs": 1}
     found, work = works(tmp_path, **settings)
     assert "start's pass" not in work[1].seconds
@@ -208,8 +222,9 @@ def test_the_start_scores_what_it_has_not_scored(tmp_path):
 
 
 def test_dpo_on_top_by_hand(tmp_path):
-    """100 pairs in batches of 8 are 13 steps an epoch, for DPOConfig's three epochs, on two models, which are then evaluated
-    like two iterations; with `dpo_max_steps`, as many steps as it says."""
+    """100 pairs in batches of 8 are 13 steps an epoch, for DPOConfig's three epochs, on two models, which are then
+    evaluated like two iterations; `dpo_max_steps`, if set, is the number of steps.
+    """
     pairs = str(tiny.write_jsonl(tmp_path / "pairs.jsonl", tiny.preference(100)))
     settings = {"then_dpo": ["best", "start"], "dpo_name": pairs, "num_iterations": 1}
     found, work = works(tmp_path, **settings)
@@ -220,7 +235,7 @@ def test_dpo_on_top_by_hand(tmp_path):
     assert work[-1].trained == pytest.approx(2 * 3 * 100 * lengths.pair)
     few = works(tmp_path, **settings, dpo_max_steps=7)[1][-1]
     assert (few.steps, few.trained) == (14, pytest.approx(2 * 7 * 8 * lengths.pair))
-    # Forward, again with checkpointing, and backward, which counts twice; the reference runs over all pairs once.
+    # Forward, again for checkpointing, and backward, which counts twice; the reference runs over all pairs once.
     passes = [4 * trained + 100 for trained in (300, 56)]
     assert work[-1].seconds["train"] / few.seconds["train"] == pytest.approx(passes[0] / passes[1])
     without, plain = works(tmp_path, num_iterations=1)

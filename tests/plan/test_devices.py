@@ -10,7 +10,7 @@ from spin_trl.plan.devices import like
     [
         ("NVIDIA A100-SXM4-80GB", 79.1, 312, 2039),
         ("NVIDIA A100-SXM4-40GB", 39.4, 312, 1555),
-        ("NVIDIA RTX A5000", 23.6, 71, 936),  # an unknown kind: the slowest that holds as much
+        ("NVIDIA RTX A5000", 23.6, 71, 936),  # an unknown kind: plan with the slowest GPU that has as much memory
         ("NVIDIA L40S", 44.4, 362, 864),
         ("NVIDIA H100 80GB HBM3", 79.2, 989, 3350),
         ("NVIDIA GeForce RTX 4090", 23.5, 165, 1008),

@@ -1,4 +1,4 @@
-"""Peak memory of phases, compared with shares by hand and peaks measured while small models train and generate."""
+"""Peak memory of the phases is compared with sums by hand and with peaks measured while small models train and generate."""
 
 import importlib.util
 import sys
@@ -25,7 +25,7 @@ def phase(found, name):
 
 @pytest.fixture(scope="module")
 def benchmark():
-    """Load benchmarks/plan.py, whose measurement code is used here too."""
+    """Load benchmarks/plan.py, whose measurement code is also used here."""
     path = Path(spin_trl.__file__).parents[1] / "benchmarks" / "plan.py"
     spec = importlib.util.spec_from_file_location("plan_benchmark", path)
     module = importlib.util.module_from_spec(spec)
@@ -44,7 +44,7 @@ def benchmark():
     ids=["full", "lora, checkpointing", "lora, 4-bit"],
 )
 def test_planned_peaks_are_the_measured_ones(benchmark, tmp_path, settings):
-    """Within the promised 30 %; they are deterministic on a CPU."""
+    """They are within the promised 30 %, and deterministic on a CPU."""
     model = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2}
     bench = benchmark.Bench(benchmark.Case(model, settings), tmp_path)
     assert bench.training().ratio == pytest.approx(1, abs=0.3)
@@ -53,8 +53,9 @@ def test_planned_peaks_are_the_measured_ones(benchmark, tmp_path, settings):
 
 @pytest.mark.slow
 def test_zephyr_in_eight_shards(tmp_path):
-    """ZeRO-3 by hand: 2 bytes per weight, float32 weights and RMSprop's one state, float32 gradients, over 8 GPUs; and as
-    many gathered weights as DeepSpeed allows. The cache: 32 layers of 8 heads of 128, keys and values, 2 bytes each.
+    """ZeRO-3 by hand: 2 bytes per weight, float32 weights and RMSprop's one state, and float32 gradients, over 8 GPUs,
+    plus as many gathered weights as DeepSpeed allows. The cache has 32 layers of 8 heads of 128, keys and values, 2
+    bytes each.
     """
     found = plan(
         tmp_path,
@@ -90,7 +91,7 @@ def test_checkpointing_and_smaller_batches_take_less(tmp_path):
 
 
 def test_the_opponent_of_an_adapter_is_a_second_one(tmp_path):
-    """With two iterations; with one, the opponent is the bare model."""
+    """This needs two iterations; with one, the opponent is the bare model."""
     found = plan(tmp_path, small(), use_peft=True)
     assert phase(found, "train").parts["adapters"] == 2 * phase(found, "generate").parts["adapters"]
     (tmp_path / "b").mkdir()
@@ -99,8 +100,9 @@ def test_the_opponent_of_an_adapter_is_a_second_one(tmp_path):
 
 
 def test_a_smoothed_supervised_arm_holds_all_logits(tmp_path):
-    """SFTTrainer then computes them for every token: 8 rows of 256 tokens, a vocabulary of 20,000, at least twice in
-    float32. Without smoothing it computes them in tiles, and holds one response of a pair, not two."""
+    """SFTTrainer then computes them for every token: 8 rows of 256 tokens and a vocabulary of 20,000, at least twice
+    in float32. Without smoothing it computes them in tiles, and holds one response of a pair, not two.
+    """
     settings = {"baseline": "sft", "per_device_train_batch_size": 8}
     smoothed = plan(tmp_path, small(vocab_size=20_000), **settings, baseline_label_smoothing=[0.1])
     assert phase(smoothed, "baseline").total > 2 * 4 * 8 * 256 * 20_000
@@ -110,7 +112,7 @@ def test_a_smoothed_supervised_arm_holds_all_logits(tmp_path):
 
 
 def test_sft_first_may_train_another_adapter_than_self_play(tmp_path):
-    """Full SFT holds optimiser states for all weights, two in float32; an adapter's are far smaller."""
+    """Full SFT holds optimiser states for all weights, two of them in float32; an adapter's are far smaller."""
     full = plan(tmp_path, small(), start="sft", use_peft=True, sft_use_peft=False)
     weights = phase(full, "start").parts["weights"]
     assert phase(full, "start").parts["optimiser"] == pytest.approx(2 * weights, rel=0.01)
@@ -127,7 +129,7 @@ def test_reference_free_losses_have_no_pass_of_the_opponent(tmp_path):
 
 
 def test_the_start_that_is_mixed_in_scores_alone(tmp_path):
-    """With a whole replica, and no second model: as many weights as in generation."""
+    """It is a whole replica without a second model, so it has as many weights as in generation."""
     found = plan(tmp_path, small(), opponent_mix=0.5, num_iterations=2)
     names = ["generate", "start's pass", "opponent's pass", "train", "evaluate"]
     assert [one.name for one in found.phases] == names
@@ -156,12 +158,12 @@ def test_a_mixture_of_experts_is_followed_too(tmp_path):
         ("adamw_torch_fused", 8 * 1_010_000),
         ("rmsprop", 4 * 1_010_000),
         ("sgd", 0),
-        # 8 bits where there are 4,096 values or more, with a float32 a block of 256
+        # 8 bits for 4,096 values or more, with a float32 for each block of 256
         ("paged_adamw_8bit", 2 * (1_000_000 + 4 * 3907) + 2 * (10_000 + 4 * 40)),
         ("adafactor", 4 * (2000 + 200)),
     ],
 )
 def test_bytes_of_an_optimiser(optim, expected):
-    """For two matrices, of 1000 x 1000 and 100 x 100 values."""
+    """For two matrices of 1000 x 1000 and 100 x 100 values."""
     matrices = [torch.empty(1000, 1000), torch.empty(100, 100)]
     assert state_bytes(optim, matrices) == expected

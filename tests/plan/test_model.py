@@ -1,4 +1,4 @@
-"""Parameters, quantised weights and adapters of real architectures, compared with published counts and sums by hand."""
+"""Parameters, quantised weights and adapters of real architectures match published counts and sums by hand."""
 
 import pytest
 import torch
@@ -24,7 +24,9 @@ def test_parameters_are_the_published_ones(config, parameters, is_tied):
 
 
 def test_four_bits_are_what_bitsandbytes_replaces():
-    """All linear layers of Qwen2.5-0.5B except the tied head: half a byte per weight, and scales. Computed by hand."""
+    """They are all linear layers of Qwen2.5-0.5B except the tied head: half a byte per weight, plus scales, computed
+    by hand.
+    """
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
     model = PlannedModel(ModelSettings(QWEN_05B, torch.float16, nf4))
     by_layer = 896 * 896 + 2 * 896 * 128 + 896 * 896 + 3 * 896 * 4864
@@ -37,7 +39,9 @@ def test_four_bits_are_what_bitsandbytes_replaces():
 
 
 def test_an_adapter_is_counted_as_peft_makes_it():
-    """r (in + out) per layer: for Qwen2.5-0.5B, r = 16, on queries and values: 24 * 16 * ((896 + 896) + (896 + 128))."""
+    """Each layer has r (in + out) values: for Qwen2.5-0.5B with r = 16 on queries and values, 24 * 16 * ((896 + 896) +
+    (896 + 128)).
+    """
     lora = LoraConfig(r=16, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"])
     model = PlannedModel(ModelSettings(QWEN_05B, torch.bfloat16, None, lora))
     assert model.num_trainable == 24 * 16 * (896 + 896 + 896 + 128) == 1_081_344

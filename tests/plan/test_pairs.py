@@ -1,4 +1,4 @@
-"""The preference pairs that DPO on top is planned with are counted by DPOTrainer's own function."""
+"""When planning DPO on top, preference pairs are counted by DPOTrainer's own function."""
 
 from pathlib import Path
 

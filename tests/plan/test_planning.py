@@ -1,4 +1,4 @@
-"""Whether a run fits a GPU, other obstacles, and what to change so that it fits."""
+"""A plan says whether a run fits a GPU, what else would stop it, and what to change so that it fits."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ MEANS = Wishes(prompt_tokens=50, response_tokens=100)
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """A plan for full fine-tuning of a model with few layers and a large vocabulary."""
+    """Return a plan for full fine-tuning of a model with few layers and a large vocabulary."""
     path = tmp_path_factory.mktemp("plan")
     return make_plan(recipe(path, folder(path / "model", qwen(512, 4, 8, 2048))), [], MEANS, on_gpu=True)
 
 
 def of_memory(count: float) -> Device:
-    """Return a GPU with so many bytes of memory."""
+    """Return a GPU with this many bytes of memory."""
     return Device("mine", count / 2**30, 100, 1000)
 
 
 def test_a_run_fits_where_its_peak_does(plan: Plan) -> None:
-    """To the byte; it fits surely only if it fits with responses of maximum length."""
+    """The comparison is exact to the byte; it fits surely only if it fits with responses of maximum length."""
     assert plan.peak.total == max(phase.total for phase in plan.phases)
     assert plan.worst.total >= plan.peak.total
     assert plan.fits(of_memory(plan.peak.total))
@@ -61,7 +61,7 @@ def test_a_gpu_without_bfloat16_says_what_to_set(
 
 
 def test_what_makes_a_phases_rows_smaller_are_settings_of_that_phase(plan: Plan) -> None:
-    """They are settings that exist: the training batch does nothing for evaluation."""
+    """Only existing settings are suggested: the training batch size does nothing for evaluation."""
     by_phase = {phase.name: plan.smaller_rows(phase) for phase in plan.phases}
     assert {"generate", "train", "evaluate"} <= by_phase.keys()
     assert {name for names in by_phase.values() for name in names} <= known_settings()
@@ -75,7 +75,7 @@ def test_what_fits_needs_no_advice(plan: Plan) -> None:
 
 
 def test_advice_goes_on_until_the_run_fits(plan: Plan) -> None:
-    """Each change stands on top of those before it, saves something, and the last one is enough."""
+    """Each change adds to those before it and saves something, and the last one is enough."""
     limit = 0.9 * plan.peak.total
     advice, _ = advise(plan, limit)
     peaks = [plan.peak.total, *(one.peak for one in advice)]

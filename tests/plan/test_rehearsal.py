@@ -1,4 +1,4 @@
-"""Playing a few layers is enough to know the memory of all layers."""
+"""The memory of all layers follows from running only a few of them."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ LORA = LoraConfig(r=4, task_type="CAUSAL_LM", target_modules="all-linear")
 )
 @pytest.mark.slow
 def test_a_few_layers_say_what_all_of_them_take(monkeypatch, settings):
-    """Exact to the byte, whenever the peak occurs."""
+    """The result is exact to the byte, whenever the peak occurs."""
     config = small(num_hidden_layers=9, hidden_size=128)
     model = PlannedModel(ModelSettings(config, torch.float32, **settings))
 
@@ -52,7 +52,7 @@ def test_a_few_layers_say_what_all_of_them_take(monkeypatch, settings):
 
 
 def test_layers_that_differ_are_all_played():
-    """Every sixth layer of Gemma 3 attends to all tokens, the others to a window."""
+    """In Gemma 3, every sixth layer attends to all tokens, the others to a window."""
     config = Gemma3TextConfig(
         vocab_size=512,
         hidden_size=64,
@@ -68,7 +68,7 @@ def test_layers_that_differ_are_all_played():
 
 
 def test_a_model_whose_own_code_fails_is_one_message(capfd: pytest.CaptureFixture[str]) -> None:
-    """torch would print a traceback of its own before it."""
+    """torch would print its own traceback before it."""
     model = PlannedModel(ModelSettings(small(), torch.float32))
     model.base.register_forward_pre_hook(lambda *_: torch.zeros(3) + torch.zeros(4))
     with refused(PlanError, "Qwen2ForCausalLM", "attn_implementation"):

@@ -1,4 +1,4 @@
-"""The distribution over processes that a recipe's accelerate configuration sets."""
+"""A plan uses the distribution over processes set by a recipe's accelerate configuration."""
 
 import pytest
 

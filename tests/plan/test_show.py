@@ -1,4 +1,4 @@
-"""A plan on a terminal: numbers are short, and not more precise than is known."""
+"""A plan on a terminal shows short numbers, no more precise than is known."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_bytes_are_shown_in_gib(count: float, expected: str) -> None:
 
 
 def plan(peak: float, most: float, obstacle: str | None = None, seconds: float = 7200) -> Any:
-    """A plan with these peaks in GiB, as planned and with the longest responses."""
+    """Return a plan with these peaks in GiB, as planned and with the longest responses."""
     return SimpleNamespace(
         setup=SimpleNamespace(num_processes=2),
         peak=SimpleNamespace(total=peak * GIB, name="train"),
@@ -67,7 +67,7 @@ def plan(peak: float, most: float, obstacle: str | None = None, seconds: float =
 
 
 def test_a_plan_begins_with_the_recipe_as_the_user_named_it() -> None:
-    """`recipe.yaml`, and not the name of the folder that it happens to be in."""
+    """The name is `recipe.yaml`, not that of the folder that contains it."""
     file = io.StringIO()
     recipe = SimpleNamespace(
         name="home", model=SimpleNamespace(model_name_or_path="org/model", load_in_4bit=False, load_in_8bit=False)

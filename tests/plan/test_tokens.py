@@ -1,4 +1,4 @@
-"""Lengths of prompts and responses: sums by hand, and counts on a dataset."""
+"""Lengths of prompts and responses match sums by hand and counts on a dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spin_trl.plan.tokens import ASSUMED_LENGTH, Lengths, PairLengths, read_leng
 def lengths(
     *rows: tuple[int, int], max_new_tokens: int | None = 10, max_length: int | None = 20, is_counted: bool = True
 ) -> Lengths:
-    """Return lengths of these (prompt, real response) pairs, with limits for generated responses."""
+    """Return the lengths of these (prompt, real response) pairs, with limits for generated responses."""
     sampling = Sampling(1.0, 1.0, 0, max_new_tokens, max_length, 1, 4, 0)
     return Lengths(rows, 100, 10, sampling, "by hand", is_counted=is_counted)
 
@@ -56,7 +56,7 @@ def test_where_nothing_was_counted_the_longest_row_is_as_long_as_may_be() -> Non
 
 
 def test_the_largest_of_many_micro_batches_is_planned_for() -> None:
-    """A thousand draws of three from two rows include three times the longer row."""
+    """A thousand draws of three from two rows include one with the longer row three times."""
     found = lengths((1, 1), (6, 10))
     assert found.micro_batch(3) == [PairLengths(6, (10, 10))] * 3
     assert found.micro_batch(2, longest=True) == [PairLengths(6, (10, 10))] * 2
@@ -70,12 +70,12 @@ def test_means_and_the_longest_by_hand() -> None:
     assert found.real == pytest.approx((2 + 14 + 4) / 3)  # 6 + 30 is cut to 20
     assert found.generated == pytest.approx((2 + 10 + 4) / 3)
     assert found.longest_prompt == 12
-    assert found.longest_answer == 20  # 12 + 8, as 6 + 10 is less
+    assert found.longest_answer == 20  # 12 + 8, which is more than 6 + 10
     assert lengths((4, 3)).longest_of(8) == 3
 
 
 def test_of_one_known_length_the_longest_of_many_is_twice_that() -> None:
-    """Up to the limit."""
+    """The result is at most the limit."""
     assert lengths((4, 3), is_counted=False).longest_of(8) == 6
     assert lengths((4, 7), is_counted=False).longest_of(8) == 10
 
@@ -119,7 +119,7 @@ def test_rows_are_split_as_a_run_splits_them(
 
 
 def test_tokens_are_counted_on_the_recipes_own_data(tmp_path: Path, llama_folder: Path) -> None:
-    """As counted by the tokenizer alone, plus EOS with each response."""
+    """The counts are the tokenizer's, plus EOS for each response."""
     found = read_lengths(planned_recipe(str(runs.recipe(tmp_path, llama_folder)), []))
     tokenizer = tiny.tokenizer()
     by_hand = [
@@ -132,7 +132,9 @@ def test_tokens_are_counted_on_the_recipes_own_data(tmp_path: Path, llama_folder
 
 
 def test_the_test_set_and_the_retention_set_are_counted(tmp_path: Path, llama_folder: Path) -> None:
-    """At most `retain_max` rows of retention; eight of each in a smoke run; the limits, if the data is not available."""
+    """At most `retain_max` rows of retention are counted, and eight of each in a smoke run; if the data is not
+    available, the limits are assumed.
+    """
     data = str(tiny.write_jsonl(tmp_path / "more.jsonl", tiny.sft(20)))
     recipe = str(runs.recipe(tmp_path, llama_folder, test_name=data, retain_name=data, retain_max=12))
     for more, expected in (

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness tasks on local data, and a model's scores on them, computed without the harness."""
+"""Create lm-evaluation-harness tasks on local data, and compute a model's scores on them without the harness."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ QUESTIONS = 30
 
 
 def choice_rows(first: int, count: int) -> list[dict[str, Any]]:
-    """Questions with two to four choices of different lengths."""
+    """Return questions with two to four choices of different lengths."""
     return [
         {
             "question": f"{tiny.NAMES[i % 7]} {tiny.VERBS[i % 5]} {i} things. Which?",
@@ -84,7 +84,7 @@ def write(folder: Path, answers: list[dict[str, Any]] | None = None) -> Path:
 
 
 def choice_logps(model: Any, tokenizer: Any, shots: int = 0) -> list[list[float]]:
-    """log p(choice | examples, question) of every choice of every question, each in a separate forward pass."""
+    """Return log p(choice | examples, question) of every choice of every question, each in a separate forward pass."""
     examples = "".join(f"{row['question']} {row['choices'][row['answer']]}\n\n" for row in choice_rows(50, 6)[:shots])
 
     def of_row(row: dict[str, Any]) -> list[float]:
@@ -95,7 +95,9 @@ def choice_logps(model: Any, tokenizer: Any, shots: int = 0) -> list[list[float]
 
 
 def choice_accuracies(logps: list[list[float]], limit: int | None = None) -> dict[str, float]:
-    """acc: the most likely choice is right; acc_norm: the choice with the greatest log-probability per character is."""
+    """Return acc (the most likely choice is right) and acc_norm (the choice with the greatest log-probability per
+    character is).
+    """
     right = {"acc": 0, "acc_norm": 0}
     rows = choice_rows(0, QUESTIONS)[:limit]
     for row, sums in zip(rows, logps, strict=False):
@@ -106,7 +108,7 @@ def choice_accuracies(logps: list[list[float]], limit: int | None = None) -> dic
 
 
 def greedy_answer(model: Any, tokenizer: Any, question: str) -> str:
-    """A model's greedy answer, token by token without a cache, up to an `e`, EOS, or five tokens."""
+    """Return a model's greedy answer, token by token without a cache, up to an `e`, EOS, or five tokens."""
     ids = tokenizer.encode(question, add_special_tokens=False)
     said: list[int] = []
     with torch.no_grad():

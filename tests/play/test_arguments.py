@@ -1,4 +1,4 @@
-"""What the arguments of `SelfPlay` mean: rows, scorers and the adapter of SFT first."""
+"""The arguments of `SelfPlay` are interpreted correctly: rows, scorers and the adapter of SFT first."""
 
 import pytest
 from datasets import Dataset
@@ -14,7 +14,7 @@ ROWS = Dataset.from_dict({"prompt": [str(number) for number in range(50)]})
 
 
 def test_the_rows_of_a_retention_set_are_drawn_and_stay_in_order() -> None:
-    """The same ones each time, at most `retain_max`; a test set is measured as a whole."""
+    """The same rows are drawn each time, at most `retain_max`; a test set is measured as a whole."""
     play = SelfPlayConfig(retain_max=10)
     drawn = [int(prompt) for prompt in measured_rows_of(ROWS, RETENTION, play)["prompt"]]
     assert drawn == sorted(drawn) == [int(prompt) for prompt in measured_rows_of(ROWS, RETENTION, play)["prompt"]]
@@ -52,7 +52,7 @@ def test_scorers_by_name_or_as_a_function() -> None:
     ],
 )
 def test_the_adapter_of_sft(use: bool | None, own: bool, others: bool, expected: int | None) -> None:
-    """Its own one, else that of self-play, unless `sft_use_peft` is false; without SFT first, none."""
+    """SFT uses its own adapter, or that of self-play unless `sft_use_peft` is false; without SFT first, there is none."""
     play = SelfPlayConfig(start="sft", sft_use_peft=use)
     given = LoraConfig(r=4) if others else None, LoraConfig(r=2) if own else None
     found = sft_adapter(play, *given)

@@ -1,4 +1,4 @@
-"""The arms of a comparison: their names, their processes, each with its own GPU, and the start that they share."""
+"""The arms of a comparison have the right names, processes each with its own GPU, and one shared start."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Started:
     ("visible", "devices", "expected"),
     [
         (None, [0, 1, 3], ["0", "1", "3"]),
-        ("4,6", [0, 1, 2], ["4", "6", "4"]),  # of those that a scheduler has given to this process
+        ("4,6", [0, 1, 2], ["4", "6", "4"]),  # GPUs that a scheduler has assigned to this process
         ("4,6", [None], ["4,6"]),
         (None, [None], [None]),
     ],
@@ -100,7 +100,7 @@ def test_a_supervised_arm_is_a_baseline_of_the_run_that_plays_it() -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> RunDirectory:
-    """A run that has finished its first iteration and begun the next, with a supervised arm."""
+    """Return a run that has finished its first iteration and begun the next, with a supervised arm."""
     directory = RunDirectory(tmp_path / "source")
     directory.ownership.claim()
     files = (
@@ -133,7 +133,9 @@ def begun(path: Path) -> RunDirectory:
 
 
 def test_a_run_begins_after_what_all_arms_share(source: RunDirectory, tmp_path: Path) -> None:
-    """Data, the start, its figures and its answers are the same files; nothing that depends on an objective is shared."""
+    """Data, the start, its figures and its answers are the same files; anything that depends on an objective is not
+    shared.
+    """
     target = begun(tmp_path / "target")
     share_start(source, target)
     shared = {

@@ -1,4 +1,4 @@
-"""The supervised arm that answers "would more SFT have done just as well?": same start, rows and number of steps."""
+"""The supervised arm that answers "would more SFT have done just as well?" has the same start, rows and number of steps."""
 
 import json
 import math
@@ -25,7 +25,7 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dty
 
 @pytest.fixture
 def supervised(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The arguments of every supervised training, and the weights it started from."""
+    """Record the arguments of every supervised training, and the weights it started from."""
     seen: list[dict[str, Any]] = []
     original = supervise.train_supervised
 
@@ -65,7 +65,7 @@ def test_an_arm_learns_the_real_responses(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_best_is_never_a_baseline(llama_folder: Path) -> None:
-    """A run delivers a self-play model or the start; the arm is only compared with."""
+    """A run delivers a self-play model or the start; the arm is only used for comparison."""
     result = build(
         llama_folder, baseline="sft", baseline_learning_rate=0.05, learning_rate=1e-6, num_iterations=1
     ).run()
@@ -147,7 +147,7 @@ def test_the_arms_settings_are_the_iterations(llama_folder: Path) -> None:
 
 
 def test_names_of_arms() -> None:
-    """One arm per label smoothing."""
+    """There is one arm per label smoothing."""
     assert [arm_name(value) for value in (0.0, 0.1, 0.05)] == ["sft", "sft-smoothing-0.1", "sft-smoothing-0.05"]
 
 
@@ -175,7 +175,7 @@ def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeyp
 
 @pytest.mark.slow
 def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Path) -> None:
-    """At the same iteration: the difference of their NLL per token, with its interval, in both the table and the plot."""
+    """At the same iteration, both table and plot show the difference of their NLL per token, with its interval."""
     result = build(llama_folder, num_iterations=2, baseline="sft").run()
     for t in range(2):
         arm, played = result.figures[f"baseline/sft/iteration-{t}"], result.figures[f"iteration-{t}"]
@@ -186,7 +186,7 @@ def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Pat
         )
         tokens = list(ours["real_tokens"].values())
         differences = [ours["nll"][key] - theirs["nll"][key] for key in ours["nll"]]
-        # A ratio of sums over three prompts, and Student's t with two degrees of freedom.
+        # A ratio of sums over three prompts, with Student's t for two degrees of freedom.
         error = math.sqrt(
             sum((d - arm["nll_change"] * n) ** 2 for d, n in zip(differences, tokens, strict=True)) * 3 / 2
         ) / sum(tokens)
@@ -201,7 +201,7 @@ def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Pat
 
 
 def test_an_arm_is_compared_when_the_iteration_has_been_measured(llama_folder: Path) -> None:
-    """Phases by hand: without the iteration's own figures the difference would be missing, and nobody would notice."""
+    """The phases are run by hand: without the iteration's own figures, the difference would silently be missing."""
     run = build(llama_folder, num_iterations=1, baseline="sft")
     for phase in ("start", "generate", "train"):
         run.run_phase(phase, 0)
@@ -210,7 +210,7 @@ def test_an_arm_is_compared_when_the_iteration_has_been_measured(llama_folder: P
 
 
 def test_an_interrupt_before_the_gate_does_not_move_it_behind_the_arm(llama_folder: Path) -> None:
-    """The journal is then the same as that of a run that nothing happened to."""
+    """The journal then equals that of an uninterrupted run."""
     build(llama_folder, baseline="sft", num_iterations=1).run()
     played, journal = steps(), Path("run/journal.jsonl")
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -223,7 +223,7 @@ def test_an_interrupt_before_the_gate_does_not_move_it_behind_the_arm(llama_fold
 
 
 def test_an_arm_with_dfts_loss_takes_the_same_steps(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
-    """Next to plain SFT: the same rows and number of steps, from the same start, with another loss."""
+    """It uses the same rows and number of steps as plain SFT, from the same start, with another loss."""
     run = build(llama_folder, baseline=["sft", "sft-dft"], num_iterations=1)
     run.run()
     assert run.state.arms == ["sft", "sft-dft"]

@@ -1,4 +1,4 @@
-"""Benchmarks on a run's models: stored results are the model's true scores, nothing is run twice, and nothing is lost."""
+"""Benchmarks on a run's models store the model's true scores, run nothing twice, and lose nothing."""
 
 import importlib.metadata
 import json
@@ -24,7 +24,7 @@ from lm_eval.models.huggingface import HFLM
 
 from spin_trl.evaluation import benchmarks, harness
 
-# Loaded by every process before the command: it writes down who answers how many requests.
+# Imported by every process before the command; it records how many requests each process answers.
 OWN_TASKS_ONLY = """
 import os, sys
 from lm_eval.models.huggingface import HFLM
@@ -43,7 +43,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(autouse=True)
 def _own_tasks_only(monkeypatch):
-    """The harness reads 14,000 of its own files, which these tests don't need."""
+    """Limit the harness to our own tasks: it would read 14,000 of its own files, which these tests don't need."""
 
     def tasks(include_path=None):
         return harness._Tasks(include_path=include_path, include_defaults=False)
@@ -53,7 +53,7 @@ def _own_tasks_only(monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, llama_folder):
-    """A run of two iterations with a baseline arm."""
+    """Return a run of two iterations with a baseline arm."""
     folder = tmp_path_factory.mktemp("benchmarks")
     recipe = runs.recipe(folder, llama_folder, baseline="sft", num_train_epochs=4)
     assert main(["run", str(recipe)]) == 0
@@ -62,7 +62,7 @@ def run(tmp_path_factory, llama_folder):
 
 @pytest.fixture
 def fresh(run, tmp_path):
-    """The run without any benchmark results."""
+    """Return the run without any benchmark results."""
     import shutil
 
     copy = tmp_path / "run"
@@ -91,7 +91,7 @@ def load(folder):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The number of requests that reach the model, by kind."""
+    """Record the number of requests that reach the model, by kind."""
     seen = {"loglikelihood": 0, "generate_until": 0}
     for kind in seen:
         original = getattr(HFLM, kind)
@@ -283,7 +283,7 @@ def test_other_weights_in_the_same_folder_are_another_model(fresh, tasks, calls,
 
 
 def test_a_number_that_the_harness_did_not_measure_costs_no_other(fresh, tasks, capsys, monkeypatch, calls):
-    """For example of a custom task with a benchmark's name: the answers are kept, and the next benchmark runs."""
+    """If, for example, a custom task has a benchmark's name, the answers are kept and the next benchmark runs."""
     odd = (
         benchmarks.Benchmark("Colours", "pick_colour", 2, ("f1,none",)),
         benchmarks.Benchmark("Sayings", "say_colour", 0, ("exact_match,none",)),
@@ -341,7 +341,7 @@ def test_a_suite_is_shown_in_percent_with_its_plain_mean(fresh, tmp_path, capsys
     rows[0]["answer"] = harness_tasks.greedy_answer(model, tokenizer, rows[0]["question"])
     evaluate(fresh, harness_tasks.write(tmp_path / "answers", rows), "--stage", "start", names=["colours"])
     share = harness_tasks.choice_accuracies(harness_tasks.choice_logps(model, tokenizer, 2))["acc_norm"]
-    # The harness' error of a mean of n zeros and ones: sqrt(p (1 - p) / (n - 1)).
+    # The harness's standard error of a mean of n zeros and ones: sqrt(p (1 - p) / (n - 1)).
     error = (share * (1 - share) / (harness_tasks.QUESTIONS - 1)) ** 0.5
     shown = [line.strip("│ ").split() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert shown[0] == ["Colours", "│", "2", "│", "acc_norm", "│", f"{100 * share:.2f}", "±", f"{100 * error:.2f}"]
@@ -388,7 +388,7 @@ def test_a_lora_run_is_evaluated_with_its_adapters(tmp_path, tasks, llama_folder
 
 @pytest.mark.slow
 def test_a_run_from_python_is_evaluated_with_what_it_was_given(tmp_path, tasks, llama_folder):
-    """A model passed as an object, a separate tokenizer, and another directory."""
+    """These are a model passed as an object, a separate tokenizer, and another directory."""
     model = tiny.model("llama", seed=3)
     tokenizer = tiny.tokenizer()
     runs.build(model, tmp_path / "first", processing_class=tokenizer, num_iterations=1).run()
@@ -403,7 +403,7 @@ def test_a_run_from_python_is_evaluated_with_what_it_was_given(tmp_path, tasks, 
 
 @pytest.mark.slow
 def test_a_tokenizer_that_was_given_in_python_is_the_runs(tmp_path, tasks, llama_folder):
-    """It differs from the model's own: here turns end with other tokens."""
+    """It differs from the model's own: here, turns end with other tokens."""
     tokenizer = tiny.tokenizer(eos_token=tiny.END_OF_TEXT, pad_token=tiny.IM_START)
     runs.build(llama_folder, tmp_path / "mine", processing_class=tokenizer, num_iterations=1).run()
     evaluate(tmp_path / "mine", tasks, "--stage", "start")
@@ -431,7 +431,7 @@ def test_a_quantised_run_from_python_is_loaded_quantised(tmp_path, tasks, monkey
 
 
 def test_it_computes_as_the_run_does_or_as_this_machine_can(fresh, tasks, monkeypatch):
-    """In the run's mixed precision, unless overridden; log-probabilities are still summed in float32."""
+    """It uses the run's mixed precision, unless overridden; log-probabilities are still summed in float32."""
     seen = []
     original = harness.run_benchmark
     monkeypatch.setattr(
@@ -457,7 +457,7 @@ def test_it_needs_no_data(fresh, tasks):
 
 @pytest.mark.slow
 def test_two_processes_share_the_requests_and_find_the_same(fresh, tasks):
-    """The few-shot examples are the same, too; if the harness shared the work, each process would draw different ones."""
+    """The few-shot examples are the same too; if the harness shared the work, each process would draw different ones."""
     path = tasks / "pick_colour.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("first_n", "default"), encoding="utf-8")
     arguments = ["--tasks", "pick_colour", "say_colour", "missing", "--include_path", str(tasks), "--num_fewshot", "0"]
@@ -477,14 +477,14 @@ def test_two_processes_share_the_requests_and_find_the_same(fresh, tasks):
     )
     assert done.returncode == 1
     assert sum(names(line, "spin-trl:", "1 of 3 benchmarks") for line in done.stderr.splitlines()) == 1
-    # Every process half of the questions, with all their choices.
+    # Each process answers half of the questions, with all their choices.
     each = {
         int(line.split()[0]): list(map(int, line.split()[1:]))
         for line in Path("seen.txt").read_text(encoding="utf-8").splitlines()
     }
     rows = harness_tasks.choice_rows(0, harness_tasks.QUESTIONS)
     assert each == {rank: [sum(len(row["choices"]) for row in rows[rank::2]), len(rows[rank::2])] for rank in (0, 1)}
-    assert done.stdout.count("pick_colour") == 2  # two metrics, once
+    assert done.stdout.count("pick_colour") == 2  # two metrics, each listed once
     assert len([line for line in runs.journal(fresh) if line["phase"] == "lm-eval"]) == 2
     together = {name: stored(fresh, "iteration-0", f"{name}-2-shot") for name in ("pick_colour",)}
     assert together["pick_colour"]["evaluated"]["num_processes"] == 2

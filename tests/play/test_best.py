@@ -1,4 +1,4 @@
-"""The best iteration so far: chosen by the run's metric, always known, never replaced by a worse one."""
+"""The best iteration so far is chosen by the run's metric, always known, and never replaced by a worse one."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from spin_trl.play import gate, loop
 
 
 class Marks:
-    """A scorer that gives each model a predefined mark, in the order in which the models are evaluated."""
+    """Scorer that gives each model a predefined mark, in the order in which the models are evaluated."""
 
     def __init__(self, marks: list[float], prompts: int = 3) -> None:
         self.marks, self.prompts, self.calls = marks, prompts, 0
@@ -24,20 +24,20 @@ class Marks:
 
 
 def delivered(run_dir: str = "run") -> dict[str, Any]:
-    """The best stage according to the run."""
+    """Return the best stage according to the run."""
     return json.loads(Path(run_dir, "best.json").read_text(encoding="utf-8"))
 
 
 def played(model: Path, marks: list[float], **settings: Any) -> Any:
-    """A run whose start and iterations get these marks."""
+    """Return a run whose start and iterations get these marks."""
     settings = {"num_iterations": len(marks) - 1, "metric_for_best_iteration": "score", **settings}
-    # The mark of a scorer is known when the configuration is: any function's name will do.
+    # The scorer is passed from Python, so the settings name none; `_a_scorer_is_given` allows that.
     return build(model, scorer=Marks(marks), **settings)
 
 
 @pytest.fixture(autouse=True)
 def _a_scorer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`metric_for_best_iteration: score` requires a scorer's name in the settings; these tests pass functions."""
+    """Allow functions as scorers, although `metric_for_best_iteration: score` requires a scorer's name in the settings."""
     original = SelfPlayConfig.__post_init__
 
     def post_init(self: Any) -> None:
@@ -53,7 +53,7 @@ def _a_scorer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worse_iteration_never_takes_the_place_of_a_better_one(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Marks 1, 3, 2, 1 after the start's 0: each iteration delivers the best so far, which is never lost."""
+    """With marks 1, 3, 2, 1 after the start's 0, each iteration delivers the best so far, which is never lost."""
     after: list[str] = []
     original = loop.deliver_best
 
@@ -83,7 +83,7 @@ def test_the_start_is_delivered_where_no_iteration_beats_it(llama_folder: Path) 
 
 @pytest.mark.slow
 def test_continuing_a_run_never_forgets_the_best(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even temporarily: called again, or with fewer iterations, it does not step through earlier bests."""
+    """A run that is called again, or with fewer iterations, does not step through earlier bests, not even temporarily."""
     played(llama_folder, [0.0, 1.0, 3.0]).run()
     seen: list[str] = []
     original = gate.write_json
@@ -97,12 +97,12 @@ def test_continuing_a_run_never_forgets_the_best(llama_folder: Path, monkeypatch
 
 @pytest.mark.slow
 def test_keep_iterations_bounds_the_models(llama_folder: Path) -> None:
-    """The newest and the best model are kept, and so are the generations and figures of all."""
+    """The newest and the best model are kept, and so are the generations and figures of all iterations."""
     played(llama_folder, [0.0, 3.0, 1.0, 1.0, 2.0], keep_iterations=1).run()
     kept = [t for t in range(4) if Path(f"run/iteration-{t}/model").exists()]
     assert kept == [0, 3]
     assert all(Path(f"run/iteration-{t}/metrics.json").exists() for t in range(4))
-    # The run can resume from there, and be called again.
+    # The run can still be resumed from there, and called again.
     played(llama_folder, [2.5], keep_iterations=1, num_iterations=5).run()
     assert [t for t in range(5) if Path(f"run/iteration-{t}/model").exists()] == [0, 4]
     assert Path("run/best").resolve() == Path("run/iteration-0/model").resolve()
@@ -133,7 +133,7 @@ def test_a_run_directory_can_be_moved(llama_folder: Path) -> None:
 
 
 def test_a_model_whose_training_has_diverged_is_not_delivered_for_want_of_figures() -> None:
-    """If no model has the metric, the newest that can answer; without held-out data, the newest."""
+    """If no model has the metric, the newest that can answer is delivered; without held-out data, the newest."""
     sound, diverged = Measured({"nll": 1.0, "held_out": 9.0}), Measured({"held_out": 9.0})
     metric = Metric("score/none", greater_is_better=True)
     assert best_of({"start": sound, "iteration-0": sound, "iteration-1": diverged}, metric) == "iteration-0"

@@ -1,4 +1,4 @@
-"""Comparisons of objectives: all arms have the same start and number of steps, and appear in one table."""
+"""In a comparison of objectives, all arms have the same start and number of steps, and appear in one table."""
 
 import json
 import shutil
@@ -28,9 +28,9 @@ OPTIONS = ("--arms", *ARMS, "--seeds", "2", "--devices", "2", "--arm_settings", 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
-    """The folder of a comparison with two seeds, played by the command, two arms at a time."""
+    """Return the folder of a comparison with two seeds, played by the command, two arms at a time."""
     folder = tmp_path_factory.mktemp("compared")
-    # Settings of several objectives: each arm takes its own.
+    # Settings of several objectives, of which each arm uses its own.
     own = {"tspin_alpha": 0.5, "iris_schedule": "geometric", "beta": [0.2, 0.4], "loss_type": "space", "space_mu": 2.0}
     recipe = runs.recipe(folder, llama_folder, **own)
     assert main(["compare", str(recipe), *OPTIONS]) == 0
@@ -43,7 +43,7 @@ def arm(folder: Path, name: str, seed: int = 42) -> Path:
 
 @pytest.mark.slow
 def test_all_arms_share_what_the_start_generated(compared: Path) -> None:
-    """They are produced once, and are the same files: θ_0's answers to training and held-out prompts, and the data."""
+    """θ_0's answers to training and held-out prompts, and the data, are produced once and are the same files."""
     for seed in (42, 1042):
         folders = [arm(compared, name, seed) for name in ("sigmoid", "iris", "tspin+0.1xsft")]
         answers = [runs.answers(folder, "iteration-0") for folder in folders]
@@ -82,7 +82,7 @@ def test_every_arm_takes_as_many_gradient_steps(compared: Path) -> None:
 
 @pytest.mark.slow
 def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
-    """Computed again from what the runs have measured."""
+    """The means are computed again from the measurements of the runs."""
     found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
     for name, where in (("iris", "iteration-1"), ("sft", "baseline/sft/iteration-1")):
         owner = "iris" if name == "iris" else "sigmoid"
@@ -107,7 +107,9 @@ def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
 
 @pytest.mark.slow
 def test_every_arm_is_held_against_the_supervised_one(compared: Path) -> None:
-    """Prompt by prompt for each seed; over two seeds, Student's interval with one degree of freedom (t = 12.7062)."""
+    """It is compared prompt by prompt for each seed; over two seeds, with Student's interval for one degree of freedom
+    (t = 12.7062).
+    """
     found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
     for name in ("sigmoid", "iris", "tspin+0.1*sft"):
         for t in ("0", "1"):
@@ -260,7 +262,7 @@ def test_a_comparison_of_another_recipe_is_refused(compared: Path, llama_folder:
 
 
 def is_player(process: psutil.Process, folder: str) -> bool:
-    """Whether a process is playing the run in a folder."""
+    """Return whether a process is playing the run in a folder."""
     try:
         return folder in process.cmdline()
     except psutil.Error:
@@ -269,7 +271,7 @@ def is_player(process: psutil.Process, folder: str) -> bool:
 
 @pytest.mark.slow
 def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_folder: Path) -> None:
-    """As a scheduler stops it; none of its processes is left running."""
+    """It is stopped as by a scheduler; none of its processes is left running."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
     command = [sys.executable, "-m", "spin_trl", "compare", str(recipe), "--arms", "sigmoid", "space"]
     with subprocess.Popen(
@@ -277,7 +279,7 @@ def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_f
     ) as comparison:
         folder, players = str(arm(tmp_path / "r/run", "sigmoid")), []
         deadline = time.monotonic() + 120
-        # Imports start processes of their own, and a new one is a copy of its parent at first.
+        # Imports start processes of their own, and a new process is at first a copy of its parent.
         while not players and time.monotonic() < deadline:
             players = [child for child in psutil.Process(comparison.pid).children() if is_player(child, folder)]
             time.sleep(0.1)
@@ -310,7 +312,7 @@ def test_more_iterations_continue_a_comparison_and_new_arms_join_it(tmp_path: Pa
 
 
 def test_an_arm_may_step_in_its_own_way(tmp_path: Path, llama_folder: Path) -> None:
-    """Including lists. The supervised arms keep the learning rate given for all arms."""
+    """This includes lists. The supervised arms keep the learning rate given for all arms."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, learning_rate=[1e-3, 2e-3])
     own = {
         "sigmoid": {"learning_rate": 5e-4, "beta": 0.3},
@@ -327,7 +329,7 @@ def test_an_arm_may_step_in_its_own_way(tmp_path: Path, llama_folder: Path) -> N
 
 
 def test_supervised_arms_are_the_baselines_of_the_first_run(tmp_path: Path, llama_folder: Path) -> None:
-    """The arm from the base comes last, since it can't be compared with at every iteration."""
+    """The arm from the base comes last, since it can't be compared with the others at every iteration."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, start="sft")
     arms = ["sft-best", "space", "iris", "sft-dft", "sft"]
     found = Comparison(str(recipe), ["--baseline_equal", "compute"], arms)
@@ -341,8 +343,9 @@ def test_supervised_arms_are_the_baselines_of_the_first_run(tmp_path: Path, llam
 
 @pytest.mark.slow
 def test_a_comparison_with_equal_compute(tmp_path: Path, llama_folder: Path) -> None:
-    """Costs and their sums stand in the table and in comparison.json: SFT from the base has cost as much as SFT first and
-    self-play, to a step; and it says that the learning rates were not tuned."""
+    """The table and comparison.json list costs and their sums: SFT from the base has cost as much as SFT first and
+    self-play, to within a step. They also say that the learning rates were not tuned.
+    """
     recipe = runs.recipe(tmp_path / "r", llama_folder, start="sft", sft_learning_rate=1e-2, sft_num_train_epochs=1)
     command = ["compare", str(recipe), "--arms", "sigmoid", "sft", "sft-best", "--equal", "compute"]
     assert main(command) == 0
@@ -368,7 +371,7 @@ def test_a_comparison_with_equal_compute(tmp_path: Path, llama_folder: Path) -> 
 
 
 def test_every_arm_plays_all_its_iterations(tmp_path: Path, llama_folder: Path) -> None:
-    """Anything that could end a run early is switched off: compared arms have been trained for the same time."""
+    """Anything that could end a run early is switched off, so that all arms are trained for the same time."""
     stops = {"degeneration_stop": {"truncated": 0.1}, "on_regression": "stop", "patience": 1}
     path = runs.recipe(tmp_path / "r", llama_folder, **stops, stop_at_plateau=True)
     comparison = Comparison(str(path), ["--run_dir", str(tmp_path / "c")], ["space", "sigmoid"])
@@ -398,8 +401,9 @@ def test_an_arm_whose_training_diverges_ends_and_says_so(
 def test_an_arm_that_stops_by_on_nan_is_a_result(
     tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are played. Its reason and rows are given wherever the comparison is shown, and it is started again only
-    with another `on_nan`."""
+    """The others are played. Its reason and rows are shown wherever the comparison is shown, and it is started again
+    only with another `on_nan`.
+    """
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     launched: list[str] = []
 
@@ -442,7 +446,7 @@ def test_an_arm_that_stops_by_on_nan_is_a_result(
 
 @pytest.mark.slow
 def test_an_arm_whose_loss_is_no_number_is_left_behind(tmp_path: Path, llama_folder: Path) -> None:
-    """With real processes: its weights become NaN after its first step."""
+    """With real processes, its weights become NaN after its first step."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, max_steps=2)
     own = {"space": {"learning_rate": 1e30}}
     result = Comparison(str(recipe), [], ["sigmoid", "space"], arm_settings=own).run()
@@ -481,7 +485,7 @@ def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tm
 
 @pytest.mark.slow
 def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder: Path) -> None:
-    """Its directory can be the recipe, but not the run directory."""
+    """The comparison's directory may be the recipe's, but not the run directory."""
     run = arm(compared, "sigmoid")
     with refused(RecipeError, run, "`--run_dir`"):
         Comparison(str(run), [], ["space"])

@@ -23,12 +23,10 @@ from spin_trl.run.stage import START
 
 
 def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[SelfPlay, str]:
-    """A run whose console is a terminal of some type, or none, and everything that was written to it."""
+    """Play a run whose console is a terminal of some type, or none; return everything that was written to it."""
     run = build(model, **settings)
     file = io.StringIO()
-    environment = {
-        "TERM": terminal or ""
-    }  # its own: whatever came before in this process may have imported rich in another
+    environment = {"TERM": terminal or ""}  # its own, since rich may have been imported earlier under another one
     run._console = Console(
         file=file,
         width=120,
@@ -51,14 +49,14 @@ def test_a_terminal_shows_what_runs_and_the_table_so_far(
     assert re.search(r"iteration-1: train, \d+ of 18 steps, [\d.,]+(/s| s each), \d+:\d\d left, run \d+:\d\d", said)
     assert re.search(r"│ start \*? +│ \d\.\d+", said)
     assert "%|" not in capfd.readouterr().err
-    # The lines that stay: one a phase, and the table once, at the end.
+    # The lines that stay are one per phase, and the table once, at the end.
     assert said.count("iteration-0: train: 18 steps") == 1
     assert said.rindex("run, iterations 0 to 1") > said.rindex("iteration-1: evaluate: NLL")
 
 
 @pytest.mark.parametrize("terminal", [None, "dumb"])
 def test_without_a_terminal_every_table_stays(llama_folder: Path, terminal: str | None) -> None:
-    """In a log nothing moves, nor on a terminal that can't move its cursor, such as an editor's shell."""
+    """Nothing can be redrawn in a log, nor on a terminal without cursor movement, such as an editor's shell."""
     _, said = watched_run(llama_folder, terminal=terminal)
     assert "answers," not in said
     assert said.count("run, iterations 0 to") == 2
@@ -67,7 +65,7 @@ def test_without_a_terminal_every_table_stays(llama_folder: Path, terminal: str 
 def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """With `nohup`, Slurm or CI: nothing moves there, so progress must be printed regularly."""
+    """With `nohup`, Slurm or CI, nothing can be redrawn, so progress must be printed regularly."""
     monkeypatch.setattr("spin_trl.report.status.LOGS_EVERY", 0.02)
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     run, said = watched_run(llama_folder, terminal=None, disable_tqdm=False, num_train_epochs=6, history=1)
@@ -89,11 +87,11 @@ def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     assert "Already finished: everything up to iteration-1: evaluate" in again
     assert (
         said.count("chat template") == again.count("chat template") == 2
-    )  # in one line: it has one, and how to apply it
+    )  # on one line: the model has a template, and how to apply it
 
 
 def watched_again(run: SelfPlay) -> str:
-    """The log of a finished run that is called again."""
+    """Return the log of a finished run that is called again."""
     run._console = Console(file=io.StringIO(), width=200, force_terminal=False)
     run.run()
     return run._console.file.getvalue()
@@ -110,7 +108,9 @@ def watched_again(run: SelfPlay) -> str:
 def test_a_run_on_plain_text_says_once_that_no_chat_template_is_applied(
     llama_folder: Path, kind: tiny.SFTKind, sources: dict[str, Any], part: str | None
 ) -> None:
-    """From Python as well, and how to apply it, since the model has one. Conversations need no such line."""
+    """This holds for Python as well. The line says how to apply the template, since the model has one. Conversations
+    need no such line.
+    """
     run = build(llama_folder, num_iterations=1, train_dataset=tiny.sft(12, kind), sources=sources)
     run.run_phase("start", 0)
     lines = intention(run.state, run._phases, 1, is_text=is_text(run.train_dataset))
@@ -119,7 +119,7 @@ def test_a_run_on_plain_text_says_once_that_no_chat_template_is_applied(
 
 
 def test_the_log_of_a_phase_by_hand_says_how_far_it_is(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Slurm job runs one phase. Phases launched by a loop are reported only by the loop."""
+    """A Slurm job runs a single phase. The progress of phases launched by a loop is reported only by the loop."""
     monkeypatch.setattr("spin_trl.report.status.LOGS_EVERY", 0.02)
     said = {}
     for launched in (False, True):
@@ -136,7 +136,7 @@ def test_the_log_of_a_phase_by_hand_says_how_far_it_is(llama_folder: Path, monke
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytest.MonkeyPatch, shown: bool) -> None:
-    """They belong to the caller: a notebook continues after the run."""
+    """They belong to the caller, for example a notebook that continues after the run."""
     calls: list[str] = []
     if shown:
         monkeypatch.delenv("TQDM_DISABLE", raising=False)
@@ -150,7 +150,7 @@ def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytes
     run, _ = watched_run(llama_folder, terminal="xterm", disable_tqdm=False, num_iterations=1)
     assert run.state.args.disable_tqdm is False
     assert os.environ.get("TQDM_DISABLE") == (None if shown else "0")
-    # Four phases, the start's among them: off each time, and on again if they were on.
+    # Four phases, including the start's, each switch them off, and on again if they were on.
     for name in ("progress_bars", "progress_bar"):
         assert calls.count(f"disable {name}") == 4
         assert calls.count(f"enable {name}") == (4 if shown else 0)
@@ -176,7 +176,7 @@ def test_a_plot_that_fails_does_not_end_the_run(
 def test_a_small_terminal_shows_what_runs_and_the_newest_rows(
     llama_folder: Path, iterations: int, arms: int, height: int
 ) -> None:
-    """Older iterations are left out, the start is kept; rich would cut off the end, with the newest."""
+    """Older iterations are left out and the start is kept; rich would cut off the end, with the newest."""
     run = build(
         llama_folder,
         num_iterations=iterations,

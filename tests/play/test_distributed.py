@@ -1,4 +1,6 @@
-"""Two processes on one machine, connected by gloo: the loop in place, one phase, and every phase as a separate launch."""
+"""Two processes on one machine, connected by gloo, run the loop in one launch, a single phase, and each phase as its
+own launch.
+"""
 
 import io
 import json
@@ -20,7 +22,7 @@ from spin_trl.run.directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 
-# Loaded by every process before the command: it writes down how the trainer wraps its model. One of them may be slow.
+# Imported by every process before the command; it records how the trainer wraps its model. One process may be slow.
 SPY = """
 import os, sys
 from spin_trl.training.trainer import SPINTrainer
@@ -52,7 +54,9 @@ sys.exit(main(sys.argv[1:]))
 
 
 def accelerate(folder: Path, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess:
-    """`accelerate launch` our command on CPUs. Its own CPU option starts one process; this starts as many as requested."""
+    """Run our command with `accelerate launch` on CPUs. accelerate's own CPU option starts one process; this starts as
+    many as requested.
+    """
     spy = folder / "spy.py"
     spy.write_text(SPY, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
@@ -69,7 +73,7 @@ def accelerate(folder: Path, *arguments: str, processes: int = 2) -> subprocess.
 
 
 def accelerate_config(folder: Path, processes: int) -> Path:
-    """A configuration file as written by `accelerate config`."""
+    """Write a configuration file as `accelerate config` does."""
     settings = {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "MULTI_GPU" if processes > 1 else "NO",
@@ -91,7 +95,7 @@ def seen(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
-    """The directory of a run in one process, with the batch size of two processes together."""
+    """Return the directory of a run in one process, with the batch size of two processes together."""
     folder = tmp_path_factory.mktemp("alone")
     assert main(["run", str(runs.recipe(folder, llama_folder, per_device_train_batch_size=4))]) == 0
     return folder / "run"
@@ -101,7 +105,7 @@ def test_the_loop_plays_in_place_under_ddp_and_gives_what_one_process_gives(tmp_
     recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=2)
     done = accelerate(tmp_path, "run", str(recipe))
     assert done.returncode == 0, done.stderr
-    # Two pairs a process are four rows; the model is wrapped, so the gradients were averaged.
+    # Two pairs per process are four rows; the model is wrapped, so the gradients were averaged.
     assert seen(tmp_path) == {"DistributedDataParallel 2 4"}
     together = tmp_path / "run"
     assert runs.answers(together, "iteration-0") == runs.answers(alone, "iteration-0")
@@ -116,7 +120,7 @@ def test_the_loop_plays_in_place_under_ddp_and_gives_what_one_process_gives(tmp_
             assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4), name
     figures = [runs.entry("evaluate", "iteration-0", run)["nll"] for run in (alone, together)]
     assert figures[1] == pytest.approx(figures[0], rel=1e-3)
-    # One process speaks.
+    # Only one process prints.
     assert done.stdout.count("Best: ") == 1
     assert len(runs.journal(together)) == len(runs.journal(alone))
 
@@ -148,7 +152,7 @@ def test_a_process_that_dies_ends_the_run_and_nobody_waits_for_it(
     monkeypatch.setenv("DYING_RANK", "1")
     monkeypatch.setenv("HOW", how)
     recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=2)
-    done = accelerate(tmp_path, "run", str(recipe))  # which waits for seven minutes at most
+    done = accelerate(tmp_path, "run", str(recipe))  # with a timeout of seven minutes
     assert done.returncode != 0
     assert names(done.stderr, said)
     assert runs.steps(tmp_path / "run")[-1] == ("generate", "iteration-0")
@@ -192,7 +196,7 @@ def test_every_phase_is_a_launch_of_its_own_with_an_accelerate_config(tmp_path, 
 
 
 def test_phases_that_are_launched_are_watched_as_well(tmp_path, llama_folder) -> None:
-    """They report their progress in a file; their output passes through the display, and no progress bar breaks it."""
+    """They report their progress in a file; their output goes through the display, and no progress bar breaks it."""
     config = accelerate_config(tmp_path, processes=1)
     recipe = runs.recipe(
         tmp_path, llama_folder, num_iterations=1, num_train_epochs=60, learning_rate=1e-4, disable_tqdm=False
@@ -243,7 +247,7 @@ def test_a_third_branch_and_the_weights_of_a_step_are_the_same_under_ddp(tmp_pat
 
 
 def test_processes_share_the_scoring_by_the_start(tmp_path, llama_folder) -> None:
-    """`opponent_mix` under DDP: the same log-probabilities of the start, and the same losses, as in one process."""
+    """With `opponent_mix` under DDP, the start's log-probabilities and the losses equal those of one process."""
     folders = [tmp_path / name for name in ("alone", "together")]
     own = {"opponent_mix": 0.5, "learning_rate": 1e-3, "held_out_fraction": 0.0, "precompute_ref_batch_size": 4}
     one, two = (

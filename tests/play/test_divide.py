@@ -1,4 +1,4 @@
-"""What a run trains on and what it holds out: a share of its prompts, or other data, without the prompts that both have."""
+"""A run trains on and holds out the right rows: a share of its prompts, or other data, without prompts that both have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from spin_trl.play.divide import divide
 
 
 def rows(*prompts: str) -> Dataset:
-    """Prepared rows of these prompts, as far as dividing them needs: two prompts with one group differ in case alone."""
+    """Return prepared rows with these prompts, as far as needed to divide them: two prompts in one group differ only
+    in case.
+    """
     return Dataset.from_dict(
         {
             "prompt": list(prompts),
@@ -35,7 +37,7 @@ def test_one_prompt_can_not_be_divided_and_that_is_remarked() -> None:
     assert (len(train), len(held_out)) == (2, 0)
     assert len(remarks) == 1
     assert names(remarks[0], "`held_out_name`")
-    assert divide(SelfPlayConfig(held_out_fraction=0.0), rows("a"), None)[2] == []  # nothing was asked for
+    assert divide(SelfPlayConfig(held_out_fraction=0.0), rows("a"), None)[2] == []  # no setting asked for it
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,6 @@ def test_shared_prompts_are_refused_if_the_settings_say_so() -> None:
 
 
 def test_more_held_out_rows_than_are_measured_may_be_trained_on() -> None:
-    """Only the first `held_out_max` are kept from training."""
+    """Only the first `held_out_max` are excluded from training."""
     train, out, _ = divide(SelfPlayConfig(held_out_max=1), rows("a", "b"), rows("a", "b"))
     assert (train["prompt"][:], out["prompt"][:]) == (["b"], ["a"])

@@ -1,4 +1,4 @@
-"""Baseline arms train for as long as self-play, in steps or in compute, which is counted here once more from the files."""
+"""Baseline arms train for as long as self-play, in steps or in compute; the tests recompute the compute from the files."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ def common(one: list[int], other: list[int]) -> int:
 
 
 def tokens_of(run_dir: str | Path = "run") -> int:
-    """Tokens of all prompts and real responses."""
+    """Return the tokens of all prompts and real responses."""
     rows = load_from_disk(Path(run_dir, "data/train"))
     return sum(len(row["prompt_ids"]) + len(row["real_ids"]) for row in rows)
 
 
 def counted_again(iteration: int, run_dir: str | Path = "run") -> int:
-    """The compute of an iteration of one epoch, from its rows and answers alone: pairs trained on and scored once by the
-    opponent, whose shared beginnings count once; prompts prefilled; answers sampled."""
+    """Return the compute of an iteration of one epoch, from its rows and answers alone: pairs are trained on and
+    scored once by the opponent, with shared beginnings counted once; prompts are prefilled; answers are sampled.
+    """
     rows, answers = load_from_disk(Path(run_dir, "data/train")), runs.answers(run_dir, f"iteration-{iteration}")
     total = 0
     for row in rows:
@@ -53,7 +54,9 @@ def counted_again(iteration: int, run_dir: str | Path = "run") -> int:
 
 @pytest.mark.slow
 def test_arms_use_as_much_compute_as_self_play(llama_folder: Path) -> None:
-    """Within a step of four of the twelve rows, in every iteration and in sum; the arm from the base also has SFT's."""
+    """It is equal within a step of four of the twelve rows, in every iteration and in sum; the arm from the base also
+    has SFT's.
+    """
     build(llama_folder, **SFT, baseline=["sft", "sft-dft", "sft-best"], baseline_equal="compute").run()
     step = 3 * tokens_of() / 3
     spent = [counted_again(t) for t in (0, 1)]
@@ -73,7 +76,9 @@ def test_arms_use_as_much_compute_as_self_play(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_best_point_of_sft_from_the_base(llama_folder: Path) -> None:
-    """With steps: those of SFT first and both iterations, nine; measured at every epoch, and the best one is delivered."""
+    """Counted in steps, it takes those of SFT first and both iterations, nine; it is measured at every epoch, and the
+    best point is delivered.
+    """
     result = build(llama_folder, **SFT, baseline="sft-best").run()
     best = entry("train", "baseline/sft-best/iteration-1")
     assert (best["steps"], best["rows"], best["learning_rate"]) == (9, 12, 1e-2)
@@ -83,13 +88,15 @@ def test_the_best_point_of_sft_from_the_base(llama_folder: Path) -> None:
     assert nll[best["best_step"]] == min(nll.values()) == pytest.approx(found, rel=1e-5)
     card = Path("run/baseline/sft-best/iteration-1/model/README.md").read_text(encoding="utf-8")
     assert "start →" not in card
-    # Its first epoch is SFT first: the same base, rows, settings and seed.
+    # Its first epoch equals SFT first: same base, rows, settings and seed.
     assert nll[3] == pytest.approx(entry("train", "start")["points"][0][2], rel=1e-6)
 
 
 @pytest.fixture
 def played(llama_folder: Path) -> Any:
-    """A run whose journal holds SFT first, two iterations and the arms' first, with compute that is easy to add up."""
+    """Return a run whose journal holds SFT first, two iterations and the arms' first, with compute that is easy to add
+    up.
+    """
 
     def make(equal: str) -> Any:
         run = build(llama_folder, **SFT, baseline=["sft"], baseline_equal=equal).state
@@ -106,8 +113,10 @@ def played(llama_folder: Path) -> Any:
 
 
 def test_the_length_of_an_arm_is_worked_out_from_the_journal(played: Any) -> None:
-    """An iteration costs 40 + 60 + 3 x 300 + 200 = 1,200. The first one of `sft` has cost 3 x 450 = 1,350, so 1,050 are left
-    for the second, or 3.5 epochs of 100 tokens. The arm from the base: 3 x 1,000 + 2 x 1,200 = 5,400, 18 epochs."""
+    """An iteration costs 40 + 60 + 3 x 300 + 200 = 1,200. The first one of `sft` cost 3 x 450 = 1,350, so 1,050 are
+    left for the second, or 3.5 epochs of 100 tokens. The arm from the base has 3 x 1,000 + 2 x 1,200 = 5,400, or 18
+    epochs.
+    """
     run = played("compute")
     assert epochs_of_arm(run, Stage("baseline/sft-smoothing-0.1/iteration-0"), 100) == pytest.approx(4.0)
     assert epochs_of_arm(run, Stage("baseline/sft/iteration-1"), 100) == pytest.approx(3.5)
@@ -123,7 +132,7 @@ def test_arms_with_as_many_steps_have_no_number_of_epochs(played: Any) -> None:
 
 
 def test_compute_that_was_not_counted_is_refused(played: Any) -> None:
-    """A run that an earlier version began."""
+    """The run was begun by an earlier version."""
     run = played("compute")
     run.journal.append(Step.TRAIN, "iteration-1", steps=11)
     with refused(
@@ -155,7 +164,9 @@ class Interrupt(TrainerCallback):
 def test_sft_from_the_base_that_was_interrupted_ends_at_the_same_bytes(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After its third of nine measurements, within an epoch, with a schedule and as much compute as all the rest."""
+    """It is interrupted after its third of nine measurements, within an epoch, with a schedule, and with as much
+    compute as all the rest.
+    """
     sft = {"sft_args": {"learning_rate": 1e-2, "num_train_epochs": 1, "eval_steps": 1}}
     options = {**SFT, **sft, "baseline": "sft-best", "baseline_equal": "compute", "num_iterations": 1}
     build(llama_folder, "whole", **options).run()
@@ -181,7 +192,7 @@ def test_sft_from_the_base_that_was_interrupted_ends_at_the_same_bytes(
 def test_the_arm_from_the_base_is_played_where_the_run_ends(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here before its second iteration, whose generations leave nothing to learn."""
+    """Here the run ends before its second iteration, whose generations leave nothing to learn."""
     original = settle_generations
 
     def settle(run: Any, iteration: int) -> str | None:

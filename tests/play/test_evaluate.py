@@ -1,4 +1,4 @@
-"""The evaluate phase: figures on held-out prompts, checked against a model loaded by transformers alone."""
+"""The evaluate phase computes figures on held-out prompts that match a model loaded by transformers alone."""
 
 import json
 import math
@@ -25,7 +25,7 @@ STAGES = ("start", "iteration-0", "iteration-1")
 
 @pytest.fixture(scope="module")
 def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two iterations with six held-out prompts, some of whose answers end before the limit."""
+    """Return a run of two iterations with six held-out prompts, some of whose answers end before the limit."""
     folder = tmp_path_factory.mktemp("played") / "run"
     settings = {"max_new_tokens": 40, "per_iteration": {"temperature": [1.0, 0.5]}, "evaluate_greedy": True}
     build(llama_folder, folder, held_out_fraction=0.4, scorer=length, **settings).run()
@@ -33,17 +33,17 @@ def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def length(prompt: str, real: str, generated: str) -> float:
-    """A scorer."""
+    """Scorer that returns the length."""
     return float(len(generated))
 
 
 def figures(run_dir: Path, stage: str) -> dict[str, float]:
-    """The figures of a stage."""
+    """Return the figures of a stage."""
     return json.loads((run_dir / stage / "metrics.json").read_text(encoding="utf-8"))
 
 
 def model_of(run_dir: Path, stage: str, start: Path) -> Any:
-    """A stage's model, loaded by transformers alone."""
+    """Return a stage's model, loaded by transformers alone."""
     return AutoModelForCausalLM.from_pretrained(start if stage == "start" else run_dir / stage / "model").eval()
 
 
@@ -58,13 +58,13 @@ def test_a_model_is_loaded_once_for_all_that_is_measured(llama_folder: Path, mon
 
     monkeypatch.setattr(generate, "load_policy", counted)
     build(llama_folder, evaluate_greedy=True, num_iterations=1).run()
-    # θ_0 for its figures, again for the generations of iteration 0, and θ_1 for its figures.
+    # θ_0 for its figures and again for the generations of iteration 0, and θ_1 for its figures.
     assert loads == [llama_folder.parent.name] * 2 + ["iteration-0"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_figures_are_those_of_the_model(stage: str, played: Path, llama_folder: Path) -> None:
-    """NLL, log-probabilities, lengths, shares and scores, all computed by hand from the model and its answers."""
+    """NLL, log-probabilities, lengths, shares and scores are computed by hand from the model and its answers."""
     rows, model, found = load_from_disk(str(played / "data/held-out")), None, figures(played, stage)
     model = model_of(played, stage, llama_folder)
     sampled, greedy = (answers(played, stage, f"held-out/{how}") for how in ("sampled", "greedy"))
@@ -95,7 +95,9 @@ def test_the_figures_are_those_of_the_model(stage: str, played: Path, llama_fold
 
 @pytest.mark.parametrize(("stage", "opponent"), list(zip(STAGES[1:], STAGES, strict=False)))
 def test_the_win_rate_compares_with_the_opponent(stage: str, opponent: str, played: Path, llama_folder: Path) -> None:
-    """How often the log-ratio of the human response exceeds that of the opponent's own answer to the same prompt."""
+    """The win rate is how often the log-ratio of the human response exceeds that of the opponent's own answer to the
+    same prompt.
+    """
     rows = load_from_disk(str(played / "data/held-out"))
     policy, frozen = (model_of(played, name, llama_folder) for name in (stage, opponent))
     theirs = answers(played, opponent, "held-out/sampled")
@@ -130,7 +132,7 @@ def test_every_model_answers_under_the_same_conditions(played: Path) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_samples_show_what_was_said(stage: str, played: Path) -> None:
-    """One line per held-out prompt, as plain text, with the score."""
+    """There is one line per held-out prompt, as plain text, with the score."""
     rows = load_from_disk(str(played / "data/held-out"))
     said = answers(played, stage, "held-out/sampled")
     lines = [json.loads(line) for line in (played / stage / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -143,7 +145,7 @@ def test_samples_show_what_was_said(stage: str, played: Path) -> None:
 
 
 def test_the_journal_has_the_figures_too(played: Path) -> None:
-    """For tools that follow a run by its journal alone."""
+    """Tools can follow a run by its journal alone."""
     for stage in STAGES:
         recorded = entry("evaluate", stage, played)
         assert {name: recorded[name] for name in figures(played, stage)} == figures(played, stage)
@@ -213,7 +215,7 @@ def test_every_iteration_is_compared_with_the_model_before_on_the_same_prompts(p
 
 
 def test_a_recipe_names_its_scorers(llama_folder: Path) -> None:
-    """One or several; several are distinguished by their names."""
+    """There may be one or several; several are distinguished by their names."""
     build(llama_folder, num_iterations=1, scorer=["exact_match", "regex:[a-z]"]).run()
     found = figures(Path("run"), "iteration-0")
     assert {"score/exact_match", "score/[a-z]", "score/[a-z]_change"} <= set(found)
@@ -223,7 +225,9 @@ def test_a_recipe_names_its_scorers(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_scorer_gets_the_columns_that_it_names(llama_folder: Path) -> None:
-    """Of its own row, also when the run is resumed; the data must have them before anything is written."""
+    """The columns are those of its own row, also when the run is resumed; a missing column is reported before anything
+    is written.
+    """
     rows = tiny.sft(15)
     rows = rows.add_column("level", list(range(15))).add_column("answer_of", rows["prompt"][:])
 
@@ -253,7 +257,7 @@ def test_a_scorer_gets_the_columns_that_it_names(llama_folder: Path) -> None:
 
 
 def test_generated_code_is_scored_and_its_isolation_reported(llama_folder: Path) -> None:
-    """A tiny model writes no code that works: what counts is that it was run, and behind what."""
+    """A tiny model writes no working code; the test checks that it was run, and with which isolation."""
     if probe_layers().lacks:
         pytest.skip(f"needs {'; '.join(probe_layers().lacks)}")
     rows = tiny.sft(15).add_column("test_list", [["assert f(1) == 2"]] * 15)
@@ -282,7 +286,7 @@ def test_a_scorer_that_fails_stops_the_run_and_can_be_repaired(llama_folder: Pat
 def test_a_score_that_is_no_number_is_counted_and_its_prompt_named(
     llama_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The figure is the mean of the others, here of those whose real response differs from the first one's."""
+    """The figure is the mean of the others, here those whose real response differs from the first one's."""
     first: list[str] = []
 
     def odd(prompt: str, real: str, generated: str) -> float:
@@ -302,7 +306,7 @@ def test_a_score_that_is_no_number_is_counted_and_its_prompt_named(
 def test_nothing_is_called_the_best_by_a_metric_that_it_does_not_have(
     llama_folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The scorer breaks after the start has been evaluated: the iteration is then neither the best nor a regression."""
+    """The scorer breaks after the start has been evaluated, so the iteration is neither the best nor a regression."""
     code = "calls = []\n\ndef f(*texts):\n    calls.append(1)\n    return 1.0 if len(calls) <= 3 else float('nan')\n"
     Path("breaking_scorer.py").write_text(code, encoding="utf-8")
     build(

@@ -1,4 +1,4 @@
-"""The test set: never trained on, used for no decision, and measured once, at the end, for the final models alone."""
+"""The test set is never trained on, affects no decision, and is measured once, at the end, for the final models alone."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from spin_trl.run.directory import RunDirectory
 
 
 def length(prompt: str, real: str, generated: str) -> float:
-    """A scorer."""
+    """Scorer that returns the length."""
     return float(len(generated))
 
 
@@ -35,14 +35,16 @@ TEST_ROWS = 6
 
 
 def session(model: Path, run_dir: str | Path = "run", **settings: Any) -> SelfPlay:
-    """A run of two iterations with a supervised arm, its training data the first 15 rows, its test set the next six."""
+    """Play a run of two iterations with a supervised arm; its training data is the first 15 rows, its test set the
+    next six.
+    """
     settings = {"test_dataset": rows(ROWS, TEST_ROWS), "baseline": "sft", "scorer": length, **settings}
     return build(model, run_dir, **settings)
 
 
 @pytest.fixture(scope="module")
 def untested(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run without a test set."""
+    """Return a finished run without a test set."""
     folder = tmp_path_factory.mktemp("a run") / "run"
     session(llama_folder, folder, test_dataset=None).run()
     return folder
@@ -50,7 +52,7 @@ def untested(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def tested(llama_folder: Path, untested: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run, to which the test set was added after it had finished."""
+    """Return the same run, to which the test set was added after it had finished."""
     folder = tmp_path_factory.mktemp("tested") / "run"
     shutil.copytree(untested, folder, symlinks=True)
     session(llama_folder, folder).run()
@@ -58,7 +60,7 @@ def tested(llama_folder: Path, untested: Path, tmp_path_factory: pytest.TempPath
 
 
 def finals(run_dir: Path) -> list[str]:
-    """The stages that should be measured: the start, the best, and the arm's stage with the lowest NLL."""
+    """Return the stages that should be measured: the start, the best, and the arm's stage with the lowest NLL."""
 
     def nll(stage: str) -> float:
         return json.loads((run_dir / stage / "metrics.json").read_text(encoding="utf-8"))["nll"]
@@ -69,7 +71,7 @@ def finals(run_dir: Path) -> list[str]:
 
 
 def test_the_final_models_are_measured_once_at_the_end(untested: Path, tested: Path, llama_folder: Path) -> None:
-    """Added to a finished run: nothing is played again, nothing decided again, and a second call does nothing."""
+    """The set is added to a finished run: nothing is played or decided again, and a second call does nothing."""
     before, after = steps(untested), steps(tested)
     assert after[: len(before)] == before
     assert after[len(before) :] == [("prepare", "test"), *(("test", stage) for stage in finals(tested))]
@@ -81,7 +83,7 @@ def test_the_final_models_are_measured_once_at_the_end(untested: Path, tested: P
 
 
 def test_the_figures_are_those_of_the_model(tested: Path, llama_folder: Path) -> None:
-    """NLL and its difference from the start, by hand, from the models alone."""
+    """NLL and its difference from the start are computed by hand, from the models alone."""
     stored, nll = load_from_disk(str(tested / "data" / "test")), {}
     assert stored["prompt"][:] == rows(ROWS, TEST_ROWS)["prompt"][:]
     for stage in finals(tested):
@@ -103,7 +105,7 @@ def test_the_figures_are_those_of_the_model(tested: Path, llama_folder: Path) ->
 def test_an_interrupted_test_goes_on_to_the_same_bytes(
     tested: Path, untested: Path, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ended when the second model has answered, before anything of it is recorded."""
+    """It is interrupted when the second model has answered, before any of its results are recorded."""
     folder, measure_on, calls = tmp_path / "a run", final_test.measure_on, []
     shutil.copytree(untested, folder, symlinks=True)
 
@@ -127,7 +129,7 @@ def test_an_interrupted_test_goes_on_to_the_same_bytes(
 
 
 def test_what_is_damaged_is_made_again(tested: Path, llama_folder: Path, tmp_path: Path) -> None:
-    """Prepared rows as a model's results, and nothing else."""
+    """Prepared rows and a model's results are rebuilt, and nothing else."""
     folder, stage = tmp_path / "a run", finals(tested)[1]
     shutil.copytree(tested, folder, symlinks=True)
     wanted = contents(folder / stage / "test")
@@ -143,7 +145,7 @@ def test_what_is_damaged_is_made_again(tested: Path, llama_folder: Path, tmp_pat
 def test_another_test_set_is_refused_once_a_model_was_measured(
     tested: Path, llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Left out, it changes nothing: what was measured stays."""
+    """Leaving it out changes nothing: existing results are kept."""
     folder = tmp_path / "a run"
     shutil.copytree(tested, folder, symlinks=True)
     digest = entry("prepare", "test", folder)["dataset"]
@@ -154,8 +156,9 @@ def test_another_test_set_is_refused_once_a_model_was_measured(
 
 
 def test_shown_wherever_results_are(tested: Path, untested: Path) -> None:
-    """Report, its verdict's remarks, table.txt; without a test set, the report says that its figures were also used to
-    choose."""
+    """They appear in the report, the remarks of its verdict, and table.txt; without a test set, the report says that
+    its figures were also used to choose.
+    """
     record, stages = read_record(RunDirectory(tested)), finals(tested)
     page, other = (gather(RunDirectory(folder)) for folder in (tested, untested))
     assert len(page["final_test"].rows) == len(stages)
@@ -173,7 +176,7 @@ def test_shown_wherever_results_are(tested: Path, untested: Path) -> None:
 
 
 def test_no_decision_depends_on_it(tested: Path, untested: Path, llama_folder: Path) -> None:
-    """The gate, judging again with and without the test figures, decides the same; the best is chosen by held-out NLL."""
+    """The gate decides the same with and without the test figures; the best is chosen by held-out NLL."""
     play = session(llama_folder).state.play
     for iteration in (0, 1):
         verdicts = [judge(read_record(RunDirectory(folder)), play, iteration) for folder in (tested, untested)]
@@ -182,7 +185,7 @@ def test_no_decision_depends_on_it(tested: Path, untested: Path, llama_folder: P
 
 
 def test_the_test_phase_follows_the_last_iteration(llama_folder: Path) -> None:
-    """By hand as in a run: before, it is refused."""
+    """This holds by hand as in a run; before that, the phase is refused."""
     one = build(llama_folder, test_dataset=rows(ROWS, 2), num_iterations=2)
     one.run_phase("start", 0)
     with refused(RunDirectoryError, "test"):

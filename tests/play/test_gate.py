@@ -1,4 +1,4 @@
-"""The decision after an iteration: warnings, and a run that stops when it should or falls back to its best model."""
+"""After an iteration, the gate warns, stops the run, or falls back to its best model."""
 
 import contextlib
 import dataclasses
@@ -28,18 +28,18 @@ from spin_trl.run.stage import Stage
 
 
 def others(first: int, count: int) -> Dataset:
-    """Rows with other prompts than the first ones."""
+    """Return rows whose prompts differ from the first ones."""
     return tiny.sft(first + count).select(range(first, first + count))
 
 
 def phases(run_dir: str = "run") -> list[str]:
-    """Stages that were trained."""
+    """Return the stages that were trained."""
     return [name for phase, name in steps(run_dir) if phase == "train"]
 
 
 @pytest.mark.slow
 def test_bad_answers_are_warned_of_and_the_run_goes_on(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A tiny untrained model's answers are truncated; there is one warning about the start and about each iteration."""
+    """A tiny untrained model's answers are truncated; there is one warning about the start and one about each iteration."""
     build(llama_folder, num_iterations=2, max_new_tokens=4).run()
     said = capsys.readouterr().out
     for name in ("start", "iteration-0", "iteration-1"):
@@ -66,7 +66,7 @@ def test_a_run_stops_where_its_answers_have_gone_bad(llama_folder: Path, capsys:
 
 @pytest.mark.slow
 def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
-    """The thresholds decide when a run stops, not its results, so they may change."""
+    """The thresholds decide when a run stops but do not affect its results, so they may change."""
     settings = {"num_iterations": 2, "max_new_tokens": 4}
     build(llama_folder, degeneration_stop={"truncated": 0.9}, **settings).run()
     result = build(llama_folder, degeneration_stop={"truncated": None}, **settings).run()
@@ -74,16 +74,18 @@ def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
     assert phases() == ["iteration-0", "iteration-1"]
 
 
-# ---- the rules, on records of runs that were never played ---------------------------------------------------------------
+# ---- the rules, on records of runs that were never played
+# ---------------------------------------------------------------
 
 
 def played(*nlls: float | None, prompts: int = PROMPTS, spread: float = 0.0, **figures: float) -> RunRecord:
-    """A run whose start and iterations have these negative log-likelihoods per token.
+    """Return a run whose start and iterations have these negative log-likelihoods per token.
 
     Args:
-        nlls: NLLs of the start and of each iteration; None: nothing was measured; NaN: the logits were NaN.
+        nlls: NLLs of the start and of each iteration; None if nothing was measured, NaN if the logits were NaN.
         prompts: number of held-out prompts.
-        spread: distance of half of a model's prompts above its mean, and of the others below; the order varies by model.
+        spread: distance of half of a model's prompts above its mean, and of the others below; the order varies by
+        model.
         figures: additional figures of the newest model.
     """
     stages = []
@@ -101,12 +103,12 @@ def played(*nlls: float | None, prompts: int = PROMPTS, spread: float = 0.0, **f
 
 
 def judged(run: RunRecord, **settings: Any) -> Verdict:
-    """The verdict on the newest iteration."""
+    """Return the verdict on the newest iteration."""
     return judge(run, SelfPlayConfig(**settings), run.iterations[-1].iteration)
 
 
 def after_dpo(run: RunRecord, origin: str, nll: float | None) -> RunRecord:
-    """The same run with DPO on top of a model, whose NLL is the same on every prompt."""
+    """Return the same run with DPO on top of a model, whose NLL is the same on every prompt."""
     found: dict[str, float] = {} if nll is None else {"held_out": float(PROMPTS), "nll": nll}
     values = {"nll": {key(prompt): 10 * (nll or 0) for prompt in range(PROMPTS)}}
     values["real_tokens"] = {key(prompt): 10.0 for prompt in range(PROMPTS)}
@@ -124,7 +126,9 @@ def after_dpo(run: RunRecord, origin: str, nll: float | None) -> RunRecord:
     ],
 )
 def test_what_dpo_made_is_a_candidate_unless_it_is_worse(nll: float, is_candidate: bool, best: str) -> None:
-    """Iteration 0 has an NLL of 1. Its equal does not replace it, and what is worse or has diverged is no candidate."""
+    """Iteration 0 has an NLL of 1. An equal model does not replace it, and one that is worse or has diverged is no
+    candidate.
+    """
     run = after_dpo(played(2.0, 1.0), "iteration-0", nll)
     if math.isnan(nll):
         diverged = stage(Stage.after_dpo("iteration-0"), figures={"held_out": float(PROMPTS)})
@@ -134,11 +138,13 @@ def test_what_dpo_made_is_a_candidate_unless_it_is_worse(nll: float, is_candidat
     assert ("dpo/iteration-0" in models) is is_candidate
     assert best_of(models, metric) == best
     assert finalists(run, SelfPlayConfig()) == ["start", "iteration-0", "dpo/iteration-0"]
-    assert judged(run).best == "iteration-0"  # the gate's decisions on iterations do not look at it
+    assert judged(run).best == "iteration-0"  # the gate ignores it when it judges iterations
 
 
 def test_dpo_on_the_start_is_compared_with_the_start() -> None:
-    """It is worse than iteration 0 but not than the start that it was trained from: a candidate, but not the best."""
+    """It is worse than iteration 0 but not than the start that it was trained from, so it is a candidate, but not the
+    best.
+    """
     metric, run = metric_of(SelfPlayConfig()), after_dpo(played(2.0, 1.0), "start", 1.5)
     assert best_of(with_dpo(run, 0, metric), metric) == "iteration-0"
     assert "dpo/start" in with_dpo(run, 0, metric)
@@ -159,7 +165,7 @@ def test_warnings_can_be_switched_off() -> None:
 
 
 def test_a_start_whose_answers_are_bad_does_not_stop_the_run() -> None:
-    """Self-play may improve it: there is a warning before the first iteration only, and iterations are judged."""
+    """Self-play may improve it, so there is a warning before the first iteration only, and iterations are judged."""
     bad, good = {"truncated": 1.0, "nll": 1.0}, {"truncated": 0.2, "nll": 1.0}
     run = record(
         stage("start", figures=bad), stage("iteration-0", figures=good), metric="nll", greater_is_better=False
@@ -174,7 +180,7 @@ def test_a_start_whose_answers_are_bad_does_not_stop_the_run() -> None:
 
 
 def test_a_collapse_is_said_and_goes_on_where_nothing_else_is_asked_for() -> None:
-    """As in the papers' loops; even so, the worse iteration is not delivered."""
+    """The papers' loops continue as well; even so, the worse iteration is not delivered."""
     verdict = judged(played(3.0, 2.0, 1.0, 4.0))
     assert (verdict.decision, verdict.best, verdict.opponent) == ("continued", "iteration-1", "iteration-2")
     assert [names(warning, "iteration-2", "iteration-1", "nll", 4, 1) for warning in verdict.warnings] == [True]
@@ -201,7 +207,7 @@ def test_a_regression_is_followed_by_what_the_settings_ask_for(
 
 
 def test_a_second_fall_back_makes_the_step_smaller_still() -> None:
-    """Half of the half that the first fall-back left, as recorded in the journal."""
+    """It halves the learning rate that the first fall-back had already halved, as recorded in the journal."""
     fell_back = {
         "phase": "gate",
         "stage": "iteration-1",
@@ -248,8 +254,9 @@ def test_an_improvement_that_is_too_small_is_not_delivered() -> None:
 
 
 def test_an_improvement_that_may_be_luck_is_not_delivered_where_significance_is_asked_for() -> None:
-    """Each prompt is two nats above or below the mean, and vice versa for the next model: a gain of a tenth of a nat is well
-    within the interval, which reaches 0.78 nats to either side (2 * 2 / sqrt(100) * 1.96)."""
+    """Each prompt is two nats above or below the mean, and vice versa for the next model: a gain of a tenth of a nat
+    is well within the interval, which reaches 0.78 nats to either side (2 * 2 / sqrt(100) * 1.96).
+    """
     run = played(3.0, 2.9, spread=2.0)
     assert judged(run).best == "iteration-0"
     assert judged(run, significant_improvement=True).best == "start"
@@ -297,7 +304,7 @@ def test_a_decision_that_another_iteration_has_followed_is_history(
 def test_a_decision_that_is_lost_is_made_again_for_the_opponent_that_has_answered(
     decision: str, judged_opponent: str, opponent: str, expected: tuple[str, str | None, float]
 ) -> None:
-    """As judged now, if that leads to the same opponent; otherwise it follows from the opponent."""
+    """It is judged again, and kept if that leads to the same opponent; otherwise it follows from the opponent."""
     verdict = Verdict(decision, Stage("start"), Stage(judged_opponent), 0.25, "worse")
     found = as_begun(verdict, 1, Stage(opponent), fallen_back=0.5, lr_scale=1.0)
     assert (found.decision, found.reason, found.lr_scale) == expected
@@ -317,8 +324,8 @@ def test_thresholds_are_checked_when_the_settings_are_made(llama_folder: Path) -
         (0.51, 0.45, 0.57, True),
         (0.46, 0.42, 0.5, True),
         (0.55, 0.51, 0.59, False),  # better than chance
-        (0.4, 0.35, 0.45, False),  # worse than chance: no plateau, whatever it is
-        (0.5, 0.3, 0.7, False),  # nobody knows
+        (0.4, 0.35, 0.45, False),  # worse than chance: no plateau, whatever the cause
+        (0.5, 0.3, 0.7, False),  # unknown
     ],
 )
 def test_a_plateau_is_a_win_rate_of_one_half_that_is_known(
@@ -335,7 +342,7 @@ def test_a_plateau_is_a_win_rate_of_one_half_that_is_known(
 def test_the_game_ends_when_the_policy_can_not_tell_real_from_generated(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a learning rate of zero every log-ratio is zero: all prompts are ties, and two hundred are enough to tell."""
+    """With a learning rate of zero, every log-ratio is zero: all prompts are ties, and two hundred are enough to tell."""
     rows = {"train_dataset": tiny.sft(6), "eval_dataset": others(6, 200)}
     settings = {"num_iterations": 2, "learning_rate": 1e-30, "max_new_tokens": 2, "generation_batch_size": 200}
     result = build(llama_folder, **rows, **settings).run()
@@ -355,20 +362,20 @@ COLLAPSE = {"learning_rate": [2e-3, 2e-3, 0.2, 2e-3]}
 
 
 def collapsing(model: Path, run_dir: str = "run", **settings: Any) -> SelfPlay:
-    """A run of four iterations, the third of which collapses."""
+    """Return a run of four iterations, the third of which collapses."""
     rows = {"train_dataset": tiny.sft(24), "eval_dataset": others(24, HELD_OUT)}
     return build(model, run_dir, **rows, **{"num_iterations": 4, "per_iteration": COLLAPSE, **settings})
 
 
 def decisions(run_dir: str = "run") -> list[str]:
-    """The gate's decisions, iteration by iteration."""
+    """Return the gate's decisions, iteration by iteration."""
     return [line["decision"] for line in journal(run_dir) if line["phase"] == "gate"]
 
 
 def test_an_iteration_that_collapses_is_caught_and_the_one_before_is_delivered(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Byte for byte, it is the model of a run that ends with the second iteration."""
+    """The delivered model is byte for byte that of a run that ends with the second iteration."""
     result = collapsing(llama_folder, on_regression="stop").run()
     assert result.stopped is not None
     assert names(result.stopped, "iteration 2", "iteration-1", "nll")
@@ -388,7 +395,9 @@ def test_an_iteration_that_collapses_is_caught_and_the_one_before_is_delivered(
 def test_falling_back_starts_the_next_iteration_from_the_best(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a smaller learning rate. Its opponent answers, and is what the policy starts from and is compared with."""
+    """The learning rate is smaller. The best model is the opponent: it generates, and the policy starts from it and is
+    compared with it.
+    """
     result = collapsing(llama_folder, on_regression="fall_back", fall_back_lr_scale=0.5, history=1).run()
     assert decisions() == ["improved", "improved", "fell back", "improved"]
     assert names(capsys.readouterr().out, "iteration-1", "`on_regression: fall_back`", 0.5)
@@ -396,17 +405,17 @@ def test_falling_back_starts_the_next_iteration_from_the_best(
         json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text(encoding="utf-8"))["model"]
         for t in range(4)
     ]
-    assert made_by[3] == made_by[2] != made_by[1]  # iteration 2 was answered by iteration-1's model, too
+    assert made_by[3] == made_by[2] != made_by[1]  # iteration 2 was also answered by iteration-1's model
     assert answers("run", "iteration-3") != answers("run", "iteration-2")  # but sampled again
     state = collapsing(llama_folder, on_regression="fall_back", fall_back_lr_scale=0.5, history=1).state
     assert [state.iteration_args(t).learning_rate for t in range(4)] == [2e-3, 2e-3, 0.2, 1e-3]
-    # What was given up is in no history: 24 prompts of iteration 3, and as many of iteration 1.
+    # A discarded iteration is in no history: there are 24 prompts of iteration 3, and as many of iteration 1.
     assert state.decisions.lineage(3) == [0, 1, 3]
     assert entry("train", "iteration-3")["pairs"]["total"] == 48
-    # Compared with its opponent, on all prompts.
+    # The iteration is compared with its opponent, on all prompts.
     change = result.figures["iteration-3"]["nll_change"]
     assert change == pytest.approx(result.figures["iteration-3"]["nll"] - result.figures["iteration-1"]["nll"])
-    # The policy starts at the best: log-ratios of zero, so a loss of ln 2 (SPIN checks it, too).
+    # The policy starts at the best: log-ratios are zero, so the loss is ln 2 (which SPIN also checks).
     assert entry("train", "iteration-3")["first"]["loss"] == pytest.approx(0.6931, abs=1e-4)
     assert result.best_stage == "iteration-3"
 
@@ -445,7 +454,7 @@ def test_a_fall_back_survives_an_interrupt_and_phases_on_their_own(llama_folder:
 
 @pytest.mark.slow
 def test_a_run_that_stopped_at_a_regression_can_go_on_from_its_best(llama_folder: Path) -> None:
-    """The next iteration is not part of the finished work: `on_regression` may change, and the learning rate with it."""
+    """The next iteration is not part of the finished work, so `on_regression` may change, and the learning rate with it."""
     collapsing(llama_folder, on_regression="stop").run()
     result = collapsing(llama_folder, on_regression="fall_back", fall_back_lr_scale=0.25).run()
     assert decisions() == ["improved", "improved", "stopped", "fell back", "improved"]
@@ -455,7 +464,7 @@ def test_a_run_that_stopped_at_a_regression_can_go_on_from_its_best(llama_folder
 
 @pytest.mark.slow
 def test_a_decision_that_was_followed_is_not_rewritten(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Four iterations played with `continue`: that the run would fall back now changes neither journal nor output."""
+    """After four iterations with `continue`, a run that would now fall back changes neither journal nor output."""
     collapsing(llama_folder).run()
     before = journal()
     capsys.readouterr()
@@ -494,7 +503,7 @@ def test_phases_by_hand_obey_the_gate(llama_folder: Path, capsys: pytest.Capture
 
 @pytest.mark.slow
 def test_out_of_patience_the_best_is_still_what_a_run_would_go_on_from(llama_folder: Path) -> None:
-    """The iteration was a regression, too: without `patience` the run continues from the best."""
+    """The iteration was a regression, too, so without `patience` the run resumes from the best."""
     for t in range(3):
         by_hand(llama_folder, t, on_regression="fall_back", patience=1)
     assert entry("gate", "iteration-2")["decision"] == "stopped"
@@ -511,7 +520,7 @@ def test_out_of_patience_the_best_is_still_what_a_run_would_go_on_from(llama_fol
 def test_a_regression_at_the_last_iteration_stops_nothing(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There is a warning, and the best is delivered, but there was nothing left to play."""
+    """There is a warning and the best is delivered, but no iteration was left to play."""
     rates = {"learning_rate": COLLAPSE["learning_rate"][:3]}
     result = collapsing(llama_folder, num_iterations=3, per_iteration=rates, on_regression="stop").run()
     assert (result.stopped, result.best_stage) == (None, "iteration-1")
@@ -524,12 +533,12 @@ def test_a_regression_at_the_last_iteration_stops_nothing(
         ([0.0, 1.0], False),
         ([-math.inf, 1.0], False),  # a probability of zero is a number
         ([math.nan, 1.0], True),
-        ([math.inf, 1.0], True),  # as half precision overflows
+        ([math.inf, 1.0], True),  # half precision has overflowed
         ([-math.inf, -math.inf], True),
     ],
 )
 def test_what_can_be_sampled_from_is_looked_at_before(logits: list[float], has_diverged: bool) -> None:
-    """On a GPU it would be too late to check afterwards."""
+    """On a GPU, it would be too late to check afterwards."""
     from accelerate import Accelerator
 
     seen = torch.tensor([[[0.0, 0.0], logits]])
@@ -541,7 +550,9 @@ def test_what_can_be_sampled_from_is_looked_at_before(logits: list[float], has_d
 
 @pytest.mark.slow
 def test_what_an_iteration_started_from_stays_when_settings_change(llama_folder: Path) -> None:
-    """Once it has begun, its generations are the best model's: training another model on them would be a different game."""
+    """Once the iteration has begun, its generations are the best model's; training another model on them would be a
+    different game.
+    """
     falls_back = {"on_regression": "fall_back", "fall_back_lr_scale": 0.5}
     whole = collapsing(llama_folder, "whole", **falls_back).run()
     for t in range(3):
@@ -554,7 +565,7 @@ def test_what_an_iteration_started_from_stays_when_settings_change(llama_folder:
 
 
 def test_a_run_that_may_fall_back_is_evaluated_before_it_goes_on(llama_folder: Path) -> None:
-    """Phases by hand: a model that has not been judged might be the wrong one to generate with."""
+    """With phases by hand, a model that has not been judged might be the wrong one to generate with."""
     for phase in ("start", "generate", "train"):
         collapsing(llama_folder, on_regression="fall_back").run_phase(phase, 0)
     with refused(RunDirectoryError, "generate", "iteration 1", "evaluate", "iteration-0"):
@@ -564,13 +575,13 @@ def test_a_run_that_may_fall_back_is_evaluated_before_it_goes_on(llama_folder: P
 
 @pytest.mark.slow
 def test_the_start_can_be_what_a_run_falls_back_to(llama_folder: Path) -> None:
-    """With LoRA, whose start has no adapter."""
+    """This uses LoRA, whose start has no adapter."""
     from peft import LoraConfig
 
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     rates = {"learning_rate": [20.0, 1e-3]}
     settings = {"num_iterations": 2, "per_iteration": rates, "peft_config": lora, "on_regression": "fall_back"}
-    result = collapsing(llama_folder, **settings, max_steps=2).run()  # at a third, gradients are no numbers any more
+    result = collapsing(llama_folder, **settings, max_steps=2).run()  # a third one makes the gradients NaN
     assert decisions() == ["fell back", "improved"]
     assert result.figures["iteration-1"]["nll_change"] == pytest.approx(
         result.figures["iteration-1"]["nll"] - result.figures["start"]["nll"]
@@ -612,7 +623,7 @@ def test_a_diverged_model_is_not_played_against_where_nothing_is_measured(llama_
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["iris", "tspin"])
 def test_objectives_that_look_back_look_at_the_best_after_a_fall_back(llama_folder: Path, loss: str) -> None:
-    """IRIS takes its order from the gap its opponent reached, T-SPIN its proto responses from iteration 0."""
+    """IRIS takes its order from the gap that its opponent reached, T-SPIN its proto responses from iteration 0."""
     result = collapsing(llama_folder, loss_type=loss, on_regression="fall_back").run()
     assert decisions()[2] == "fell back"
     if loss == "iris":

@@ -21,7 +21,7 @@ from spin_trl.run.run import Run
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The models that were loaded."""
+    """Record the models that are loaded."""
     found: list[str] = []
     load = generate.load_policy
 
@@ -35,7 +35,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def run(llama_folder: Path) -> Run:
-    """A run whose data is prepared."""
+    """Return a run whose data is prepared."""
     session = build(llama_folder)
     session.directory.claim("continue")
     prepare_data(session.state, session.train_dataset, None)
@@ -61,7 +61,7 @@ def test_its_memory_is_given_back(run: Run) -> None:
 
 
 def test_answers_that_are_there_need_no_model(run: Run, loads: list[str], tmp_path: Path) -> None:
-    """With the prompts, the settings and the iteration of the first call."""
+    """The prompts, settings and iteration are those of the first call."""
     with at_hand(run, run.given_model) as load:
         folder = tmp_path / "store"
         assert answer_into(run, load, run.rows(), folder, 0, "answers", temperature=0.0) > 0
@@ -86,7 +86,9 @@ def test_the_phase_is_done_once_and_the_journal_has_its_tokens(run: Run, loads: 
 
 
 def test_only_the_process_that_records_reads_all_generations(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others read its decision in the journal: with many generations, every process would need memory for all."""
+    """The others read its decision in the journal; with many generations, every process would otherwise need memory
+    for all of them.
+    """
     read: list[Path] = []
     table = GenerationStore.table
 

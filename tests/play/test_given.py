@@ -21,7 +21,7 @@ LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"
 
 @pytest.mark.slow
 def test_its_base_may_be_on_no_disk(tmp_path: Path) -> None:
-    """It is saved next to the adapter then, and both iterations continue with the adapter."""
+    """The base is then saved next to the adapter, and both iterations continue with the adapter."""
     model = get_peft_model(tiny.model(), LoraConfig(**LORA))
     session = runs.build(model, tmp_path / "run", processing_class=tiny.tokenizer())
     session.run()
@@ -45,7 +45,7 @@ def test_a_base_that_has_a_name_is_not_kept_twice(tmp_path: Path) -> None:
 
 
 def test_a_base_that_was_changed_in_memory_is_kept_as_it_is(tmp_path: Path) -> None:
-    """Loading by its name would give other weights."""
+    """Loading it by name would give other weights."""
     base = tiny.save(tmp_path / "base")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**LORA))
     with torch.no_grad():

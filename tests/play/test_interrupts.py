@@ -1,4 +1,4 @@
-"""Killed anywhere: after any file operation of a run, the same command resumes to the same result.
+"""A run killed after any file operation resumes with the same command, to the same result.
 
 A separate process kills itself, with SIGKILL, at its k-th write, rename or removal in the run directory.
 """
@@ -30,13 +30,13 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink")
 
 
 def settings(way: str) -> dict[str, Any]:
-    """Everything that writes: checkpoints, a baseline, models that are deleted again."""
+    """Return settings with which everything is written: checkpoints, a baseline, and models that are deleted again."""
     options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "baseline": "sft", "keep_iterations": 1}
     return options | ({"peft_config": LoraConfig(**LORA)} if way == "lora" else {})
 
 
 def play(model: str, run_dir: str, way: str, last: int, count: Any) -> None:
-    """A run that counts its file operations and is killed at a given one."""
+    """Play a run that counts its file operations and is killed at a given one."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
@@ -54,7 +54,7 @@ def play(model: str, run_dir: str, way: str, last: int, count: Any) -> None:
 
 @pytest.fixture(scope="module")
 def start(llama_folder: Path) -> Any:
-    """A function that plays in a separate process, forked from one that has imported everything."""
+    """Return a function that plays in a separate process, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["conftest", *MODULES])
 

@@ -1,4 +1,4 @@
-"""Every phase as a separate launch: its configuration, and that it ends when it should."""
+"""Every phase is launched with the right configuration, and ends when it should."""
 
 import errno
 import io
@@ -46,7 +46,7 @@ class Launched:
 
 
 def config_file(**settings: Any) -> str:
-    """An accelerate configuration."""
+    """Return an accelerate configuration."""
     path = Path("accelerate.yaml")
     path.write_text(yaml.safe_dump({"distributed_type": "NO", "num_processes": 1, **settings}), encoding="utf-8")
     return str(path)
@@ -56,7 +56,7 @@ def config_file(**settings: Any) -> str:
 def test_generation_is_launched_without_the_training_plugin(
     plugin: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FSDP and DeepSpeed shard the model: phases that train get the plugin, those that generate do not."""
+    """FSDP and DeepSpeed shard the model, so phases that train get the plugin and those that generate do not."""
     popen = Launched()
     monkeypatch.setattr(phases.subprocess, "Popen", popen)
     options = config_file(distributed_type=plugin, num_processes=4, fsdp_config={"x": 1}, deepspeed_config={"y": 2})
@@ -69,7 +69,7 @@ def test_generation_is_launched_without_the_training_plugin(
         for arguments in popen.commands:
             assert arguments[:4] == [sys.executable, "-P", "-m", "accelerate.commands.launch"]
             assert arguments[-7:] == ["-m", "spin_trl", phase, "run", "--iteration", "1", "--trust_run"]
-        # Nor do the processes of the launch look for Python's and the libraries' modules in the user's folder.
+        # The launched processes do not look for Python modules in the user's folder either.
         assert all(environment["PYTHONSAFEPATH"] == "1" for environment in popen.environments)
         assert [config["distributed_type"] for config in popen.configs] == [
             plugin if has_it else "MULTI_GPU" for has_it in with_plugin
@@ -93,7 +93,7 @@ def test_without_a_plugin_every_phase_is_one_launch_under_the_config(
 
 
 def test_a_failed_launch_is_named(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Phase, iteration and exit code; finished work is kept."""
+    """The error has the phase, iteration and exit code; finished work is kept."""
     monkeypatch.setattr(phases.subprocess, "Popen", Launched(returncode=7))
     run = build(llama_folder, accelerate_config=config_file()).state
     with refused(LaunchError, "train phase", "iteration 1", "exit code 7"):
@@ -103,7 +103,7 @@ def test_a_failed_launch_is_named(llama_folder: Path, monkeypatch: pytest.Monkey
 def test_what_a_launch_says_is_shown_whatever_its_encoding(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Output passes through a live display above it: a byte from a library that is not text must not end the run."""
+    """Output goes through a live display, and a byte from a library that is not text must not end the run."""
     says = [sys.executable, "-c", r"import os; os.write(1, b'rank 0 \xff is ready\n')"]
     popen = subprocess.Popen
     monkeypatch.setattr(phases.subprocess, "Popen", lambda _, **options: popen(says, **options))
@@ -119,7 +119,7 @@ def test_what_a_launch_says_is_shown_whatever_its_encoding(
     ids=["missing", "malformed", "no mapping"],
 )
 def test_an_unusable_accelerate_config_is_named(text: str | None, part: str) -> None:
-    """Missing, malformed, or not a mapping."""
+    """The configuration may be missing, malformed, or not a mapping."""
     path = Path("bad.yaml")
     if text is not None:
         path.write_text(text, encoding="utf-8")
@@ -127,7 +127,7 @@ def test_an_unusable_accelerate_config_is_named(text: str | None, part: str) -> 
         read_accelerate_config(str(path))
 
 
-# A launcher as PyTorch's is: its worker has a session of its own, so that no signal to a group reaches it.
+# Like PyTorch's launcher: its worker has a session of its own, so no signal to a group reaches it.
 LAUNCHER = """
 import subprocess, sys, time
 worker = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
@@ -180,14 +180,14 @@ def test_an_interrupt_of_the_loop_ends_the_launch(llama_folder: Path, monkeypatc
 
 
 def test_a_configuration_that_ships_is_known_by_its_name() -> None:
-    """Wherever the package is installed; a file with that name takes precedence."""
+    """It is found wherever the package is installed; a file with that name takes precedence."""
     assert read_accelerate_config("zero3")["deepspeed_config"]["zero_stage"] == 3
     Path("zero3").write_text(yaml.safe_dump({"distributed_type": "NO"}), encoding="utf-8")
     assert read_accelerate_config("zero3") == {"distributed_type": "NO"}
 
 
 def test_a_name_that_is_none_names_the_nearest() -> None:
-    """The message lists all of them."""
+    """The message lists all names."""
     with refused(RecipeError, "`accelerate_config`", "'zero33'", "'zero3'", "fsdp2"):
         read_accelerate_config("zero33")
 

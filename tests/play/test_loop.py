@@ -1,4 +1,4 @@
-"""`SelfPlay`: what a run does, in which order, the files it writes, and how it is resumed."""
+"""`SelfPlay` runs the phases in order, writes the documented files, and can be resumed."""
 
 import errno
 import json
@@ -33,13 +33,13 @@ PLAYED = {"baseline": "sft", "evaluate_greedy": True, "save_strategy": "steps", 
 
 
 def shout(prompt: str, real: str, generated: str) -> float:
-    """A scorer: the share of capitals among the letters."""
+    """Scorer that returns the share of capitals among the letters."""
     return sum(letter.isupper() for letter in generated) / max(len(generated), 1)
 
 
 @pytest.fixture(scope="module")
 def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two iterations with baseline, and its directory. Read only."""
+    """Return a run of two iterations with a baseline, and its directory, which tests only read."""
     folder = tmp_path_factory.mktemp("played") / "run"
     result = build(
         llama_folder, folder, baseline="sft", evaluate_greedy=True, save_strategy="steps", save_steps=1
@@ -48,11 +48,14 @@ def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-# ---- what a run leaves -----------------------------------------------------------------------------------------------
+# ---- the files of a run
+# -----------------------------------------------------------------------------------------------
 
 
 def test_a_run_leaves_what_the_design_says(played: Path) -> None:
-    """Settings, journal, and for every iteration generations, model, figures and samples; checkpoints are deleted."""
+    """These are settings, journal, and for every iteration generations, model, figures and samples; checkpoints are
+    deleted.
+    """
     for name in ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png"):
         assert (played / name).stat().st_size > 0, name
     for iteration in (0, 1):
@@ -75,7 +78,7 @@ def test_a_run_leaves_what_the_design_says(played: Path) -> None:
 
 
 def test_the_journal_has_one_line_a_finished_step(played: Path) -> None:
-    """In the order in which they were played, with figures that summarise each."""
+    """Lines are in the order in which the steps were played, with figures that summarise each."""
     assert steps(played) == [
         ("prepare", "data"),
         ("evaluate", "start"),
@@ -94,7 +97,7 @@ def test_the_journal_has_one_line_a_finished_step(played: Path) -> None:
     ]
     prepared = entry("prepare", "data", played)
     assert (prepared["train_rows"], prepared["held_out_rows"]) == (12, 3)
-    # PyPI's wheels have no build (`+cu124`) in their metadata.
+    # PyPI's wheels have no build tag (`+cu124`) in their metadata.
     assert prepared["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     for iteration in (0, 1):
         generated = entry("generate", f"iteration-{iteration}", played)
@@ -151,7 +154,7 @@ def test_each_iteration_starts_from_the_one_before(played: Path, llama_folder: P
 
 
 def test_the_held_out_prompts_are_never_trained_on(played: Path) -> None:
-    """No held-out prompt has a generation to train on, and both parts together are the whole data."""
+    """No held-out prompt has a generation to train on, and the two parts together are the whole data."""
     train, held_out = (load_from_disk(str(played / "data" / side)) for side in ("train", "held-out"))
     assert not set(train["key"]) & set(held_out["key"])
     assert not set(train["prompt"]) & set(held_out["prompt"])
@@ -164,7 +167,7 @@ def test_the_held_out_prompts_are_never_trained_on(played: Path) -> None:
 
 
 def test_the_table_shows_every_stage_and_marks_the_best(played: Path) -> None:
-    """The table that is printed during the run is also written to a file: start, iterations, and the supervised arm."""
+    """The table that is printed during the run, with start, iterations and the supervised arm, is also written to a file."""
     table = (played / "table.txt").read_text(encoding="utf-8")
     best = json.loads((played / "best.json").read_text(encoding="utf-8"))["stage"]
     for stage in ("start", "iteration 0", "iteration 1", "sft"):
@@ -176,7 +179,7 @@ def test_the_table_shows_every_stage_and_marks_the_best(played: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_prints_a_table_that_grows(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """After iteration 0 the table ends there; after iteration 1 it has another line. Each phase prints a summary."""
+    """After iteration 0 the table ends there; after iteration 1 it has another row. Each phase prints a summary."""
     build(llama_folder).run()
     printed = capsys.readouterr().out
     tables = ["\n".join(line for line in text.splitlines() if "│" in line) for text in printed.split("┏")[1:]]
@@ -187,7 +190,8 @@ def test_a_run_prints_a_table_that_grows(llama_folder: Path, capsys: pytest.Capt
     assert "loss 0.6931 -> " in printed
 
 
-# ---- once is enough --------------------------------------------------------------------------------------------------
+# ---- resuming
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_command_again_does_nothing(played: Path, llama_folder: Path) -> None:
@@ -232,7 +236,7 @@ def test_two_runs_of_the_same_settings_are_the_same(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_lists_give_each_iteration_its_own_value(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Learning rate, beta, epochs and temperature are used in the training and generation of their iteration."""
+    """Each iteration is trained with its own learning rate, beta and epochs, and generated with its own temperature."""
     from spin_trl.play import train
 
     seen: list[dict[str, float]] = []
@@ -283,7 +287,9 @@ def test_a_longer_run_needs_longer_lists_with_the_same_beginning(llama_folder: P
 
 @pytest.mark.parametrize(("history", "pairs"), [(1, [12, 24, 24]), (5, [12, 24, 36])])
 def test_history_mixes_earlier_iterations_in(history: int, pairs: list[int], llama_folder: Path) -> None:
-    """One pair per prompt at iteration 0, then one more for each earlier iteration up to `history` (of θ_{t-1}, ...)."""
+    """Iteration 0 has one pair per prompt; later ones have one more for each earlier iteration up to `history` (of
+    θ_{t-1}, ...).
+    """
     build(llama_folder, history=history, num_iterations=3).run()
     assert [entry("train", f"iteration-{t}")["pairs"]["total"] for t in range(3)] == pairs
     assert [entry("train", f"iteration-{t}")["steps"] for t in range(3)] == [count // 4 for count in pairs]
@@ -303,7 +309,7 @@ def test_several_answers_a_prompt(llama_folder: Path) -> None:
 
 
 def test_a_scorer_is_called_with_texts(llama_folder: Path) -> None:
-    """Prompt, human response and generated response, decoded, for every held-out prompt and every model."""
+    """It gets prompt, human response and generated response, decoded, for every held-out prompt and every model."""
     calls: list[tuple[str, str, str]] = []
 
     def scorer(prompt: str, real: str, generated: str) -> float:
@@ -334,7 +340,7 @@ def test_held_out_data_may_be_given(llama_folder: Path) -> None:
 
 
 def test_prompts_on_both_sides_are_counted_and_named(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Two held-out prompts are in the training data: their rows are removed from it; journal, log and report mention it."""
+    """Two held-out prompts are in the training data, whose rows are removed; journal, log and report mention it."""
     rows = tiny.sft(20)
     shouted = [{**row, "prompt": row["prompt"].upper()} for row in rows.select(range(13, 18))]
     session = build(llama_folder, train_dataset=rows.select(range(15)), eval_dataset=Dataset.from_list(shouted))
@@ -351,7 +357,7 @@ def test_prompts_on_both_sides_are_counted_and_named(llama_folder: Path, caplog:
 def test_a_run_whose_rows_have_one_prompt_says_that_nothing_is_held_out(
     llama_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Before anything runs: a column may be missing from the prompts."""
+    """The warning comes before anything runs: a column may be missing from the prompts."""
     rows = Dataset.from_list([{"prompt": "Sort these words. ", "completion": f" Answer {i}."} for i in range(9)])
     session = build(llama_folder, train_dataset=rows)
     prepare_data(session.state, session.train_dataset, None)
@@ -362,7 +368,7 @@ def test_a_run_whose_rows_have_one_prompt_says_that_nothing_is_held_out(
 
 @pytest.mark.slow
 def test_a_run_without_held_out_prompts_delivers_the_newest(llama_folder: Path) -> None:
-    """`held_out_fraction: 0` leaves nothing to choose by."""
+    """With `held_out_fraction: 0`, there is nothing to choose by."""
     result = build(llama_folder, held_out_fraction=0).run()
     assert result.best_stage == "iteration-1"
     assert len(load_from_disk("run/data/train")) == 15
@@ -374,7 +380,7 @@ def test_a_run_without_held_out_prompts_delivers_the_newest(llama_folder: Path) 
 
 @pytest.mark.slow
 def test_smoke_plays_two_iterations_on_eight_rows(llama_folder: Path) -> None:
-    """With any data; lists are shortened to fit."""
+    """This holds for any data; lists are shortened to fit."""
     build(llama_folder, smoke=True, num_iterations=3, per_iteration={"learning_rate": [1e-2, 1e-3, 1e-4]}).run()
     prepared = entry("prepare", "data")
     assert prepared["train_rows"] + prepared["held_out_rows"] == 8
@@ -386,7 +392,9 @@ def test_smoke_plays_two_iterations_on_eight_rows(llama_folder: Path) -> None:
 
 
 def test_an_existing_run_may_be_refused_or_overwritten(llama_folder: Path) -> None:
-    """`existing_run` decides: continue (the default), fail, or overwrite, which removes everything of the old run."""
+    """`existing_run` decides between continue (the default), fail, and overwrite, which removes everything of the old
+    run.
+    """
     build(llama_folder, num_iterations=2, seed=1).run()
     with refused(RunDirectoryError, "run", "`existing_run`", "`fail`"):
         build(llama_folder, num_iterations=2, seed=1, existing_run="fail").run()
@@ -459,7 +467,7 @@ def test_how_a_run_is_shown_may_change(llama_folder: Path) -> None:
 
 
 def test_what_can_not_be_a_run_directory_is_refused(llama_folder: Path) -> None:
-    """A file, or a path below one; and a directory whose settings can't be read."""
+    """It may be a file, a path below one, or a directory whose settings can't be read."""
     Path("file").write_text("mine", encoding="utf-8")
     for run_dir, number in (("file", errno.EEXIST), ("file/run", errno.ENOTDIR)):
         with refused(RunDirectoryError, run_dir, f"Errno {number}"):
@@ -517,7 +525,7 @@ def test_a_model_object_plays_as_its_folder_does(llama_folder: Path) -> None:
 
 
 def test_two_processes_can_not_play_one_run(llama_folder: Path) -> None:
-    """The second is refused while the first is running, and may continue when that has ended."""
+    """The second is refused while the first is running, and may resume the run once that has ended."""
     with RunDirectory("run").locked(), refused(RunDirectoryError, "process", "run", "run_dir"):
         build(llama_folder, num_iterations=1).run()
     build(llama_folder, num_iterations=1).run()
@@ -525,7 +533,7 @@ def test_two_processes_can_not_play_one_run(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_torn_journal_line_is_as_if_it_had_not_been_written(llama_folder: Path) -> None:
-    """The machine crashed while the last line was written: that phase is run again, with the same result."""
+    """The machine crashed while the last line was written, so that phase is run again, with the same result."""
     build(llama_folder, num_iterations=1).run()
     whole, final = Path("run/journal.jsonl").read_bytes(), weights("run/iteration-0/model")
     lines = whole.splitlines(keepends=True)
@@ -540,7 +548,9 @@ def test_a_torn_journal_line_is_as_if_it_had_not_been_written(llama_folder: Path
 
 
 def test_data_that_can_not_be_played_is_refused_at_once() -> None:
-    """No data, ready-made pairs, a stream, other columns: reported in the constructor, before a model is loaded."""
+    """Missing data, ready-made pairs, a stream and other columns are reported in the constructor, before a model is
+    loaded.
+    """
     rows = tiny.sft(2)
     for dataset, parts in (
         (None, ("`train_dataset`", "required")),
@@ -581,7 +591,9 @@ def test_a_run_that_launches_its_phases_is_refused_to_a_launcher(
 
 
 def test_unusual_settings_are_warned_of_in_python_too(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """At once, and when the rows have been counted: a warm-up that is longer than the training on twelve rows."""
+    """Warnings come at once, and again when the rows have been counted: here, a warm-up longer than the training on
+    twelve rows.
+    """
     run = build(llama_folder, learning_rate=0.5, warmup_steps=50, lr_scheduler_type="linear")
     logged(caplog, "`learning_rate`", 0.5)
     assert not any(names(message, "`warmup_steps`") for message in caplog.messages)
@@ -590,7 +602,9 @@ def test_unusual_settings_are_warned_of_in_python_too(llama_folder: Path, caplog
 
 
 def test_settings_are_checked_where_they_are_made() -> None:
-    """A list of the wrong length, a metric without a scorer: refused when the configuration is created, not an hour on."""
+    """A list of the wrong length and a metric without a scorer are refused when the configuration is created, not an
+    hour later.
+    """
     with refused(RecipeError, "`learning_rate`", "3 values", "2 iterations"):
         SelfPlayConfig(num_iterations=2, per_iteration={"learning_rate": [1, 2, 3]})
     with refused(RecipeError, "`metric_for_best_iteration`", "'score'", "`scorer`"):
@@ -608,7 +622,7 @@ def test_settings_are_checked_where_they_are_made() -> None:
 
 @pytest.mark.slow
 def test_the_report_is_made_anew_after_every_iteration(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also during the run: it shows the iterations so far, and at the end all of them."""
+    """During the run it shows the iterations so far, and at the end all of them."""
     pages: list[str] = []
     original = loop.show
 

@@ -1,4 +1,4 @@
-"""Runs whose training diverges: stopped, with skipped steps, or resumed with half the learning rate (`on_nan`)."""
+"""Runs whose training diverges are stopped, skip steps, or resume with half the learning rate (`on_nan`)."""
 
 import math
 from collections.abc import Collection
@@ -21,12 +21,14 @@ RUN = {"num_iterations": 1, "held_out_fraction": 0.0, "max_steps": 5, "save_stra
 
 
 class KilledError(BaseException):
-    """Nothing catches it, as nothing catches SIGKILL."""
+    """Raised like SIGKILL: nothing catches it."""
 
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes losses NaN, or kills: at a step while the learning rate is unchanged, or at any learning rate."""
+    """Return a fault that makes losses NaN, or kills: at a step while the learning rate is unchanged, or at any
+    learning rate.
+    """
     compute = SPINTrainer._compute_loss
 
     def set_faults(nan: Collection[int], first_rate: float = 0.0, kill_at: int | None = None) -> None:
@@ -45,7 +47,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def lowered_of(run_dir: str = "run") -> list[tuple[int, int, float]]:
-    """At which step, back to which one, and with what share of the learning rate."""
+    """Return at which step, back to which one, and with what share of the learning rate."""
     lines = [line for line in journal(run_dir) if line["phase"] == "lower"]
     return [(line["at_step"], line["back_to"], line["lr_scale"]) for line in lines]
 
@@ -95,7 +97,7 @@ def test_without_a_checkpoint_it_goes_back_to_the_start_and_twice_at_most(
     faulty({2})
     with refused(DivergedError, "step 2", "0.02", "0.01", "0.005"):
         build(llama_folder, on_nan="lower", **RUN).run()
-    assert not any(names(line, "`on_nan: stop`") for line in caplog.messages)  # which a trainer alone warns of
+    assert not any(names(line, "`on_nan: stop`") for line in caplog.messages)  # only a trainer by itself warns of it
     assert names(entry("diverged", "iteration-0")["reason"], "0.02", "0.01", "0.005")
     assert lowered_of() == [(2, 0, 0.5), (2, 0, 0.25)]
 
@@ -119,7 +121,7 @@ def test_a_run_that_has_stopped_goes_on_with_another_choice(llama_folder: Path, 
     build(llama_folder, on_nan="skip", **RUN).run()
     (skipped,) = entry("train", "iteration-0")["skipped"]
     assert (skipped["step"], len(skipped["rows"])) == (4, 3)  # the last three of fifteen
-    (remark,) = remarks(read_record(RunDirectory("run")))  # it has gone on: nothing is said of its end
+    (remark,) = remarks(read_record(RunDirectory("run")))  # it has resumed, so its end is not mentioned
     assert names(remark, "1 step", "4", "`on_nan: skip`")
 
 

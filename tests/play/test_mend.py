@@ -1,4 +1,4 @@
-"""A run whose files were damaged produces them again, with the same bytes, or reports that it can't."""
+"""A run whose files were damaged recreates them with the same bytes, or reports that it can't."""
 
 import json
 import shutil
@@ -70,14 +70,14 @@ def of_another_shape(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two iterations with a baseline."""
+    """Return a finished run of two iterations with a baseline."""
     folder = tmp_path_factory.mktemp("played") / "run"
     build(llama_folder, folder, **PLAYED).run()
     return folder
 
 
 def bytes_of(run: Path) -> dict[str, Checksum]:
-    """All files that steps have written: weights, generations, rows, figures."""
+    """Return all files that steps have written: weights, generations, rows, figures."""
     kinds = {".safetensors", ".parquet", ".arrow", ".json", ".jsonl"}
     skipped = {"journal.jsonl", ".spin_trl.json", "state.json", "best.json", "adapter_config.json", "checksums.jsonl"}
     return {
@@ -88,7 +88,7 @@ def bytes_of(run: Path) -> dict[str, Checksum]:
 
 
 def damaged(played: Path, name: str, damage: Callable[[Path], None]) -> None:
-    """A copy of the finished run, as `run` in the current folder, with one damaged file."""
+    """Return a copy of the finished run, as `run` in the current folder, with one damaged file."""
     shutil.copytree(played, "run", symlinks=True)
     damage(Path("run", name))
 
@@ -98,7 +98,7 @@ ONE_OF_EACH = {"data/train", "iteration-0/generations", "iteration-0/model", "it
 
 
 def every_kind() -> Iterator[ParameterSet]:
-    """Every file, lost or with one bit changed."""
+    """Yield every file, lost or with one bit changed."""
     quick = {folder: next(name for name in MADE if str(Path(name).parent) == folder) for folder in ONE_OF_EACH}
     for name in MADE:
         for damage in (deleted, one_bit):
@@ -110,7 +110,7 @@ def every_kind() -> Iterator[ParameterSet]:
 def test_what_is_damaged_is_made_again(
     played: Path, llama_folder: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the same bytes, and with a warning. No other step is run again."""
+    """The bytes are the same, and there is a warning. No other step is run again."""
     damaged(played, name, damage)
     before = steps()
     build(llama_folder, **PLAYED).run()
@@ -121,7 +121,7 @@ def test_what_is_damaged_is_made_again(
     logged(caplog, Path(name).name)
     before = steps()
     build(llama_folder, **PLAYED).run()
-    assert steps() == before, "it is whole again"
+    assert steps() == before, "the run is complete again"
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_what_is_damaged_is_made_again(
 def test_every_kind_of_damage_is_found(
     played: Path, llama_folder: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    """Even if the length is right, or the file can be read."""
+    """It is found even if the length is right, or the file can be read."""
     damaged(played, name, damage)
     build(llama_folder, **PLAYED).run()
     assert bytes_of(Path("run")) == bytes_of(played)
@@ -182,7 +182,7 @@ def test_another_runs_journal_is_refused(played: Path, llama_folder: Path, tmp_p
 def test_another_runs_journal_is_refused_by_a_run_that_has_come_less_far(
     played: Path, llama_folder: Path, tmp_path: Path
 ) -> None:
-    """Missing files that it records do not make the other files this run's."""
+    """Missing files that its journal records do not make the other files this run's."""
     shutil.copytree(played, "run", symlinks=True)
     for name in ("iteration-1", "baseline"):
         shutil.rmtree(Path("run", name))
@@ -220,7 +220,7 @@ def test_a_run_without_checksums_goes_on_and_says_so(
 
 
 def test_a_half_finished_run_mends_what_it_has(played: Path, llama_folder: Path) -> None:
-    """Interrupted halfway, after earlier damage: it arrives at the same result."""
+    """It was interrupted halfway, after earlier damage, and reaches the same result."""
     shutil.copytree(played, "run", symlinks=True)
     lines = Path("run/journal.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     kept = next(number for number, line in enumerate(lines) if '"generate", "stage": "iteration-1"' in line)
@@ -236,7 +236,7 @@ def test_a_half_finished_run_mends_what_it_has(played: Path, llama_folder: Path)
 def test_answers_that_were_not_finished_and_can_not_be_read_are_made_again(
     played: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The journal does not record them yet."""
+    """They are not in the journal yet."""
     shutil.copytree(played, "run", symlinks=True)
     lines = Path("run/journal.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if '"generate", "stage": "iteration-1"' in line)
@@ -250,7 +250,7 @@ def test_answers_that_were_not_finished_and_can_not_be_read_are_made_again(
 
 
 def test_rows_that_were_lost_are_prepared_of_the_same_data_only(played: Path, llama_folder: Path) -> None:
-    """Otherwise the run would continue with other rows than those that were answered."""
+    """Otherwise the run would resume with other rows than those that were answered."""
     damaged(played, MADE[0], deleted)
     with refused(ValueError, "dataset"):
         build(llama_folder, train_dataset=tiny.sft(16), **PLAYED).run()
@@ -270,7 +270,7 @@ def test_which_stage_is_the_best_is_written_again(
 
 
 def test_generations_that_somebody_has_deleted_as_a_whole_are_not_made_again(played: Path, llama_folder: Path) -> None:
-    """They have been trained on, and generating them again may take hours."""
+    """They were already trained on, and generating them again may take hours."""
     shutil.copytree(played, "run", symlinks=True)
     shutil.rmtree("run/iteration-0/generations")
     before = steps()

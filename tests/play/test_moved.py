@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {"kept start": {}, "kept adapter": {}, "merge"
 
 
 def play(way: str, folder: Path, run_dir: Path, num_iterations: int) -> None:
-    """A run of a tiny model with an adapter."""
+    """Play a run of a tiny model with an adapter."""
     options = {**WAYS[way], "num_iterations": num_iterations}
     if way == "merge":
         build(folder, run_dir, peft_config=lora(), **options).run()
@@ -49,12 +49,12 @@ def play(way: str, folder: Path, run_dir: Path, num_iterations: int) -> None:
 
 
 def bases(run_dir: Path) -> list[Path]:
-    """The base models named by a run's adapters."""
+    """Return the base models named by a run's adapters."""
     return [Path(named_base(config)) for config in adapter_configs(RunDirectory(run_dir))]
 
 
 def test_an_adapter_names_its_base_by_an_absolute_path(llama_folder: Path, tmp_path: Path) -> None:
-    """However the recipe names it: PEFT alone loads it, from any folder."""
+    """However the recipe names it, PEFT alone loads it, from any folder."""
     build(os.path.relpath(llama_folder), "run", peft_config=lora(), num_iterations=1, baseline="sft").run()
     configs = list(adapter_configs(RunDirectory("run")))
     assert [named_base(config) for config in configs] == [str(llama_folder.resolve())] * 2
@@ -68,7 +68,7 @@ def test_an_adapter_names_its_base_by_an_absolute_path(llama_folder: Path, tmp_p
     "way", [pytest.param(way, marks=() if way == "kept adapter" else pytest.mark.slow) for way in WAYS]
 )
 def test_a_moved_run_goes_on_to_the_same_bytes(way: str, llama_folder: Path, tmp_path: Path) -> None:
-    """Just like one that was not moved. Its adapters use a base in the directory, at its new path."""
+    """It reaches the same bytes as one that was not moved. Its adapters use a base in the directory, at its new path."""
     whole, there, here = (tmp_path / name for name in ("whole", "there", "here"))
     play(way, llama_folder, whole, 2)
     play(way, llama_folder, there, 1)
@@ -87,7 +87,9 @@ SAVES = {"save_strategy": "steps", "save_steps": 1}
 
 
 def play_saving(way: str, folder: Path, run_dir: Path) -> None:
-    """Two iterations with a checkpoint at every step, with a start next to the run directory, or one that was passed."""
+    """Play two iterations with a checkpoint at every step, from a start next to the run directory, or one that was
+    passed.
+    """
     if way == "full":
         build(folder, run_dir, **SAVES).run()
     else:
@@ -99,7 +101,7 @@ def play_saving(way: str, folder: Path, run_dir: Path) -> None:
 def test_training_that_was_moved_in_its_middle_goes_on_to_the_same_bytes(
     way: str, with_original: bool, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From its newest checkpoint, at its new path. An original that still exists is neither read nor written."""
+    """It resumes from its newest checkpoint, at the new path. An original that still exists is neither read nor written."""
     whole, there, here = (tmp_path / name for name in ("whole", "there", "here"))
     play_saving(way, llama_folder, whole)
     write, resumed = checkpoint.write_manifest, []
@@ -117,7 +119,7 @@ def test_training_that_was_moved_in_its_middle_goes_on_to_the_same_bytes(
     if with_original:
         original = contents(there)
         for weights_file in there.rglob("*.safetensors"):
-            weights_file.write_bytes(b"")  # whoever reads them fails
+            weights_file.write_bytes(b"")  # reading them fails
     else:
         shutil.rmtree(there)
     train = SPINTrainer.train
@@ -138,7 +140,7 @@ def test_training_that_was_moved_in_its_middle_goes_on_to_the_same_bytes(
 
 
 def test_a_start_with_an_adapter_outside_the_run_is_followed_by_nothing(llama_folder: Path, tmp_path: Path) -> None:
-    """The run is moved, or its copy is resumed; the adapter it started from, and the base of that, are not moved."""
+    """The run is moved, or its copy is resumed; the adapter that it started from, and that adapter's base, are not moved."""
     torch.manual_seed(0)
     get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), lora()).save_pretrained(tmp_path / "adapter")
     tiny.tokenizer().save_pretrained(tmp_path / "adapter")
@@ -170,7 +172,7 @@ def test_a_project_is_moved_with_its_start(llama_folder: Path, tmp_path: Path) -
 
 
 def test_a_copy_is_on_its_own_base(tmp_path: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Even if the original still exists, which is not changed. The changes are reported once, in one line."""
+    """This holds even if the original still exists, which is not changed. The changes are reported once, in one line."""
     one, other = tmp_path / "one", tmp_path / "other"
     play("kept start", llama_folder, one, 1)
     shutil.copytree(one, other, symlinks=True)
@@ -186,7 +188,7 @@ def test_a_copy_is_on_its_own_base(tmp_path: Path, llama_folder: Path, caplog: p
 
 
 def run_with_adapters(path: Path, base: str) -> RunDirectory:
-    """A run directory with two adapters on a base of the user's that is inside it."""
+    """Return a run directory with two adapters on a user's base that is inside it."""
     directory = RunDirectory(path)
     directory.ownership.claim()
     directory.ownership.note_place()
@@ -201,7 +203,7 @@ def run_with_adapters(path: Path, base: str) -> RunDirectory:
 def test_an_interrupted_move_is_finished_wherever_the_run_is_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between two files, and moved again."""
+    """It was killed between two files, and moved again."""
     run_with_adapters(tmp_path / "a", str(tmp_path / "a" / "users-own"))
     (tmp_path / "a").rename(tmp_path / "b")
     with monkeypatch.context() as patch:
@@ -223,7 +225,7 @@ def test_an_interrupted_move_is_finished_wherever_the_run_is_then(
 
 
 def test_a_base_elsewhere_stays(tmp_path: Path) -> None:
-    """Next to the run directory, also under a name that begins the same way, and on the Hub."""
+    """This is a base next to the run directory, also under a name that begins the same way, or on the Hub."""
     for number, base in enumerate((str(tmp_path / "run-2" / "users-own"), "org/model")):
         run_with_adapters(tmp_path / "run", base)
         (tmp_path / "run").rename(tmp_path / f"moved-{number}")
@@ -249,7 +251,7 @@ def test_a_directory_that_cannot_be_written_to_stays_as_it_is(tmp_path: Path, mo
 def test_another_model_under_the_starts_name_is_refused_where_the_run_is_now(
     llama_folder: Path, tmp_path: Path
 ) -> None:
-    """On another machine a name may stand for another model. Its weights are compared, once per move."""
+    """On another machine, a name may stand for another model. Its weights are compared, once per move."""
     start = shutil.copytree(llama_folder, tmp_path / "start")
     build(start, "one", peft_config=lora(), num_iterations=1).run()
     Path("one").rename("other")

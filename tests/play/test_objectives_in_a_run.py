@@ -1,4 +1,4 @@
-"""Objectives over several iterations: T-SPIN keeps θ_0's responses, IRIS changes its order, each iteration is evaluated."""
+"""Over several iterations, T-SPIN keeps θ_0's responses, IRIS changes its order, and each iteration is evaluated."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def metrics(stage: str, run_dir: str | Path = "run") -> dict[str, float]:
 
 
 def test_tspin_trains_on_what_iteration_0_generated(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From iteration 1 on, no matter what the opponent generated since; at iteration 0 there is no third branch."""
+    """This holds from iteration 1 on, whatever the opponent has generated since; iteration 0 has no third branch."""
     seen: list[Any] = []
     train = SPINTrainer.train
 
@@ -52,7 +52,7 @@ def test_a_longer_tspin_run_goes_on_to_the_same_result(llama_folder: Path) -> No
 
 
 def test_iris_takes_its_order_from_the_gap_of_the_iteration_before(llama_folder: Path) -> None:
-    """clip(1 + gap / 2, 0.5, 3), after 3 at iteration 0; a small learning rate gives a small gap."""
+    """It is clip(1 + gap / 2, 0.5, 3), after 3 at iteration 0; a small learning rate gives a small gap."""
     build(llama_folder, loss_type="iris", num_iterations=3, learning_rate=1e-3).run()
     orders = [entry("train", f"iteration-{t}")["objective"]["iris_alpha"] for t in range(3)]
     gaps = [metrics(f"iteration-{t}")["gap"] for t in range(2)]
@@ -63,7 +63,7 @@ def test_iris_takes_its_order_from_the_gap_of_the_iteration_before(llama_folder:
 
 @pytest.mark.slow
 def test_iris_anneals_over_the_iterations_of_the_run(llama_folder: Path) -> None:
-    """2.5 to 0.8, so a longer run has other orders and is a different run."""
+    """It goes from 2.5 to 0.8, so a longer run has other orders and is a different run."""
     build(llama_folder, loss_type="iris", iris_schedule="geometric", num_iterations=2).run()
     orders = [entry("train", f"iteration-{t}")["objective"]["iris_alpha"] for t in range(2)]
     assert orders == pytest.approx([2.5, 0.8])
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_generated(
 
 @pytest.mark.slow
 def test_an_iteration_is_measured_as_a_game_against_its_opponent(llama_folder: Path) -> None:
-    """Log-ratios from the log-probabilities that both stages have stored."""
+    """Log-ratios come from the log-probabilities that both stages have stored."""
     build(llama_folder, loss_type="space", num_iterations=2).run()
     before, after = (
         json.loads(Path("run", s, "held-out/logps.json").read_text(encoding="utf-8")) for s in ("start", "iteration-0")
@@ -118,7 +118,7 @@ def test_an_iteration_is_measured_as_a_game_against_its_opponent(llama_folder: P
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many responses the start has scored, pass by pass."""
+    """Record how many responses the start has scored, pass by pass."""
     found: list[int] = []
     response_logps = start_logps.response_logps
 
@@ -137,10 +137,11 @@ def mixed(llama_folder: Path, run_dir: str = "run", **settings: Any) -> Any:
 
 @pytest.mark.slow
 def test_the_start_scores_each_response_of_a_run_once(llama_folder: Path, scored: list[int]) -> None:
-    """Nothing at iteration 0, whose opponent is the start; then 15 real responses once, and 15 generated ones as they come.
+    """At iteration 0 the opponent is the start, so it scores nothing; then it scores 15 real responses once, and 15
+    generated ones as they come.
 
-    With `history: 1`, iteration 1 also trains on those of iteration 0, and iteration 2 on those of iteration 1, which are
-    known by then. At the first step of iteration 1, r and r' are half of log π_1 - log π_0.
+    With `history: 1`, iteration 1 also trains on those of iteration 0, and iteration 2 on those of iteration 1, which
+    are known by then. At the first step of iteration 1, r and r' are half of log π_1 - log π_0.
     """
     mixed(llama_folder, num_train_epochs=1, per_device_train_batch_size=30).run()
     assert scored == [15, 15, 15, 15]
@@ -169,7 +170,7 @@ def test_the_start_scores_each_response_of_a_run_once(llama_folder: Path, scored
 def test_a_run_that_mixes_the_start_goes_on_to_the_same_bytes(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, scored: list[int]
 ) -> None:
-    """Interrupted when iteration 2 begins to train, and with log-probabilities lost by then."""
+    """It is interrupted when iteration 2 begins to train, and some log-probabilities are lost by then."""
     mixed(llama_folder, "whole").run()
     train, calls = SPINTrainer.train, []
 
@@ -190,7 +191,7 @@ def test_a_run_that_mixes_the_start_goes_on_to_the_same_bytes(
     real.unlink()
     Path("parts/start/logps").joinpath(next(Path("parts/start/logps").glob("iteration-0-*")).name).unlink()
     mixed(llama_folder, "parts").run()
-    assert scored[8:] == [15], "those of iteration 0 are trained on no more"
+    assert scored[8:] == [15], "those of iteration 0 are no longer trained on"
     assert real.read_bytes() == before
     assert ("lost", "iteration-2") in steps("parts")
     assert weights("parts/iteration-2/model") == weights("whole/iteration-2/model")
@@ -198,7 +199,9 @@ def test_a_run_that_mixes_the_start_goes_on_to_the_same_bytes(
 
 @pytest.mark.slow
 def test_a_run_with_an_adapter_mixes_its_start(llama_folder: Path, tmp_path: Path, scored: list[int]) -> None:
-    """A new adapter around the start; the second iteration's opponent is a frozen copy of the first one's adapter."""
+    """It gets a new adapter around the start; the second iteration's opponent is a frozen copy of the first one's
+    adapter.
+    """
     mixed(llama_folder, peft_config=LoraConfig(**LORA), num_iterations=2, history=0, learning_rate=5e-2).run()
     assert scored == [15, 15]
     assert entry("train", "iteration-1")["first"]["rewards/margins"] != pytest.approx(0.0, abs=1e-4)
@@ -212,7 +215,7 @@ def test_a_run_with_an_adapter_mixes_its_start(llama_folder: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_an_iteration_that_falls_back_to_the_start_mixes_nothing(llama_folder: Path, scored: list[int]) -> None:
-    """A ruinous learning rate; then the opponent is the start again, and the first loss is ln 2."""
+    """After a ruinous learning rate, the opponent is the start again, and the first loss is ln 2."""
     mixed(
         llama_folder, num_iterations=2, history=0, learning_rate=1.0, on_regression="fall_back", held_out_fraction=0.2
     ).run()

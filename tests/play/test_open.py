@@ -1,4 +1,4 @@
-"""A run is opened from its directory alone, with its own settings, and no code that came with it is run."""
+"""A run is opened from its directory alone, with its own settings, and no code in the directory is run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CPU = {"use_cpu": True, "bf16": False}
 
 
 def begun(path: Path, settings: dict[str, Any]) -> RunDirectory:
-    """A run directory with these frozen settings."""
+    """Return a run directory with these frozen settings."""
     directory = RunDirectory(path)
     directory.claim("continue")
     directory.own("recipe.yaml").write_text(yaml.safe_dump({**runs.SETTINGS, **settings}), encoding="utf-8")
@@ -32,7 +32,7 @@ def begun(path: Path, settings: dict[str, Any]) -> RunDirectory:
 
 
 def from_python(path: Path, **objects: Any) -> RunDirectory:
-    """The directory of a run that was started from Python."""
+    """Return the directory of a run that was started from Python."""
     directory = RunDirectory(path)
     directory.claim("continue")
     freeze(
@@ -42,7 +42,7 @@ def from_python(path: Path, **objects: Any) -> RunDirectory:
 
 
 def test_a_run_is_opened_without_its_data_and_scorer(tmp_path: Path) -> None:
-    """Neither may exist on this machine."""
+    """They may not exist on this machine."""
     frozen = {
         "dataset_name": "/gone/rows.jsonl",
         "model_name_or_path": "org/model",

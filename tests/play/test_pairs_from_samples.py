@@ -1,4 +1,4 @@
-"""Preference pairs from scored samples, compared with pairs worked out from the stored tokens without the package's code."""
+"""Preference pairs from scored samples match pairs computed from the stored tokens without the package's code."""
 
 import json
 import re
@@ -28,7 +28,7 @@ SCORER = "regex:[aeiou]{2}|w"
 
 
 def prepared(folder: Path, model: Path, rows: Dataset | None = None, **settings: Any) -> Path:
-    """A run whose start has been evaluated, and nothing else."""
+    """Return a run whose start has been evaluated, and nothing else."""
     recipe = runs.recipe(folder, model, rows, **settings)
     assert main(["start", str(recipe)]) == 0
     return folder / "run"
@@ -36,7 +36,7 @@ def prepared(folder: Path, model: Path, rows: Dataset | None = None, **settings:
 
 @pytest.fixture(scope="module")
 def run_dir(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on conversations, in which one prompt occurs twice."""
+    """Return a run on conversations, in which one prompt occurs twice."""
     rows = tiny.sft(15, "messages").to_list()
     rows.append({"messages": [rows[0]["messages"][0], {"role": "assistant", "content": "Another answer."}]})
     return prepared(tmp_path_factory.mktemp("pairs"), llama_folder, Dataset.from_list(rows))
@@ -49,7 +49,7 @@ def make(run_dir: Path, output: Path | None = None, scorer: str = SCORER, **want
 
 
 def samples_of(folder: Path) -> dict[str, list[str]]:
-    """The texts of all samples by key, read and decoded without the package's code."""
+    """Return the texts of all samples by key, read and decoded without the package's code."""
     found: dict[str, dict[int, str]] = {}
     for (key, sample), ids in runs.answers(folder, ".", ".samples").items():
         found.setdefault(key, {})[sample] = tiny.tokenizer().decode(ids, skip_special_tokens=True)
@@ -61,7 +61,7 @@ def pairs_in(folder: Path) -> Dataset:
 
 
 def test_the_best_sample_is_chosen_and_the_worst_is_rejected(run_dir: Path, tmp_path: Path) -> None:
-    """One pair per prompt, the first sample in a tie, and none if all samples score the same."""
+    """There is one pair per prompt, with the first sample in a tie, and none if all samples score the same."""
     folder, found = make(run_dir, tmp_path / "pairs")
     rows = {row["key"]: row for row in load_from_disk(str(run_dir / "data/train"))}
     expected, without, scored = {}, 0, []
@@ -111,7 +111,7 @@ def test_samples_have_the_runs_own_settings(run_dir: Path, tmp_path: Path) -> No
 
 
 def test_pairs_say_what_they_are(run_dir: Path, tmp_path: Path) -> None:
-    """Model samples ranked by this scorer, in the manifest and in the card."""
+    """Manifest and card say that these are model samples ranked by this scorer."""
     folder, found = make(run_dir, tmp_path / "pairs")
     manifest = json.loads((folder / ".pairs.json").read_text(encoding="utf-8"))
     assert manifest["made_from"]["scorer"] == [SCORER]
@@ -135,7 +135,9 @@ def test_pairs_are_kept_in_the_run_and_belong_to_it(run_dir: Path, llama_folder:
 def test_dpo_trainer_takes_the_pairs(
     kind: Any, tmp_path: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Conversations stay conversations and text stays text: it sees the run's own prompt tokens, and what was sampled."""
+    """Conversations stay conversations and text stays text; it sees the run's own prompt tokens, and the sampled
+    responses.
+    """
     run = prepared(tmp_path, llama_folder, tiny.sft(15, kind))
     folder, _ = make(run, tmp_path / "pairs")
     assert is_preference(DataConfig(dataset_name=str(folder)).train())
@@ -183,7 +185,7 @@ def test_an_interrupted_command_resumes_to_the_same_bytes(
 
 
 def test_finished_pairs_are_not_made_again(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Damaged ones are, from their samples, without the model."""
+    """Damaged ones are rebuilt from their samples, without the model."""
     folder, found = make(run_dir, tmp_path / "pairs")
     before = runs.contents(folder)
 
@@ -237,7 +239,7 @@ def test_a_scorer_that_can_not_be_had_is_refused(scorer: str | None, parts: tupl
 
 
 def test_code_that_came_with_a_directory_is_refused_until_it_is_trusted(tmp_path: Path, llama_folder: Path) -> None:
-    """A scorer that the user names is the user's own; permission for generated code comes with the directory."""
+    """A scorer that the user names is the user's own; code that came with the directory needs permission."""
     directory = RunDirectory(tmp_path / "run")
     directory.claim("continue")
     settings = {"model_name_or_path": str(llama_folder), "use_cpu": True, "bf16": False, "allow_generated_code": True}
@@ -249,7 +251,7 @@ def test_code_that_came_with_a_directory_is_refused_until_it_is_trusted(tmp_path
         open_with_scorer(str(directory.path), [], "python_tests")
     assert open_with_scorer(str(directory.path), [], "json:dumps").scorer is json.dumps
     assert open_with_scorer(str(directory.path), [], trust_run=True).scorer is json.loads
-    assert open_with_scorer(str(directory.path), []).scorer is json.loads, "it is remembered"
+    assert open_with_scorer(str(directory.path), []).scorer is json.loads, "consent is remembered"
 
 
 def test_what_can_not_give_pairs_is_refused_before_a_model_is_loaded(
@@ -288,7 +290,7 @@ def test_a_run_that_samples_greedily_is_refused(tmp_path: Path, llama_folder: Pa
 
 @pytest.fixture
 def by_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """A function that writes a scorer of the user's own, which needs a column, and returns its name."""
+    """Return a function that writes a user's own scorer, which needs a column, and returns its name."""
 
     def write(column: str) -> str:
         (tmp_path / "own_scorers.py").write_text(

@@ -21,7 +21,7 @@ from spin_trl.play.arms import Launches
 from spin_trl.play.parent import PARENT_PIPE, end_with_parent, held_pipe
 from spin_trl.play.phases import by_accelerate
 
-# Hangs as in a collective: told to end, it does not. It has started a process itself.
+# Hangs as in a collective operation and ignores SIGTERM. It has started a process itself.
 WORKER = """
 import signal, subprocess, sys, time
 from spin_trl.play import parent
@@ -34,7 +34,7 @@ while True:
     time.sleep(60)
 """
 
-# As `accelerate launch` and PyTorch's launcher do: a session of its own, and nothing inherited.
+# Like `accelerate launch` and PyTorch's launcher, it has its own session and inherits nothing.
 LAUNCHER = (
     "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', sys.argv[1]]).pid, flush=True); input()"
 )
@@ -63,7 +63,7 @@ def ends(pid: int, seconds: float) -> bool:
 
 
 def test_workers_and_their_workers_end_with_a_loop_that_is_killed() -> None:
-    """Even if one hangs, and the launcher between them closes inherited descriptors."""
+    """They end even if one hangs, and the launcher between them closes inherited descriptors."""
     loop = subprocess.Popen(
         [sys.executable, "-c", LOOP, LAUNCHER, WORKER],
         env={**os.environ, "PYTHONPATH": str(Path(parent.__file__).parents[2])},
@@ -81,7 +81,7 @@ def test_workers_and_their_workers_end_with_a_loop_that_is_killed() -> None:
 
 
 def test_a_process_that_no_loop_has_started_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A phase started by hand, or as a Slurm job."""
+    """This is a phase started by hand, or as a Slurm job."""
     monkeypatch.delenv(PARENT_PIPE, raising=False)
     before = threading.active_count()
     end_with_parent()
@@ -146,7 +146,7 @@ def test_no_process_of_a_launched_phase_outlives_its_loop(llama_folder: Path, tm
 
 @pytest.mark.parametrize("named", ["a file", "a pipe", "missing", "a folder"])
 def test_only_a_loops_own_pipe_is_removed(tmp_path: Path, named: str) -> None:
-    """The variable may have any value: the files it names, and those next to them, are kept."""
+    """The variable may have any value: the files that it names, and those next to them, are kept."""
     (tmp_path / "a file").write_text("mine", encoding="utf-8")
     os.mkfifo(tmp_path / "a pipe")
     (tmp_path / "a folder").mkdir()

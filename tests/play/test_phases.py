@@ -1,4 +1,4 @@
-"""Phases: each runs once, in order, in one process at a time, here or as a separate launch that ends when it should."""
+"""Each phase runs once, in order, in one process at a time, either here or as a separate launch that ends when it should."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ ORDER = [("start", 0), *((phase, t) for t in (0, 1) for phase in ("generate", "t
 
 @pytest.fixture(scope="module")
 def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run, phase by phase, each with its own `SelfPlay` as in a separate process."""
+    """Play a whole run, phase by phase, each with its own `SelfPlay` as in a separate process."""
     folder = tmp_path_factory.mktemp("phases") / "run"
     for phase, iteration in ORDER:
         build(llama_folder, folder, baseline="sft").run_phase(phase, iteration)
@@ -33,7 +33,7 @@ def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.slow
 def test_phase_by_phase_is_the_run(played: Path, llama_folder: Path) -> None:
-    """They give the same models, journal and figures as `run`."""
+    """Models, journal and figures equal those of `run`."""
     build(llama_folder, baseline="sft").run()
     assert steps(played) == steps()
     for name in ("best.json", "table.txt"):
@@ -48,7 +48,7 @@ def test_phase_by_phase_is_the_run(played: Path, llama_folder: Path) -> None:
 
 @pytest.mark.parametrize(("phase", "iteration"), ORDER)
 def test_a_finished_phase_does_nothing(phase: str, iteration: int, played: Path, llama_folder: Path) -> None:
-    """Not a file changes, and no model is loaded."""
+    """No file changes, and no model is loaded."""
     before = contents(played)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spin_trl.play.generate.load_policy", None)
@@ -71,7 +71,7 @@ def test_a_finished_phase_does_nothing(phase: str, iteration: int, played: Path,
 def test_a_phase_out_of_order_says_what_comes_first(
     phase: str, iteration: int, missing: str, stage: str, llama_folder: Path
 ) -> None:
-    """By hand, phases may be called in any order; a missing one is named, and nothing is started."""
+    """By hand, phases may be called in any order; the error names the missing one, and nothing is started."""
     run = build(llama_folder, baseline="sft")
     parts = (f"{phase} phase", f"iteration {iteration}", f"{missing} phase", stage, "`spin-trl run`")
     with refused(RunDirectoryError, *parts):
@@ -141,7 +141,7 @@ def test_other_failures_stay_what_they_are(llama_folder: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_what_a_full_disk_leaves_is_gone_over(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch fails in the middle of a checkpoint, safetensors in the middle of the model; then there is space again.
+    """torch fails in the middle of a checkpoint, safetensors in the middle of the model; then there is space again.
 
     The half-written checkpoint and the half-written model are ignored, and the result is that of an undisturbed run.
     """
@@ -177,7 +177,7 @@ def test_what_a_full_disk_leaves_is_gone_over(llama_folder: Path, monkeypatch: p
     assert not list(Path("run").rglob(".model.tmp"))
 
 
-# ---- launches of their own -------------------------------------------------------------------------------------------
+# ---- separate launches -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_what_a_full_disk_leaves_is_gone_over(llama_folder: Path, monkeypatch: p
 def test_what_needs_whole_replicas_is_refused_under_a_plugin(
     variable: str, name: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By hand, too: the phase's model would be sharded. The message names the way out."""
+    """This holds by hand, too: the phase's model would be sharded. The message names the way out."""
     run = build(llama_folder)
     run.run_phase("start", 0)
     monkeypatch.setenv(variable, "true")
@@ -206,7 +206,7 @@ def test_phases_have_the_names_of_the_commands() -> None:
 
 
 def test_what_a_run_writes_down_is_json_that_other_tools_read(played: Path) -> None:
-    """There is no NaN in journal or figures, since strict readers refuse it."""
+    """Journal and figures contain no NaN, since strict readers refuse it."""
     texts = Path(played, "journal.jsonl").read_text(encoding="utf-8").splitlines()
     texts += [path.read_text(encoding="utf-8") for path in played.rglob("*.json")]
     assert len(texts) > 20
@@ -217,7 +217,7 @@ def test_what_a_run_writes_down_is_json_that_other_tools_read(played: Path) -> N
 def test_what_accelerate_refuses_of_the_environment_is_a_message(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A variable that was set by a cluster, or by another project."""
+    """The variable was set by a cluster, or by another project."""
 
     def fail(**_: Any) -> Any:
         raise ValueError("invalid truth value a")

@@ -1,4 +1,4 @@
-"""The plugin of a launcher, by the variables that accelerate sets."""
+"""The launcher's plugin is recognised by the variables that accelerate sets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""DPO on top: finished models of a run are trained further on preference pairs, as stages of the run."""
+"""With DPO on top, finished models of a run are trained further on preference pairs, as stages of the run."""
 
 import json
 import shutil
@@ -32,14 +32,14 @@ PAIRS = 24
 
 
 def session(model: Any, run_dir: str | Path = "run", **kwargs: Any) -> SelfPlay:
-    """A run of one iteration. Three of its 15 prompts are held out, and their pairs must be left out, too."""
+    """Play a run of one iteration. Three of its 15 prompts are held out, and their pairs must be left out, too."""
     known = {"num_iterations": 1, "then_dpo": ["best", "start"], "dpo_args": DPO}
     return build(model, run_dir, **{**known, "dpo_dataset": tiny.preference(PAIRS), **kwargs})
 
 
 @pytest.fixture(scope="module")
 def alone(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run without DPO."""
+    """Return a finished run without DPO."""
     folder = tmp_path_factory.mktemp("a run") / "run"
     session(llama_folder, folder, then_dpo=None, dpo_args=None, dpo_dataset=None).run()
     return folder
@@ -47,7 +47,7 @@ def alone(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def topped(llama_folder: Path, alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run, to which DPO was added after it had finished."""
+    """Return the same run, to which DPO was added after it had finished."""
     folder = tmp_path_factory.mktemp("with DPO") / "run"
     shutil.copytree(alone, folder, symlinks=True)
     session(llama_folder, folder).run()
@@ -55,7 +55,7 @@ def topped(llama_folder: Path, alone: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def test_dpo_is_added_to_a_finished_run(alone: Path, topped: Path, llama_folder: Path) -> None:
-    """Nothing is played again; `best` is named as the iteration that it is; a second call does nothing."""
+    """Nothing is played again; `best` keeps the name of its iteration; a second call does nothing."""
     before, after = steps(alone), steps(topped)
     assert after[: len(before)] == before
     made = [(phase, f"dpo/{of}") for of in ("iteration-0", "start") for phase in ("train", "evaluate", "gate")]
@@ -142,12 +142,12 @@ def test_shown_wherever_stages_are(topped: Path, alone: Path) -> None:
 
 
 def test_what_was_trained_does_not_change(topped: Path, llama_folder: Path, tmp_path: Path) -> None:
-    """Other pairs or other settings of DPO are refused once a model was trained, and so is another stage's loss."""
+    """Other pairs or other DPO settings are refused once a model was trained, and so is another stage's loss."""
     with refused(RunDirectoryError, "dpo_args"):
         session(llama_folder, topped, dpo_args={**DPO, "beta": 0.5}).run()
     with refused(DataError, "`dpo_name`", "dpo/start", "dpo/iteration-0"):
         session(llama_folder, topped, dpo_dataset=tiny.preference(PAIRS - 1)).run()
-    fewer = session(llama_folder, topped, then_dpo="start").run()  # another choice of stages is none of these
+    fewer = session(llama_folder, topped, then_dpo="start").run()  # the choice of stages is not one of these
     assert "dpo/iteration-0" in fewer.figures
 
 
@@ -199,7 +199,7 @@ def test_a_phase_by_hand_needs_the_iterations(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_result_that_is_worse_is_not_delivered(alone: Path, llama_folder: Path, tmp_path: Path) -> None:
-    """A learning rate of 3 ruins the model: the run says so and delivers what it would have delivered without DPO."""
+    """A learning rate of 3 ruins the model: the run reports it and delivers the same model as without DPO."""
     folder = tmp_path / "copy"
     shutil.copytree(alone, folder, symlinks=True)
     result = session(llama_folder, folder, then_dpo="best", dpo_args={**DPO, "learning_rate": 3}).run()
@@ -267,8 +267,9 @@ def test_a_damaged_result_is_made_again(topped: Path, llama_folder: Path, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("of_sft", [False, True])
 def test_the_reference_of_an_adapter_is_a_frozen_copy_of_it(llama_folder: Path, of_sft: bool) -> None:
-    """With LoRA, and with LoRA after LoRA SFT, log-ratios are 0 against the stage that DPO starts from, not the base. The
-    folder holds the policy's adapter alone."""
+    """With LoRA, and with LoRA after LoRA SFT, log-ratios are 0 against the stage that DPO starts from, not the base.
+    The folder holds only the policy's adapter.
+    """
     options: dict[str, Any] = {"peft_config": LoraConfig(**LORA), "then_dpo": ["start", "best"]}
     if of_sft:
         options |= {"start": "sft", "sft_args": {"learning_rate": 1e-2}, "then_dpo": ["base", "start", "best"]}
@@ -292,7 +293,9 @@ def test_the_reference_of_an_adapter_is_a_frozen_copy_of_it(llama_folder: Path, 
 
 @pytest.mark.slow
 def test_an_adapter_on_the_base_is_not_loaded_on_the_start(llama_folder: Path) -> None:
-    """SFT trains all weights and self-play an adapter: DPO on the base is an adapter on the given model, not the start."""
+    """SFT trains all weights and self-play an adapter, so DPO on the base gives an adapter on the given model, not on
+    the start.
+    """
     options: dict[str, Any] = {"start": "sft", "sft_args": {"learning_rate": 1e-2}, "sft_use_peft": False}
     session(llama_folder, **options, peft_config=LoraConfig(**LORA), then_dpo=["base", "start"]).run()
     row = load_from_disk("run/data/held-out")[0]

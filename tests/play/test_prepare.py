@@ -1,4 +1,4 @@
-"""A run's data is prepared once: rows left out are counted, and later it must still be the same data."""
+"""A run's data is prepared once: rows left out are counted, and the data must be the same when the run is resumed."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def with_bad_rows(*bad: int, first: int = 0) -> Dataset:
 
 
 def test_bad_rows_end_a_run_that_may_then_leave_them_out(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In the same directory: nothing was made. Journal, log and report count them, held-out ones too."""
+    """The same directory is used, since nothing was written. Journal, log and report count them, including held-out ones."""
     with refused(DataError, "2 of 15 rows", "train", "row 3", "row 7", "`bad_rows: skip`"):
         prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1, first=15))
     prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1, first=15), bad_rows="skip", bad_rows_max=2)
@@ -48,7 +48,7 @@ def test_bad_rows_end_a_run_that_may_then_leave_them_out(llama_folder: Path, cap
 
 
 def test_what_is_noticed_of_held_out_rows_is_counted_apart(llama_folder: Path) -> None:
-    """Responses truncated by `max_length`: the second row to train on, and the first two held-out rows."""
+    """Responses truncated by `max_length` are the second training row, and the first two held-out rows."""
 
     def rows(first: int, *long: int) -> Dataset:
         found = tiny.sft(first + 15).to_list()[first:]
@@ -74,7 +74,7 @@ def test_columns_are_named_when_a_run_begins_and_not_when_it_goes_on(
 
 
 def test_a_column_that_is_read_must_stay_as_it_is(llama_folder: Path) -> None:
-    """In a new run. A run started by version 0.1.0 has not read it, and continues no matter what it contains."""
+    """This applies to a new run. One started by version 0.1.0 has not read the column, and resumes whatever it contains."""
     rows = tiny.sft(15, "messages").add_column("system", ["Be brief."] * 15)
     changed = rows.remove_columns("system").add_column("system", ["Be long."] * 15)
     prepare(llama_folder, rows)
@@ -90,7 +90,7 @@ def test_a_column_that_is_read_must_stay_as_it_is(llama_folder: Path) -> None:
 def test_a_launched_phase_leaves_the_comparison_to_the_process_that_launched_it(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The launching process has just compared the data: hashing all of it again in every phase would be wasted."""
+    """The launching process has just compared the data; hashing all of it again in every phase would be wasteful."""
     rows = tiny.sft(15)
     prepare(llama_folder, rows)
 
@@ -105,7 +105,9 @@ def test_a_launched_phase_leaves_the_comparison_to_the_process_that_launched_it(
 
 
 def test_a_tokenizer_that_makes_other_tokens_ends_a_run_that_has_rows(llama_folder: Path, tmp_path: Path) -> None:
-    """From Python as in the model's folder, with another template, token or EOS; padding and length do not count."""
+    """The tokenizer may come from Python or the model's folder, and have another template, token or EOS; padding and
+    length do not count.
+    """
     rows = tiny.sft(15, "messages")
     prepare(llama_folder, rows)
     more = tiny.tokenizer()
@@ -124,7 +126,7 @@ def test_a_tokenizer_that_makes_other_tokens_ends_a_run_that_has_rows(llama_fold
 
 
 def test_a_trainer_leaves_out_bad_rows_too(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The same settings, and the same texts."""
+    """The settings and the messages are the same."""
     args = build(llama_folder, bad_rows="skip").state.args
     rows = with_bad_rows(3).add_column("category", ["boats"] * 15)
     trainer = SPINTrainer(model=str(llama_folder), args=args, train_dataset=rows)

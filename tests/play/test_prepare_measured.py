@@ -1,4 +1,4 @@
-"""The test set and the retention set are prepared once, apart from the training data."""
+"""The test set and the retention set are prepared once, separately from the training data."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def prompts(where: str) -> list[str]:
 
 
 def test_a_prompt_of_the_test_set_is_not_trained_on(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """By default it is left out of the training data and of separate held-out data, however it is written."""
+    """By default it is left out of the training data and of separate held-out data, whatever its case and white space."""
     shouted = Dataset.from_list([{**tiny.sft(5)[4], "prompt": tiny.sft(5)[4]["prompt"].upper() + " "}])
     held_out = concatenate_datasets([rows(ROWS, 3), rows(ROWS + 3, 1)])
     test = concatenate_datasets([shouted, rows(ROWS + 3, 3)])
@@ -44,7 +44,7 @@ def test_a_prompt_of_the_test_set_is_not_trained_on(llama_folder: Path, caplog: 
 
 @pytest.mark.parametrize("begins", [True, False])
 def test_a_prompt_that_was_trained_on_is_not_tested_on(begins: bool, llama_folder: Path) -> None:
-    """With `drop_held_out`, and with any setting if the test set is added to a run that has begun."""
+    """This holds with `drop_held_out`, and for any setting if the test set is added to a run that has begun."""
     test = concatenate_datasets([rows(0, 2), rows(ROWS, 3)])
     if begins:
         prepared(llama_folder, test_dataset=test, held_out_overlap="drop_held_out")
@@ -58,7 +58,9 @@ def test_a_prompt_that_was_trained_on_is_not_tested_on(begins: bool, llama_folde
 
 
 def test_shared_prompts_are_refused(llama_folder: Path) -> None:
-    """Depending on a setting; a set without any rows left, or without columns of human responses, is always refused."""
+    """Whether they are refused depends on a setting; a set without any rows left, or without columns of human
+    responses, always is.
+    """
     with refused(DataError, "2 test prompts", tiny.sft(1)[0]["prompt"], "`held_out_overlap: drop_train`"):
         prepared(llama_folder, test_dataset=rows(0, 2), held_out_overlap="refuse")
     assert not Path("run/data").exists()
@@ -73,7 +75,7 @@ def test_shared_prompts_are_refused(llama_folder: Path) -> None:
 
 
 def test_lost_training_rows_are_made_again_with_the_same_test_set_alone(llama_folder: Path) -> None:
-    """They were kept apart from it; without it, other rows would be trained on."""
+    """They were separated from it; without it, other rows would be trained on."""
     test = concatenate_datasets([rows(0, 1), rows(ROWS, 2)])
     prepared(llama_folder, test_dataset=test)
     wanted = prompts("train")
@@ -94,7 +96,9 @@ def test_a_test_set_that_nothing_was_measured_on_may_be_replaced(llama_folder: P
 
 
 def test_the_rows_of_retention_are_drawn_once_for_every_run(llama_folder: Path) -> None:
-    """At most `retain_max`, drawn from all rows whatever the run's seed; without prompts that are trained on or held out."""
+    """At most `retain_max` rows are drawn from all rows, whatever the run's seed, excluding prompts that are trained
+    on or held out.
+    """
     every = concatenate_datasets([rows(0, 2), rows(ROWS, 40)])
     prepared(llama_folder, retain_dataset=every, retain_max=10)
     prepared(llama_folder, run_dir="other", retain_dataset=every, retain_max=10, seed=7)

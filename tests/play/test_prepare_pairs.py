@@ -1,4 +1,4 @@
-"""The pairs of DPO on top are prepared once, apart from what is held out, and remain the same once a model was trained."""
+"""The pairs of DPO on top are prepared once, without held-out prompts, and are fixed once a model was trained."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ def prepared(model: Path, pairs: Any) -> Any:
 
 
 def test_pairs_may_change_until_a_model_was_trained(llama_folder: Path) -> None:
-    """They are prepared again only if they have changed or were lost; the rows are the newest."""
+    """They are prepared again only if they have changed or were lost; the newest rows are used."""
     for pairs in (tiny.preference(20), tiny.preference(20), tiny.preference(24)):
         session = prepared(llama_folder, pairs)
     found = [entry for entry in journal() if (entry["phase"], entry["stage"]) == ("prepare", "dpo")]

@@ -31,11 +31,12 @@ def said(run: Run) -> str:
     return "\n".join(reasons(run, ROWS, 1))
 
 
-# ---- when something is asked -----------------------------------------------------------------------------------------
+# ---- when something is checked
+# -----------------------------------------------------------------------------------------
 
 
 def test_the_less_is_left_to_be_trained_the_less_is_asked(llama_folder: Path) -> None:
-    """If a run has trained its first iteration, the checks that depend on model and data are known to pass."""
+    """Once a run has trained its first iteration, the checks that depend on model and data are known to pass."""
     run = run_of(llama_folder, neftune_noise_alpha=5.0, max_length=513)
     assert names(said(run), "`neftune_noise_alpha`", 5)
     assert names(said(run), 513)
@@ -71,7 +72,7 @@ def test_batches_are_counted_over_processes_and_where_rows_are_known(
 
 
 def test_processes_are_those_of_the_launches(tmp_path: Path) -> None:
-    """Or of the launch that the run is part of."""
+    """The number is that of the launches, or of the launch that the run is part of."""
     assert processes_of(None) == processes_of("") == 1
     for config, expected in (({"num_processes": 4}, 4), ({}, 1)):
         (tmp_path / "accelerate.yaml").write_text(
@@ -98,7 +99,7 @@ def test_a_configuration_is_read_and_no_weights(llama_folder: Path, tmp_path: Pa
 
 
 def test_options_that_mean_nothing_to_the_model_are_named(llama_folder: Path) -> None:
-    """All of them, with suggestions. Names in the model's configuration, and options for loading, are valid."""
+    """All of them are named, with suggestions. Names in the model's configuration, and options for loading, are valid."""
     known = {"use_cache": False, "attention_dropout": 0.0, "attn_implementation": "eager", "key_mapping": None}
     assert said(run_of(llama_folder, model_init_kwargs=known)) == ""
     found = reasons(run_of(llama_folder, model_init_kwargs={**known, "attn_impl": "eager", "frobnicate": 1}), ROWS, 1)
@@ -139,7 +140,7 @@ def test_what_is_refused_for_a_model_is_known_without_its_weights(
 
 
 def test_a_rehearsal_leaves_no_trace(llama_folder: Path, tmp_path: Path) -> None:
-    """No files, and no change of random states, accelerate's state or the run's settings."""
+    """It leaves no files, and does not change random states, accelerate's state or the run's settings."""
     run = run_of(llama_folder, adam_beta1=0.8)  # unusual, so that a step is trained as well
     args = run.args.to_dict()
     states = random.getstate(), torch.get_rng_state().tolist(), dict(PartialState._shared_state)
@@ -169,7 +170,7 @@ def test_a_rehearsal_is_small_however_many_responses_a_run_generates(
 
 
 def test_where_the_defaults_fail_nothing_is_refused(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rehearsal itself is at fault then, which is no reason to refuse a run."""
+    """The rehearsal itself is then at fault, which is no reason to refuse a run."""
 
     def failing(*_: Any, **__: Any) -> None:
         raise ValueError("no trainer today")
@@ -180,7 +181,7 @@ def test_where_the_defaults_fail_nothing_is_refused(llama_folder: Path, monkeypa
 
 
 def test_usual_settings_are_settings(llama_folder: Path) -> None:
-    """They are TRL's, not ours, so none of them is exempt under a name that does not exist."""
+    """They are TRL's settings, not ours, and the list has no name that does not exist."""
     assert set(vars(run_of(llama_folder).args)) >= USUAL_SETTINGS | OWN
     assert not USUAL_SETTINGS & OWN
 

@@ -1,4 +1,4 @@
-"""A run that is killed resumes as if nothing had happened: the same weights, bit for bit."""
+"""A killed run resumes with the same weights, bit for bit."""
 
 import shutil
 import signal
@@ -16,7 +16,7 @@ from processes import alike
 from spin_trl.cli import main
 
 STAGES = ("iteration-0", "iteration-1")
-# Enough steps, with checkpoints in between, to be hit in the middle.
+# Enough steps, with checkpoints in between, that the kill comes in the middle.
 SLOW = {"num_train_epochs": 40, "save_strategy": "steps", "save_steps": 10, "lr_scheduler_type": "linear"}
 
 
@@ -26,7 +26,7 @@ def weights(run_dir: Path) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
-    """The directory of an uninterrupted run."""
+    """Return the directory of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert main(["run", str(runs.recipe(folder, llama_folder, **SLOW))]) == 0
     return folder / "run"
@@ -84,7 +84,7 @@ def test_a_half_written_newest_checkpoint_is_passed_over(tmp_path, llama_folder,
     assert main(["run", str(recipe)]) == 0
     passed_over = [message for message in caplog.messages if names(message, newest)]
     assert len(passed_over) == 1
-    assert not names(passed_over[0], "processes"), "it was not written by another number of processes, but half"
+    assert not names(passed_over[0], "processes"), "it was half-written, not written by another number of processes"
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 
@@ -92,7 +92,7 @@ def test_a_half_written_newest_checkpoint_is_passed_over(tmp_path, llama_folder,
 def test_the_opponent_of_a_resumed_iteration_is_its_start_and_not_the_checkpoint(
     tmp_path, llama_folder, undisturbed
 ) -> None:
-    """Even if its log-probabilities have to be computed again: with the resumed weights they would be wrong."""
+    """This holds even if its log-probabilities have to be computed again; with the resumed weights they would be wrong."""
     recipe = runs.recipe(tmp_path, llama_folder, **SLOW)
     train = tmp_path / "run" / "iteration-0" / "train"
     kill_when(recipe, lambda: len(list(train.glob("checkpoint-*/checkpoint.json"))) >= 2)

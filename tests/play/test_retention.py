@@ -1,4 +1,4 @@
-"""Retention: what every model has kept of other tasks, on rows that are never trained on, compared with the start."""
+"""Retention measures how much every model has kept of other tasks, on rows never trained on, compared with the start."""
 
 import json
 import shutil
@@ -36,14 +36,14 @@ def other_tasks(count: int = KEPT) -> Dataset:
 
 
 def session(model: Path, run_dir: str | Path = "run", **settings: Any) -> SelfPlay:
-    """A run of one iteration with a supervised arm."""
+    """Play a run of one iteration with a supervised arm."""
     settings = {"retain_dataset": other_tasks(), "baseline": "sft", "num_iterations": 1, **settings}
     return build(model, run_dir, **settings)
 
 
 @pytest.fixture(scope="module")
 def without(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run without a retention set."""
+    """Return a finished run without a retention set."""
     folder = tmp_path_factory.mktemp("a run") / "run"
     session(llama_folder, folder, retain_dataset=None).run()
     return folder
@@ -51,7 +51,7 @@ def without(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def played(llama_folder: Path, without: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run, to which the retention set was added after it had finished."""
+    """Return the same run, to which the retention set was added after it had finished."""
     folder = tmp_path_factory.mktemp("retention") / "run"
     shutil.copytree(without, folder, symlinks=True)
     session(llama_folder, folder).run()
@@ -63,7 +63,7 @@ def figures(run_dir: Path, stage: str) -> dict[str, float]:
 
 
 def test_every_stage_is_measured(played: Path, without: Path, llama_folder: Path) -> None:
-    """Also in a run that had finished; the NLL and its change from the start, by hand, from the models alone."""
+    """This includes a finished run; the NLL and its change from the start are computed by hand, from the models alone."""
     new = steps(played)[len(steps(without)) :]
     assert new == [("prepare", "retention"), *(("retention", stage) for stage in STAGES)]
     stored, nll = load_from_disk(str(played / "data" / "retention")), {}
@@ -91,7 +91,7 @@ def test_no_decision_depends_on_it(played: Path, without: Path, llama_folder: Pa
 
 
 def test_it_is_shown_with_the_difference_from_the_start(played: Path, without: Path) -> None:
-    """In the report, its remarks, and the table of figures."""
+    """It appears in the report, its remarks, and the table of figures."""
     record = read_record(RunDirectory(played))
     page = gather(RunDirectory(played))
     assert [len(row.cells) for row in page["retention"].rows] == [2, 2, 2]
@@ -108,7 +108,7 @@ def test_it_is_shown_with_the_difference_from_the_start(played: Path, without: P
 def test_a_kill_changes_nothing(
     played: Path, without: Path, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ended before the second model's figures are recorded; damaged results are measured again."""
+    """The run ends before the second model's figures are recorded; damaged results are measured again."""
     folder, on_rows, calls = tmp_path / "a run", retention._on_rows, []
     shutil.copytree(without, folder, symlinks=True)
 
@@ -138,7 +138,7 @@ def test_other_rows_are_refused_once_a_model_was_measured(played: Path, llama_fo
 
 
 def test_answers_are_scored_with_a_scorer_of_their_own(llama_folder: Path) -> None:
-    """Not with the run's: the start's answers to the prompts, scored by a pattern."""
+    """The run's own scorer is not used: the start's answers to the prompts are scored by a pattern."""
     one = session(llama_folder, retain_scorer=["regex:e"], scorer=lambda prompt, real, generated: 7.0)
     one.run_phase("start", 0)
     found = figures(Path("run"), "start")
@@ -153,7 +153,9 @@ def test_answers_are_scored_with_a_scorer_of_their_own(llama_folder: Path) -> No
 def test_a_task_of_the_harness_is_measured_at_every_stage(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On at most `retain_max` questions, with its change from the start; an unknown task ends the run at the start."""
+    """At most `retain_max` questions are asked, and the change from the start is reported; an unknown task ends the
+    run at its start.
+    """
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness, an optional extra, is not installed")
     from spin_trl.evaluation import harness
 

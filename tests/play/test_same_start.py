@@ -26,14 +26,14 @@ from spin_trl.run.run import Run
 
 
 def written(path: Path, base: str) -> Path:
-    """The configuration of an adapter with this base."""
+    """Write the configuration of an adapter with this base."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"r": 4, "base_model_name_or_path": base}), encoding="utf-8")
     return path
 
 
 def begun(model: Path, before: str) -> tuple[Run, Path]:
-    """A run that started from a model with another name, and the configuration of the adapter that it trained."""
+    """Return a run that started from a model with another name, and the configuration of the adapter that it trained."""
     run = build(model).state
     run.directory.ownership.claim()
     recipe = run.directory.own("recipe.yaml")
@@ -55,7 +55,7 @@ def test_only_adapters_of_the_start_are_pointed_at_it(base: str, is_moved: bool,
 
 
 def test_a_base_that_is_there_stays(llama_folder: Path, tmp_path: Path) -> None:
-    """Its path leads to it from any folder. So does a start on the Hub, which has no folder to point to."""
+    """Its path leads to it from any folder. A start on the Hub, which has no folder to point to, is kept too."""
     (tmp_path / "elsewhere").mkdir()
     run, adapter = begun(llama_folder, str(tmp_path / "elsewhere"))
     point_adapters_at_start(run)
@@ -81,7 +81,7 @@ def test_a_start_is_known_by_its_weights_once_it_has_answered(llama_folder: Path
 
 
 def test_weights_that_are_replaced_while_a_run_plays_are_refused(llama_folder: Path, tmp_path: Path) -> None:
-    """Another model is trained into the start's folder: the next phase does not run."""
+    """Another model is trained into the start's folder, and the next phase does not run."""
     start = shutil.copytree(llama_folder, tmp_path / "start")
 
     def launch(run: Run, phase: str, iteration: int) -> None:

@@ -9,7 +9,7 @@ from spin_trl.training.trainer import SPINTrainer
 
 
 def test_an_interrupt_while_a_model_is_saved_leaves_none(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The card comes last: without it, nothing is there, and the iteration counts as not trained."""
+    """The card is written last: without it, nothing is there, and the iteration counts as not trained."""
     run = build(llama_folder, num_iterations=1)
     for phase in ("start", "generate"):
         run.run_phase(phase, 0)

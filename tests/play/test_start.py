@@ -1,4 +1,4 @@
-"""θ_0 from scratch: a small Llama and its tokenizer, built once from the run's own data."""
+"""θ_0 from scratch is a small Llama with its tokenizer, built once from the run's own data."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
 
 
 def from_scratch(run_dir: str = "run", kind: str = "bpe", **settings: Any) -> Any:
-    """A run that builds its start."""
+    """Return a run that builds its start."""
     start = StartConfig(**{**SMALL, "start_tokenizer": kind, **settings.pop("start", {})})
     return build(None, run_dir, start=start, **{"num_iterations": 1, "max_length": 96, **settings})
 
@@ -89,7 +89,7 @@ def test_held_out_prompts_are_not_seen_by_the_start(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_label_smoothing_leaves_a_flatter_start() -> None:
-    """As the quickstart's task needs it: the start's distribution keeps a tail."""
+    """The quickstart's task needs this: the start's distribution keeps a tail."""
     entropies = []
     for smoothing in (0.0, 0.5):
         from_scratch(f"run-{smoothing}", start={"start_label_smoothing": smoothing, "start_num_epochs": 20}).run_phase(
@@ -115,7 +115,7 @@ def test_a_conversation_is_learned_in_its_template() -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_start_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it is killed before it was saved, it is trained again from scratch, with the same result."""
+    """If it was killed before it was saved, it is trained again from scratch, with the same result."""
 
     from_scratch("whole").run_phase("start", 0)
     with monkeypatch.context() as patch:

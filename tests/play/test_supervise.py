@@ -1,4 +1,4 @@
-"""SFT first: the given model is the base, its best point is the start, and self-play goes on from there."""
+"""With SFT first, the given model is the base, its best point is the start, and self-play continues from there."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def sft(model: Any, run_dir: str | Path = "run", **kwargs: Any) -> Any:
 
 
 def test_the_start_is_the_base_after_sft(llama_folder: Path) -> None:
-    """Both are measured. The NLL that chose the start is the figure that it is then measured with."""
+    """Both are measured. The NLL that chose the start equals the one in its figures."""
     result = sft(llama_folder).run()
     order = [
         ("prepare", "data"),
@@ -62,7 +62,7 @@ def test_the_start_is_the_base_after_sft(llama_folder: Path) -> None:
     }
     (said,) = sft_in_words(read_record(RunDirectory("run")))
     assert all(part in said for part in ("12 rows", "step 9 of 9"))
-    assert sft(llama_folder).run().figures == result.figures  # and it is only played once
+    assert sft(llama_folder).run().figures == result.figures  # and it is played only once
     assert steps().count(("train", "start")) == 1
 
 
@@ -76,7 +76,9 @@ def test_another_base_is_refused(llama_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("of_sft", [False, True])
 @pytest.mark.parametrize("of_play", [False, True])
 def test_every_combination_of_adapters(llama_folder: Path, of_sft: bool, of_play: bool) -> None:
-    """Self-play starts from what SFT made: the opponent is the SFT adapter, not the base; every log-ratio starts at 0."""
+    """Self-play starts from the result of SFT: the opponent is the SFT adapter, not the base, and every log-ratio
+    starts at 0.
+    """
     peft = {name: LoraConfig(**LORA) for name, on in (("peft_config", of_play), ("sft_peft_config", of_sft)) if on}
     sft(llama_folder, baseline="sft", sft_use_peft=of_sft, **peft).run()
     first = entry("train", "iteration-0")["first"]
@@ -134,7 +136,7 @@ class Interrupt(TrainerCallback):
 def test_an_interrupted_sft_stops_at_the_same_point(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
 ) -> None:
-    """With patience, and a learning rate that overshoots: the same measurements, the same best point, the same bytes."""
+    """With patience, and a learning rate that overshoots, the measurements, the best point and the bytes are the same."""
     options = {"sft_args": {**ARGS, "learning_rate": 0.2, "num_train_epochs": 20, "eval_steps": 2}, "sft_patience": 3}
     sft(llama_folder, "whole", **options).run_phase("start", 0)
     whole = entry("train", "start", "whole")
@@ -164,7 +166,7 @@ def test_an_interrupted_sft_stops_at_the_same_point(
 def test_nothing_is_trained_on_generations_that_equal_the_real_responses(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run ends with its reason, and delivers what it has; with a higher limit it goes on."""
+    """The run ends with its reason, and delivers what it has; with a higher limit, it resumes."""
     identical = {"responses": 12, "identical": 12}
     monkeypatch.setattr("spin_trl.play.generate._identical", lambda *of: identical)
     result = build(llama_folder, num_iterations=1).run()
@@ -196,7 +198,7 @@ def test_self_play_on_prompts_that_sft_has_not_seen(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_given_object_is_the_base(llama_folder: Path) -> None:
-    """It is saved as `base`, and the run goes on without it."""
+    """It is saved as `base`, and the run resumes without it."""
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
     sft(model).run()
     assert weights("run/base/model") != weights("run/start/model")
@@ -205,7 +207,7 @@ def test_a_given_object_is_the_base(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_sft_first_from_a_recipe(llama_folder: Path, tmp_path: Path) -> None:
-    """The report and the plan know it, and `use_peft` need not be what SFT does."""
+    """The report and the plan take it into account, and `use_peft` need not apply to SFT."""
     recipe = runs.recipe(
         tmp_path,
         llama_folder,

@@ -19,7 +19,7 @@ from spin_trl.play import loop, trackers
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """All values in a folder of TensorBoard files, by name and step, read with TensorBoard itself."""
+    """Return all values in a folder of TensorBoard files, by name and step, read with TensorBoard itself."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -33,7 +33,7 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def test_tensorboard_gets_every_figure_at_its_iteration(llama_folder: Path) -> None:
-    """The same numbers as in `metrics.json`: the start at 0, iterations from 1, along with the baseline."""
+    """The numbers are those of `metrics.json`: the start at 0, iterations from 1, along with the baseline."""
     result = build(llama_folder, report_to="tensorboard", baseline="sft").run()
     found = scalars(Path("run/tensorboard/held-out"))
     for step, stage in enumerate(("start", "iteration-0", "iteration-1")):
@@ -77,7 +77,9 @@ def test_a_continued_run_reports_what_is_new(llama_folder: Path) -> None:
 
 
 def test_figures_on_the_test_set_are_reported_once(llama_folder: Path) -> None:
-    """To a tracker run of their own, for all models that were measured; again if the set has measured more."""
+    """They go to a separate tracker run, for all models that were measured, and are reported again if more models have
+    been.
+    """
     settings = {"report_to": "tensorboard", "test_dataset": tiny.sft(21).select(range(15, 21)), "num_iterations": 1}
     result = build(llama_folder, **settings).run()
     assert result.test_figures.keys() == {"start", result.best_stage}
@@ -91,7 +93,7 @@ def test_figures_on_the_test_set_are_reported_once(llama_folder: Path) -> None:
 
 
 class Recorded:
-    """A tracker that records its input."""
+    """Tracker that records its input."""
 
     requires_logging_directory = False
     calls: list[tuple[Any, ...]] = []
@@ -114,7 +116,7 @@ class Recorded:
 def test_other_trackers_get_the_same_in_a_run_of_their_own(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """One for the whole run, in the project of the training curves; it is resumed after every iteration."""
+    """There is one for the whole run, in the project of the training curves; it is resumed after every iteration."""
     monkeypatch.setattr(Recorded, "calls", [])
     monkeypatch.setitem(trackers.LOGGER_TYPE_TO_CLASS, name, Recorded)
     monkeypatch.setenv("WANDB_PROJECT", "ours")
@@ -123,7 +125,7 @@ def test_other_trackers_get_the_same_in_a_run_of_their_own(
     train = run.launch
 
     def launch(state: Any, phase: str, iteration: int) -> None:
-        state.args.report_to = []  # Trainer's own callback would want the real client
+        state.args.report_to = []  # Trainer's own callback would need the real client
         train(state, phase, iteration)
         state.args.report_to = [name]
 
@@ -132,7 +134,7 @@ def test_other_trackers_get_the_same_in_a_run_of_their_own(
     made = [call for call in Recorded.calls if call[0] == "init"]
     assert [args for _, args, _ in made] == [("ours",)] * 2
     assert made[0] == made[1]
-    # Trackio knows a run by its name alone: one that starts over in the same folder is a different run.
+    # Trackio identifies a run by its name alone, so one that starts over in the same folder gets a new name.
     assert re.fullmatch("mine-held-out" if name == "wandb" else "mine-held-out-[0-9a-f]{6}", made[0][2]["name"])
     assert made[0][2]["resume"] == "allow"
     logged = [(step, values["held-out/nll"]) for _, step, values in (c for c in Recorded.calls if c[0] == "log")]
@@ -180,7 +182,7 @@ def test_every_training_has_a_run_of_its_own_at_wandb(
     state = build(llama_folder).state
     with trackers.training_logs(state, "iteration-1"):
         pass
-    assert not finished  # nobody has asked for W&B
+    assert not finished  # W&B is not configured
     state.args.report_to = ["wandb"]
     with trackers.training_logs(state, "iteration-1"):
         assert finished == ([True] if closed else [])
@@ -188,7 +190,9 @@ def test_every_training_has_a_run_of_its_own_at_wandb(
 
 @pytest.mark.slow
 def test_figures_reach_the_trackers_after_an_interrupt(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupted between evaluation and report; a phase run by hand reports its own figures. Each is reported once."""
+    """The run is interrupted between evaluation and report; a phase run by hand reports its own figures. Each is
+    reported once.
+    """
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -208,7 +212,7 @@ def test_figures_reach_the_trackers_after_an_interrupt(llama_folder: Path, monke
 
 @pytest.mark.slow
 def test_a_tracker_that_was_away_gets_them_later(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the run is resumed."""
+    """It gets them when the run is resumed."""
 
     def away(self: Any) -> None:
         raise ConnectionError("no route to host")

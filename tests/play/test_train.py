@@ -1,4 +1,6 @@
-"""The train phase over four iterations: full, LoRA in both ways, QLoRA. Each starts at its opponent, the previous model."""
+"""The train phase runs four iterations with full weights, LoRA in both ways, and QLoRA, each starting at its opponent,
+the previous model.
+"""
 
 import json
 import math
@@ -39,7 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def play(model: Path, way: str, run_dir: str = "run", **settings: Any) -> None:
-    """A run in one of the ways, with greedy answers, so that they can be computed by hand."""
+    """Play a run in one of the ways, with greedy answers, so that they can be computed by hand."""
     chosen = {**WAYS[way], **settings}
     if chosen.pop("lora", False):
         chosen["peft_config"] = LoraConfig(**LORA)
@@ -50,7 +52,7 @@ def play(model: Path, way: str, run_dir: str = "run", **settings: Any) -> None:
 
 
 def load(folder: Path, base: Path, way: str) -> Any:
-    """A model of a run, loaded by transformers and peft alone."""
+    """Load a model of a run with transformers and peft alone."""
     options = {"quantization_config": BitsAndBytesConfig(**NF4)} if "qlora" in way else {}
     if (folder / "adapter_config.json").exists():
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, **options), folder)
@@ -58,12 +60,12 @@ def load(folder: Path, base: Path, way: str) -> Any:
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # whose kernel wants widths that the tiny model does not have
+            module.support_avx512bf16_for_cpu = False  # the kernel needs widths that the tiny model does not have
     return model.eval()
 
 
 def greedy(model: Any, prompt: list[int], most: int) -> list[int]:
-    """The most likely continuation, token by token, without a cache and without `generate`."""
+    """Return the most likely continuation, token by token, without a cache and without `generate`."""
     ids = list(prompt)
     for _ in range(most):
         with torch.no_grad():
@@ -75,7 +77,7 @@ def greedy(model: Any, prompt: list[int], most: int) -> list[int]:
 
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The state of every trainer before its first step: its rows, generations and adapters."""
+    """Record the state of every trainer before its first step: its rows, generations and adapters."""
     seen: list[dict[str, Any]] = []
     original = SPINTrainer.train
 
@@ -110,8 +112,8 @@ def test_four_iterations_start_at_their_opponents(
 ) -> None:
     """The first loss is the objective's value at zero, all margins are 0, and the opponent is the previous model.
 
-    That the opponent generated the answers and is the reference is checked with models that transformers and peft load from
-    the run directory: their greedy answers are the generations, their log-probabilities (or adapter) the reference.
+    Models that transformers and peft load from the run directory show that the opponent generated the answers and is
+    the reference: their greedy answers are the generations, their log-probabilities (or adapter) the reference.
     """
     play(llama_folder, way)
     at_zero = 2 * LN2 if WAYS[way].get("loss_type") == "space" else LN2
@@ -148,7 +150,9 @@ def test_four_iterations_start_at_their_opponents(
 @pytest.mark.slow
 @pytest.mark.parametrize("way", list(WAYS))
 def test_what_is_saved_is_the_policy_and_nothing_else(way: str, llama_folder: Path) -> None:
-    """Full weights, the one trained adapter, or merged weights: never the frozen adapter, in models or checkpoints."""
+    """These are full weights, the one trained adapter, or merged weights, but never the frozen adapter, in models and
+    checkpoints.
+    """
     saved: list[set[str]] = []
     original = train.SPINTrainer._save_checkpoint
 
@@ -222,7 +226,7 @@ def test_generations_that_do_not_belong_are_refused(name: str, llama_folder: Pat
     """A manifest that names another dataset, model or template stops the phase before it trains."""
     stopped = build(llama_folder, num_iterations=1)
     stopped.run_phase("generate", 0)
-    without_checksums()  # else they would be made again, as damaged
+    without_checksums()  # otherwise they would be generated again, as damaged
     path = Path("run/iteration-0/generations/generations.json")
     path.write_text(
         json.dumps({**json.loads(path.read_text(encoding="utf-8")), name: "0123456789abcdef"}), encoding="utf-8"
@@ -247,7 +251,7 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, traine
         with pytest.raises(KeyboardInterrupt):
             run.run_phase("train", 0)
     assert train.save_trained is original
-    without_checksums()  # else they would be made again, as damaged
+    without_checksums()  # otherwise they would be generated again, as damaged
     for shard in Path("run/iteration-0/generations").glob("shard-*"):
         table = pq.read_table(shard)
         rows = [{**row, "ids": [*row["ids"][:-1], 300]} for row in table.to_pylist()]
@@ -279,7 +283,7 @@ def test_training_that_goes_on_does_not_run_its_opponent_again(
     monkeypatch.setattr(
         SPINTrainer,
         "compute_ref_log_probs",
-        # Not of the rehearsal that precedes a run.
+        # Excluding the rehearsal that precedes a run.
         lambda self, *args: (type(self) is SPINTrainer and passes.append(1)) or original(self, *args),
     )
     with monkeypatch.context() as patch:
@@ -294,7 +298,7 @@ def test_training_that_goes_on_does_not_run_its_opponent_again(
 
 
 def test_degenerate_pairs_are_counted_and_dropped_if_so_set(llama_folder: Path) -> None:
-    """The journal has how many were truncated, empty, or identical, and how many were left out."""
+    """The journal says how many were truncated, empty, or identical, and how many were left out."""
     build(llama_folder, num_iterations=1, max_new_tokens=40, max_length=64, temperature=1.0).run()
     counts = entry("train", "iteration-0")["pairs"]
     generated = answers("run", "iteration-0")
@@ -323,7 +327,7 @@ def test_the_same_adapter_settings_go_on_with_the_run(llama_folder: Path) -> Non
 def test_another_number_of_processes_starts_the_training_anew(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A checkpoint of two processes can't be resumed by one: the iteration starts over, with a warning."""
+    """A checkpoint of two processes can't be resumed by one, so the iteration starts over, with a warning."""
     settings = {"num_iterations": 1, "save_strategy": "steps", "save_steps": 1}
     build(llama_folder, "whole", **settings).run()
     run = build(llama_folder, **settings)
@@ -369,7 +373,7 @@ def test_another_number_of_processes_starts_the_training_anew(
 def test_settings_that_can_not_be_trained_with_are_bad_input(
     settings: dict[str, Any], parts: tuple[str, ...], llama_folder: Path
 ) -> None:
-    """Settings that TRL or PEFT refuse give a message with their text and exit code 2, not a traceback."""
+    """If TRL or PEFT refuse settings, the error has their message and exit code 2, not a traceback."""
     with refused(RecipeError, *parts):
         build(llama_folder, num_iterations=1, **settings).run()
 

@@ -24,7 +24,7 @@ def text_of(name: str) -> str:
 
 
 def yaml_of(name: str) -> Any:
-    """A YAML file. GitHub's key `on` is a truth value to YAML 1.1, and is a text here."""
+    """Read a YAML file. GitHub's key `on` is a boolean in YAML 1.1, and is text here."""
     found = yaml.safe_load(text_of(name))
     if isinstance(found, dict) and True in found:
         found["on"] = found.pop(True)
@@ -33,19 +33,19 @@ def yaml_of(name: str) -> Any:
 
 @cache
 def settings() -> configparser.ConfigParser:
-    """setup.cfg."""
+    """Read setup.cfg."""
     parser = configparser.ConfigParser()
     parser.read(TOP / "setup.cfg", encoding="utf-8")
     return parser
 
 
 def constraint(package: str) -> str:
-    """The version that constraints.txt has of a package."""
+    """Return the version of a package in constraints.txt."""
     return dict(line.split("==") for line in text_of("constraints.txt").splitlines())[package]
 
 
 def pythons() -> list[str]:
-    """The versions of Python that setup.cfg says are supported."""
+    """Return the versions of Python that setup.cfg lists as supported."""
     return re.findall(r"Programming Language :: Python :: (3\.\d+)", settings()["metadata"]["classifiers"])
 
 
@@ -85,7 +85,7 @@ def missing_scripts(commands: Iterable[str]) -> list[str]:
 
 
 def tracked() -> list[str]:
-    """The files of the repository, with those that are new and not ignored."""
+    """Return the files of the repository, including those that are new and not ignored."""
     done = subprocess.run(
         # Git would refuse a tree that belongs to another user.
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

@@ -1,7 +1,7 @@
-"""The Dockerfile copies what is there, keeps secrets out, and its commands work.
+"""The Dockerfile copies existing files, keeps secrets out, and its commands work.
 
-No image is built here. A stage becomes a folder, and each command of a stage that is not apt's runs in it, with a virtual
-environment that sees the packages of these tests: nothing is fetched.
+No image is built here. A stage becomes a folder, and each of its commands except apt's runs in it, with a virtual
+environment that sees the packages of these tests: nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from project.repository import TOP, pythons, text_of
 
 @dataclass(frozen=True)
 class Instruction:
-    """A line of a Dockerfile: what it does, with what, and in which stage."""
+    """A line of a Dockerfile: its instruction, value, and stage."""
 
     name: str
     value: str
@@ -55,14 +55,16 @@ def of(name: str, stage: str | None = None) -> list[str]:
 
 
 def copied(value: str) -> tuple[str, list[str], str]:
-    """Take a COPY apart: the stage that it copies from, if any, the sources, and the target."""
+    """Parse a COPY: the stage that it copies from, if any, the sources, and the target."""
     words = value.split()
     other = words.pop(0).removeprefix("--from=") if words[0].startswith("--from=") else ""
     return other, words[:-1], words[-1]
 
 
 def is_left_out(name: str, patterns: list[str]) -> bool:
-    """Whether .dockerignore keeps a file or a folder at the top out of an image: its last pattern that matches decides."""
+    """Return whether .dockerignore keeps a file or a folder at the top out of an image: its last matching pattern
+    decides.
+    """
     left_out = False
     for pattern in patterns:
         if fnmatch.fnmatch(name, pattern.removeprefix("!").removeprefix("**/")):
@@ -92,7 +94,7 @@ def test_a_dockerfile_is_read() -> None:
 
 
 def test_there_is_an_image_with_cuda_and_one_without() -> None:
-    """With CUDA is the last, which is built where none is named."""
+    """The image with CUDA is the last stage, which is built by default."""
     assert set(IMAGES) <= set(STAGES)
     assert STAGES[-1] == "cuda"
     said = text_of("Dockerfile").partition("\nARG ")[0]
@@ -122,7 +124,7 @@ def test_an_image_holds_no_secret() -> None:
 
 
 def test_base_images_have_a_version() -> None:
-    """A Python that is supported; the argument's default is what is built."""
+    """The argument's default is a supported Python, and is what is built."""
     (python,) = [value.removeprefix("PYTHON=") for value in of("ARG") if value.startswith("PYTHON=")]
     assert python in pythons()
     outside = [value.split()[0] for value in of("FROM") if value.split()[0] not in STAGES]
@@ -141,7 +143,7 @@ def test_an_image_runs_the_command_and_not_as_root(image: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("image", IMAGES)
 def test_the_commands_of_an_image_work(image: str, tmp_path: Path) -> None:
-    """All but apt's. Versions are those of constraints.txt, or pip would have to fetch them, and may not."""
+    """apt's are not run. Versions are those of constraints.txt, or pip would have to download them, and may not."""
     python = environment(tmp_path / "environment")
     stages: dict[str, Path] = {}
     for stage in STAGES:
@@ -166,10 +168,10 @@ def test_the_commands_of_an_image_work(image: str, tmp_path: Path) -> None:
 
 
 def environment(folder: Path) -> Path:
-    """Make a virtual environment that sees all installed packages but this one, and return its Python."""
+    """Make a virtual environment that sees all installed packages except this one, and return its Python."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
     (site,) = folder.glob("lib/python*/site-packages")
-    for old in site.glob("setuptools*"):  # Python 3.11 brings one that is too old to build with
+    for old in site.glob("setuptools*"):  # Python 3.11 comes with one that is too old to build with
         shutil.rmtree(old)
     installed = folder / "installed"
     installed.mkdir()
@@ -190,15 +192,15 @@ def surroundings(python: Path) -> dict[str, str]:
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it as the option's value: no isolation
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it as the option's value, so there is no isolation
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
 
 
 def build(stage: str, stages: dict[str, Path], top: Path, python: Path) -> None:
-    """Do what the instructions of a stage say, in a folder that stands for its file system.
+    """Run the instructions of a stage in a folder that stands for its file system.
 
-    `stages` has the folder in which each stage that was built has ended; below the stage's own it is its WORKDIR.
+    `stages` maps each stage that was built to the folder it ended in: its WORKDIR, below the stage's own folder.
     """
     root = workdir = top / "stages" / stage
     for item in (item for item in INSTRUCTIONS if item.stage == stage):
@@ -232,7 +234,7 @@ def build(stage: str, stages: dict[str, Path], top: Path, python: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """As COPY does: a file into a folder, or the content of a folder as a folder."""
+    """Copy like COPY: a file into a folder, or the content of a folder as a folder."""
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     else:

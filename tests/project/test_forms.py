@@ -1,4 +1,4 @@
-"""Issue templates ask for what is needed, and the hooks before a commit agree with the rest of the repository."""
+"""Issue templates ask for what is needed, and pre-commit hooks agree with the rest of the repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIG = ".github/ISSUE_TEMPLATE/config.yml"
 
 
 def required(form: str) -> dict[str, dict[str, Any]]:
-    """Fields without which an issue can't be sent, by id."""
+    """Return the fields without which an issue can't be sent, by id."""
     return {
         field["id"]: field["attributes"]
         for field in yaml_of(form)["body"]
@@ -25,7 +25,7 @@ def required(form: str) -> dict[str, dict[str, Any]]:
 
 
 def test_forms_are_valid() -> None:
-    """By GitHub's own schema."""
+    """They are checked against GitHub's own schema."""
     forms = [form for form in FORMS if form != CONFIG]
     assert len(forms) == 2
     assert of_schema("github-issue-forms", *forms) == ""
@@ -58,12 +58,12 @@ def test_the_pull_request_template_names_what_is_there() -> None:
 
 
 def test_hooks_are_valid() -> None:
-    """By pre-commit itself, which raises if they are not."""
+    """pre-commit itself raises if they are not."""
     assert load_config(str(TOP / ".pre-commit-config.yaml"))["repos"]
 
 
 def test_hooks_have_the_versions_that_tests_have() -> None:
-    """Another ruff would format other lines than `make lint` asks for."""
+    """Another ruff would format different lines than `make lint`."""
     revisions = {repo["repo"]: repo.get("rev") for repo in yaml_of(".pre-commit-config.yaml")["repos"]}
     assert revisions["https://github.com/astral-sh/ruff-pre-commit"] == f"v{constraint('ruff')}"
     assert all(re.fullmatch(r"v\d+\.\d+\.\d+", rev) for name, rev in revisions.items() if name != "local")

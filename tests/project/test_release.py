@@ -1,4 +1,4 @@
-"""The version is the same everywhere, and the commands of RELEASE.md do what it says."""
+"""The version is the same everywhere, and the commands of RELEASE.md work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY = datetime.date(2030, 1, 2)
 
 
 def script() -> ModuleType:
-    """`.ci/release.py`, which is no part of a package."""
+    """Load `.ci/release.py`, which is not part of a package."""
     spec = importlib.util.spec_from_file_location("release", TOP / ".ci" / "release.py")
     assert spec is not None
     assert spec.loader is not None
@@ -44,7 +44,7 @@ RELEASE = script()
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of the files that name a version. Something is unreleased in it, also right after a release."""
+    """Copy the files that name a version. There is an unreleased change, even right after a release."""
     copy_of_the_tree(tmp_path, *FILES)
     changelog = (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8")
     changelog = changelog.replace(f"{RELEASE.UNRELEASED}\n", f"{RELEASE.UNRELEASED}\n\n### Added\n\n- Something.\n")
@@ -90,7 +90,7 @@ def test_a_version_is_not_released_twice_and_not_without_notes(tree: Path) -> No
 
 
 def test_the_account_is_set_everywhere_by_one_command(tmp_path: Path) -> None:
-    """And again, when the repository moves. The tests of documents read the account from setup.cfg."""
+    """It can be run again when the repository moves. The tests of documents read the account from setup.cfg."""
     now = RELEASE.current_owner(text_of("setup.cfg"))
     address = re.compile(rf"\b{now}(/|\.github\.io/)spin_trl\b".encode())
     named = [name for name in tracked() if address.search((TOP / name).read_bytes())]
@@ -123,7 +123,7 @@ def test_the_commands_of_release_md_are_there() -> None:
 
 
 def test_the_changelog_keeps_its_form() -> None:
-    """https://keepachangelog.com: newest first, a date for each version, and a link for each heading."""
+    """The form is that of https://keepachangelog.com: newest first, a date for each version, and a link for each heading."""
     text = text_of("CHANGELOG.md")
     headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert headings[0] == "[Unreleased]"
@@ -148,7 +148,7 @@ def test_the_citation_is_valid_and_agrees_with_setup_cfg() -> None:
 
 
 def test_the_package_has_its_addresses() -> None:
-    """One base, which RELEASE.md's command replaces."""
+    """They have one base, which RELEASE.md's command replaces."""
     metadata = settings()["metadata"]
     account = RELEASE.current_owner(text_of("setup.cfg"))
     links = dict(line.split(" = ") for line in metadata["project_urls"].strip().splitlines())

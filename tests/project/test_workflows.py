@@ -1,4 +1,4 @@
-"""Workflows run commands that exist, on the Python versions of setup.cfg, with as few rights as they need."""
+"""Workflows run existing commands, on the Python versions of setup.cfg, with as few permissions as they need."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ WORKFLOWS = sorted(path.relative_to(TOP).as_posix() for path in TOP.glob(".githu
 
 
 def jobs() -> dict[str, dict[str, Any]]:
-    """Every job, by `file: name`."""
+    """Return every job, by `file: name`."""
     return {f"{file}: {name}": job for file in WORKFLOWS for name, job in yaml_of(file)["jobs"].items()}
 
 
 def rows_of(matrix: dict[str, Any]) -> list[dict[str, str]]:
-    """The values that a job runs with, one dict for each of its runs."""
+    """Return the values that a job runs with, one dict for each of its runs."""
     plain = {name: values for name, values in matrix.items() if name != "include"}
     rows = [dict(zip(plain, values, strict=True)) for values in itertools.product(*plain.values())] if plain else []
     return [*rows, *matrix.get("include", [])]
 
 
 def filled(text: str, row: dict[str, str]) -> str:
-    """A text with the values of one run."""
+    """Return a text with the values of one run filled in."""
     return re.sub(r"\$\{\{ matrix\.(\w+) \}\}", lambda found: row[found[1]], text)
 
 
 def commands() -> list[str]:
-    """Every command of every run of every job."""
+    """Return every command of every run of every job."""
     return [
         filled(step["run"], row)
         for job in jobs().values()
@@ -50,13 +50,13 @@ def test_there_are_workflows() -> None:
 
 
 def test_workflows_are_valid() -> None:
-    """By GitHub's own schema."""
+    """They are checked against GitHub's own schema."""
     assert of_schema("github-workflows", *WORKFLOWS) == ""
     assert of_schema("dependabot", ".github/dependabot.yml") == ""
 
 
 def test_no_workflow_is_open_to_others() -> None:
-    """zizmor finds what lets somebody else in: templates in commands, tokens that stay, actions that may change."""
+    """zizmor finds openings for attackers: templates in commands, persisted tokens, actions that may change."""
     done = subprocess.run(
         [str(Path(sys.executable).parent / "zizmor"), "--offline", "--no-progress", "--color=never", ".github"],
         cwd=TOP,
@@ -106,7 +106,7 @@ def test_every_python_of_a_workflow_is_supported() -> None:
 
 
 def test_lowest_and_newest_versions_are_tested() -> None:
-    """The lowest with the oldest Python, the newest with the newest."""
+    """The lowest versions are tested with the oldest Python, the newest with the newest."""
     rows = rows_of(yaml_of(".github/workflows/tests.yml")["jobs"]["versions"]["strategy"]["matrix"])
     assert rows == [{"versions": "lowest", "python": pythons()[0]}, {"versions": "newest", "python": pythons()[-1]}]
     script = text_of(".ci/versions")
@@ -119,7 +119,9 @@ def test_lowest_and_newest_versions_are_tested() -> None:
 
 @pytest.mark.parametrize("name", sorted(jobs()))
 def test_a_job_has_the_rights_that_it_needs(name: str) -> None:
-    """A workflow may read; what deploys or publishes says so itself, and runs nothing of the repository."""
+    """By default a workflow may only read; a job that deploys or publishes declares its permissions, and runs nothing
+    of the repository.
+    """
     file = name.partition(":")[0]
     job, whole = jobs()[name], yaml_of(file)["permissions"]
     assert whole in ({}, {"contents": "read"})
@@ -137,7 +139,7 @@ def test_a_job_has_the_rights_that_it_needs(name: str) -> None:
 
 @pytest.mark.parametrize("file", WORKFLOWS)
 def test_actions_are_pinned(file: str) -> None:
-    """GitHub's own actions by version, others by commit, with the version in a comment. No secret is used."""
+    """GitHub's own actions are pinned by version, others by commit, with the version in a comment. No secret is used."""
     used = re.findall(r"uses: ([^\s@]+)@(\S+)(?: +# (v[\d.]+))?", text_of(file))
     assert len(used) == text_of(file).count("uses:")
     for action, pin, version in used:

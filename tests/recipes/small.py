@@ -1,4 +1,4 @@
-"""Makes a recipe for large GPUs small enough for a test: a tiny model of the same family, other data, a CPU.
+"""Shrinks a recipe for large GPUs to the size of a test: a tiny model of the same family, other data, a CPU.
 
 All other settings of a recipe are unchanged, so that the tests play what the recipe plays.
 """
@@ -18,7 +18,7 @@ from spin_trl.cli import main
 ROWS = 20
 HELD_OUT = 4
 
-# Like Zephyr's: every turn ends with EOS and a newline that belongs to the template.
+# Like Zephyr's template: every turn ends with EOS and a newline that belongs to the template.
 ZEPHYR = (
     "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
@@ -35,21 +35,21 @@ SIZE: Mapping[str, Any] = {
     "disable_tqdm": True,
     "run_dir": "run",
 }
-"""A CPU, few rows, short responses."""
+"""Settings for a CPU, few rows and short responses."""
 
 
 def mistral(folder: Path) -> Path:
-    """A tiny model of Zephyr's family, with a template like Zephyr's."""
+    """Return a tiny model of Zephyr's family, with a template like Zephyr's."""
     return tiny.save(folder, tiny.model("mistral"), tiny.tokenizer(chat_template=ZEPHYR, eos_token=tiny.END_OF_TEXT))
 
 
 def qwen2(folder: Path) -> Path:
-    """A tiny Qwen2 with tied embeddings, like the small Qwen2.5 models."""
+    """Return a tiny Qwen2 with tied embeddings, like the small Qwen2.5 models."""
     return tiny.save(folder, tiny.model("qwen2", tie_word_embeddings=True))
 
 
 def conversations(count: int) -> Dataset:
-    """Rows like UltraChat's: conversations of several rounds, and unneeded columns."""
+    """Return rows like UltraChat's: conversations of several rounds, and unneeded columns."""
     rows = tiny.sft(count, "multi-turn")
     return rows.add_column("prompt", [row["messages"][0]["content"] for row in rows]).add_column(
         "prompt_id", [f"id-{number}" for number in range(count)]
@@ -57,7 +57,7 @@ def conversations(count: int) -> Dataset:
 
 
 def problems(count: int) -> Dataset:
-    """Rows like GSM8K's: a question, and an answer with its answer line."""
+    """Return rows like GSM8K's: a question, and an answer with its answer line."""
     return Dataset.from_list(
         [
             {

@@ -1,4 +1,4 @@
-"""Accelerate configurations and the Slurm script: accelerate reads them, and the jobs play a whole run."""
+"""Accelerate reads the shipped configurations, and the jobs of the Slurm script play a whole run."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def test_these_ship() -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_accelerate_reads_a_configuration(name: str) -> None:
-    """With accelerate's own reader, which refuses unknown keys."""
+    """accelerate's own reader is used, which refuses unknown keys."""
     config = load_config_from_file(str(CONFIGS[name]))
     found = (config.distributed_type.value, config.num_machines, config.num_processes, config.mixed_precision)
     assert found == EXPECTED[name]
@@ -52,7 +52,7 @@ def test_deepspeed_gets_its_stage_and_saves_whole_weights(name: str, stage: int)
 
 
 def test_fsdp_is_the_second_and_saves_whole_weights() -> None:
-    """As passed on by accelerate's launcher."""
+    """The settings are those passed on by accelerate's launcher."""
     arguments = launch_command_parser().parse_args(["--config_file", str(CONFIGS["fsdp2"]), "script.py"])
     launched, _, _ = _validate_launch_command(arguments)
     assert launched.use_fsdp
@@ -83,7 +83,7 @@ SCONTROL = "#!/bin/sh\necho localhost\n"
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with stand-ins for Slurm's commands."""
+    """Return a folder with stand-ins for Slurm's commands."""
     folder = tmp_path / "slurm"
     folder.mkdir()
     for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
@@ -115,7 +115,7 @@ def submit(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Path) -> None:
-    """One job per phase, in order, each after the previous one; settings reach the first one unchanged."""
+    """There is one job per phase, in order, each after the previous one; settings reach the first one unchanged."""
     recipe = runs.recipe(tmp_path, llama_folder)
     done = submit(str(recipe), str(tmp_path / "jobs run"), "1", "--learning_rate", "[2e-2]")
     assert done.returncode == 0, done.stderr
@@ -178,7 +178,7 @@ def test_a_step_gets_the_cpus_of_its_job(slurm: Path, tmp_path: Path, monkeypatc
 
 
 def test_without_arguments_it_says_how_it_is_used(slurm: Path) -> None:
-    """It submits nothing."""
+    """Nothing is submitted."""
     done = submit()
     assert done.returncode == 2
     assert names(done.stderr, "NODES=2 GPUS=8 bash slurm.sh RECIPE RUN_DIR ITERATIONS")
@@ -186,7 +186,7 @@ def test_without_arguments_it_says_how_it_is_used(slurm: Path) -> None:
 
 
 def test_two_machines_share_a_phase(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One launcher per machine, each with its rank and the first machine's name; 16 processes in total.
+    """There is one launcher per machine, each with its rank and the first machine's name, and 16 processes in total.
 
     A baseline arm is trained sharded, and then measured with full replicas.
     """

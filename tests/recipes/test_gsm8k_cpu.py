@@ -1,4 +1,4 @@
-"""The recipe `gsm8k-cpu` with its own YAML, at a size that takes seconds, on GSM8K's format and on other data."""
+"""The recipe `gsm8k-cpu` runs with its own YAML, at a size that takes seconds, on GSM8K's format and on other data."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def metrics(folder: Path, stage: str) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of a small run on GSM8K's own rows."""
+    """Play a small run on GSM8K's own rows; return its directory."""
     for name in ("train.jsonl", "test.jsonl"):
         if not (GSM8K / name).exists():
             pytest.skip(f"GSM8K's {name} is not at ../shared/data/gsm8k next to the repository")
@@ -49,7 +49,7 @@ def test_it_is_a_llama_of_5_to_15_million_parameters_with_byte_level_bpe_and_two
 
 @pytest.mark.slow
 def test_on_gsm8k_every_stage_has_its_figures(played: Path) -> None:
-    """NLL, the three rates, and their standard errors; the held-out problems are those of the test file."""
+    """These are the NLL, the three rates, and their standard errors; the held-out problems are those of the test file."""
     for stage in ("start", "iteration-0", "iteration-1"):
         found = metrics(played, stage)
         assert found["held_out"] == 6
@@ -80,7 +80,7 @@ def test_its_tokenizer_is_trained_on_the_data_and_knows_every_byte(played: Path)
 
 @pytest.mark.parametrize("kind", ["prompt-completion", "messages"])
 def test_it_plays_on_any_other_data(kind: tiny.SFTKind, tmp_path: Path) -> None:
-    """Without `held_out_name`, GSM8K's columns, and rates that other data can't have."""
+    """It needs neither `held_out_name`, nor GSM8K's columns, nor rates that other data can't have."""
     path = tiny.write_jsonl(tmp_path / "train.jsonl", tiny.sft(64, kind))
     run = tmp_path / "run"
     options = ["--dataset_name", str(path), "--run_dir", str(run), *SMALL, "--max_rows", "64", "--num_iterations", "1"]

@@ -17,7 +17,7 @@ NOTEBOOK = shipped.recipes()["qwen2.5-0.5b-t4"].parent / "notebook.ipynb"
 
 
 def test_what_ships_has_no_output() -> None:
-    """Nor anything specific to one machine."""
+    """It has nothing specific to one machine either."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -26,7 +26,7 @@ def test_what_ships_has_no_output() -> None:
 
 
 def test_a_secret_of_the_notebook_reaches_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Colab's secrets are only known to the notebook's process; the run is a separate one, and would push nothing."""
+    """Colab's secrets are only known to the notebook's process; the run is a separate process, and would push nothing."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (login,) = (cell.source for cell in notebook.cells if "notebook_login()" in cell.source)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_ofthenotebook")

@@ -26,11 +26,11 @@ TRAINING = {
     "num_train_epochs": 2,
     "optim": "rmsprop",
     "weight_decay": 0.0,
-    "warmup_steps": 0.1,  # "10 %": below 1 it is a share of all steps
+    "warmup_steps": 0.1,  # "10 %": below 1, it is a fraction of all steps
     "bf16": True,
 }
 
-# SPIN, arXiv 2401.01335: appendix B.1; where the paper does not say (generation), the authors' code.
+# SPIN, arXiv 2401.01335: appendix B.1; the authors' code for what the paper does not state (generation).
 SPIN = {
     **ULTRACHAT,
     **TRAINING,
@@ -41,9 +41,9 @@ SPIN = {
     "loss_type": "sigmoid",
     "learning_rate": [5e-7, 5e-7, 1e-7, 1e-7],
     "beta": [0.1, 0.1, 0.1, 5.0],
-    "lr_scheduler_type": "linear",  # the code
-    "seed": 42,  # the code
-    "temperature": 1.0,  # the code, generate_vllm.py
+    "lr_scheduler_type": "linear",  # from the code
+    "seed": 42,  # from the code
+    "temperature": 1.0,  # from the code, generate_vllm.py
     "top_p": 1.0,
     "max_new_tokens": 256,
 }
@@ -74,7 +74,7 @@ CPU = ["--use_cpu", "--bf16", "false"]
     ("name", "setting"), [(name, setting) for name, settings in PUBLISHED.items() for setting in settings]
 )
 def test_a_setting_is_the_papers(name: str, setting: str) -> None:
-    """As written in the YAML, where readers look; none of them is left to a default."""
+    """It is written in the YAML, where readers look; none is left to a default."""
     found = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8"))[setting]
     assert found == PUBLISHED[name][setting]
     assert type(found) is type(PUBLISHED[name][setting])
@@ -82,7 +82,7 @@ def test_a_setting_is_the_papers(name: str, setting: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_step_takes_64_pairs_on_8_gpus_under_zero_3(name: str) -> None:
-    """8 on each of 8 GPUs; bf16, DeepSpeed ZeRO-3."""
+    """8 pairs on each of 8 GPUs, with bf16 and DeepSpeed ZeRO-3."""
     recipe = read_recipe(name, CPU)
     config = read_accelerate_config(recipe.play.accelerate_config or "")
     assert config["num_processes"] == 8
@@ -93,7 +93,7 @@ def test_a_step_takes_64_pairs_on_8_gpus_under_zero_3(name: str) -> None:
 
 
 def test_the_settings_of_spin_reach_every_iteration() -> None:
-    """After TRL's parser, which would turn lists into text: they are numbers, and there is no unrequested top-k."""
+    """After TRL's parser, which would turn lists into text, they are numbers, and there is no unrequested top-k."""
     recipe = read_recipe("zephyr-7b", CPU)
     expected = [(5e-7, 0.1), (5e-7, 0.1), (1e-7, 0.1), (1e-7, 5.0)]
     found = [iteration_settings(recipe.play, iteration) for iteration in range(4)]
@@ -105,19 +105,21 @@ def test_the_settings_of_spin_reach_every_iteration() -> None:
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_the_orders_of_iris_are_those_of_table_4(name: str) -> None:
-    """One for each iteration."""
+    """There is one for each iteration."""
     args = read_recipe(name, CPU).args
     assert [args.objective_values(iteration, 5)["iris_alpha"] for iteration in range(5)] == ORDERS[name]
 
 
 def test_a_batch_of_256_prompts_is_answered_together() -> None:
-    """IRIS: "global batch 256" in generation, on 8 GPUs."""
+    """IRIS has a "global batch 256" in generation, on 8 GPUs."""
     for name in ("zephyr-7b/iris", "qwen2.5-3b"):
         assert 8 * read_recipe(name, CPU).args.generation_batch_size == 256
 
 
 def test_the_low_rank_recipes_are_what_their_hardware_takes() -> None:
-    """A T4 lacks bfloat16; 4-bit NF4, LoRA r = 16, alpha = 32, paged 8-bit optimiser, activation checkpointing."""
+    """A T4 lacks bfloat16; the recipes use 4-bit NF4, LoRA r = 16, alpha = 32, a paged 8-bit optimiser and activation
+    checkpointing.
+    """
     for name in ("qwen2.5-0.5b-t4", "qwen2.5-0.5b-t4/ultrachat"):
         settings = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8"))
         expected = {
@@ -145,7 +147,7 @@ def test_the_low_rank_recipes_are_what_their_hardware_takes() -> None:
 
 
 def test_every_recipe_says_how_it_is_run_and_has_a_readme() -> None:
-    """Its head has the command with its shipped name; the README has the command, the cost, and what to expect."""
+    """Its header has the command with its shipped name; the README has the command, the cost, and what to expect."""
     for name, path in shipped.recipes().items():
         head = path.read_text(encoding="utf-8").partition("\n\n")[0]
         assert all(line.startswith("#") for line in head.splitlines()), name

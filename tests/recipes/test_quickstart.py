@@ -1,4 +1,4 @@
-"""`spin-trl run quickstart`, with its own YAML, at a size that takes seconds."""
+"""`spin-trl run quickstart` works with its own YAML, at a size that takes seconds."""
 
 import json
 
@@ -17,7 +17,7 @@ SMALL += ["--num_train_epochs", "1", "--num_iterations", "3", "--max_new_tokens"
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
-    """The run directory of a small quickstart."""
+    """Play a small quickstart; return its run directory."""
     folder = tmp_path_factory.mktemp("quickstart") / "run"
     assert main(["run", "quickstart", "--run_dir", str(folder), *SMALL]) == 0
     return folder
@@ -42,7 +42,7 @@ def test_it_makes_a_start_plays_three_iterations_and_two_supervised_arms(played)
         assert done[3 + 8 * iteration :][:8] == expected
     assert not any("collapse" in entry for entry in journal)
     steps = {entry["stage"]: entry["steps"] for entry in journal if "steps" in entry}
-    assert set(steps.values()) == {3}  # 48 rows, batches of 16, one epoch; each arm the same
+    assert set(steps.values()) == {3}  # 48 rows, batches of 16, one epoch; the same for each arm
 
 
 def test_it_shows_a_table_and_a_plot_and_delivers_the_best(played):
@@ -68,7 +68,7 @@ def test_its_samples_show_real_and_generated(played):
 
 
 def test_its_answers_end_where_its_rows_do(played):
-    """At EOS: if the end of a turn were also an end token, its figures would not match the README."""
+    """They end at EOS: if the end of a turn were also an end token, its figures would not match the README."""
     tokenizer = AutoTokenizer.from_pretrained(played / "start" / "tokenizer")
     rows = load_from_disk(str(played / "data" / "train"))
     assert {row["real_ids"][-1] for row in rows} == set(PairTemplate(tokenizer).eos_ids) == {tokenizer.eos_token_id}

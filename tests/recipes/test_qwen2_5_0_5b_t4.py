@@ -1,4 +1,6 @@
-"""`qwen2.5-0.5b-t4`: 4-bit weights, LoRA, three iterations, each recipe with its own YAML, on a tiny Qwen2 on the CPU."""
+"""`qwen2.5-0.5b-t4` runs on a tiny Qwen2 on the CPU: 4-bit weights, LoRA, three iterations, each recipe with its own
+YAML.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def check(run: Path, trained: list[dict[str, Any]]) -> None:
 
 
 def test_gsm8k_is_asked_in_the_chat_template_and_scored(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
-    """Three iterations; right answers are counted in any format, and GSM8K's format separately."""
+    """In three iterations, right answers are counted in any format, and GSM8K's format separately."""
     run = small.play(
         "qwen2.5-0.5b-t4", small.qwen2(tmp_path / "model"), small.problems(small.ROWS + small.HELD_OUT), **ALONE
     )
@@ -66,7 +68,7 @@ def test_gsm8k_is_asked_in_the_chat_template_and_scored(tmp_path: Path, trained:
 
 
 def test_ultrachat_is_played_with_space(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
-    """The first rounds; the best is chosen by the likelihood of the human answers."""
+    """It uses the first rounds; the best is chosen by the likelihood of the human answers."""
     rows = small.conversations(small.ROWS + small.HELD_OUT)
     run = small.play("qwen2.5-0.5b-t4/ultrachat", small.qwen2(tmp_path / "model"), rows, **ALONE)
     check(run, trained)

@@ -1,4 +1,6 @@
-"""`qwen2.5-3b`: full fine-tuning on eight GPUs, or LoRA on one, each with its own YAML, on a tiny Qwen2, all iterations."""
+"""`qwen2.5-3b` runs all iterations on a tiny Qwen2: full fine-tuning on eight GPUs, or LoRA on one, each with its own
+YAML.
+"""
 
 from pathlib import Path
 
@@ -13,7 +15,7 @@ ORDERS = [2.5, 1.8, 1.4, 1.2, 0.9]
 
 
 def test_all_weights_are_trained_for_five_iterations(tmp_path: Path) -> None:
-    """IRIS with the orders that the paper reports for this model."""
+    """IRIS uses the orders that the paper reports for this model."""
     run = small.play("qwen2.5-3b", small.qwen2(tmp_path / "model"), small.conversations(small.ROWS + small.HELD_OUT))
     for iteration, order in enumerate(ORDERS):
         entry = small.journal(run, "train", f"iteration-{iteration}")
@@ -24,7 +26,7 @@ def test_all_weights_are_trained_for_five_iterations(tmp_path: Path) -> None:
 
 
 def test_the_lora_variant_goes_beyond_the_second_adapter(tmp_path: Path) -> None:
-    """Five iterations of one adapter; none of them saves the opponent's frozen copy."""
+    """One adapter is trained for five iterations; none of them saves the opponent's frozen copy."""
     rows = small.conversations(small.ROWS + small.HELD_OUT)
     run = small.play("qwen2.5-3b/lora", small.qwen2(tmp_path / "model"), rows)
     for iteration, order in enumerate(ORDERS):

@@ -1,4 +1,6 @@
-"""The recipes of `smollm2-135m` with their own YAML: a tiny Llama in place of the pretrained model, a few rows, a CPU."""
+"""The recipes of `smollm2-135m` run with their own YAML: a tiny Llama in place of the pretrained model, a few rows, a
+CPU.
+"""
 
 import csv
 import json
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("fetched")
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that a command is run in."""
+    """Return an empty current folder that commands run in."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
@@ -30,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def svamp(tmp_path: Path) -> str:
-    """A folder like SVAMP's: 120 problems of 40 templates, and 12 of the challenge set."""
+    """Return a folder like SVAMP's: 120 problems of 40 templates, and 12 of the challenge set."""
     folder = tmp_path / "svamp"
     folder.mkdir()
 
@@ -58,7 +60,7 @@ def done(run: Path) -> list[tuple[str, str]]:
 
 
 def test_these_ship_and_train_a_model_that_can_be_fetched() -> None:
-    """SFT first, in float32, so that the same settings work on a CPU and on any GPU."""
+    """They use SFT first, in float32, so that the same settings work on a CPU and on any GPU."""
     assert {name for name in recipes() if name.startswith("smollm2-135m")} == set(NAMES)
     for name in NAMES:
         settings = settings_of(name)
@@ -68,7 +70,7 @@ def test_these_ship_and_train_a_model_that_can_be_fetched() -> None:
 
 
 def test_make_demo_sets_up_fetches_and_plays() -> None:
-    """It takes too long for the checks of every change."""
+    """Running it takes too long for the checks of every change."""
     top = Path(__file__).parents[2]
     target = (top / "Makefile").read_text(encoding="utf-8").partition("\ndemo: $(READY)")[2].partition("\n\n")[0]
     commands = [line.strip() for line in target.splitlines()[1:]]
@@ -77,7 +79,7 @@ def test_make_demo_sets_up_fetches_and_plays() -> None:
 
 
 def test_svamp_takes_300_and_100_problems_two_iterations_and_two_arms(svamp: str) -> None:
-    """And all training problems with one more setting; what is held out shares no text with them."""
+    """One more setting selects all training problems; held-out problems share no text with them."""
     recipe = read_recipe("smollm2-135m/svamp", ["--dataset_config", svamp])
     assert (recipe.data.max_rows, recipe.play.held_out_max, recipe.play.num_iterations) == (300, 100, 2)
     assert recipe.play.baseline == ["sft", "sft-dft"]
@@ -97,9 +99,9 @@ def test_svamp_takes_300_and_100_problems_two_iterations_and_two_arms(svamp: str
 
 @pytest.mark.slow
 def test_the_demo_plays_with_nothing_but_the_package(here: Path) -> None:
-    """Base, SFT, an iteration, an arm, the test set; at the size that it ships with, but with short answers.
+    """These are base, SFT, an iteration, an arm and the test set, at the shipped size but with short answers.
 
-    The tiny model's tokenizer makes more tokens of a text than the pretrained model's.
+    The tiny model's tokenizer splits a text into more tokens than the pretrained model's.
     """
     size = ["--max_new_tokens", "6", "--max_length", "512"]
     assert main(["run", "smollm2-135m/demo", "--run_dir", "run", *size]) == 0
@@ -120,7 +122,7 @@ def test_the_demo_plays_with_nothing_but_the_package(here: Path) -> None:
 
 @pytest.mark.slow
 def test_svamp_plays_on_files_as_published(here: Path, svamp: str) -> None:
-    """All of its stages, at a small size."""
+    """All of its stages run, at a small size."""
     size = ["--max_rows", "24", "--held_out_max", "6", "--max_new_tokens", "6", "--sft_num_train_epochs", "1"]
     assert main(["run", "smollm2-135m/svamp", "--dataset_config", svamp, "--use_cpu", "--run_dir", "run", *size]) == 0
     found = done(Path("run"))
@@ -131,7 +133,7 @@ def test_svamp_plays_on_files_as_published(here: Path, svamp: str) -> None:
 
 @pytest.mark.slow
 def test_a_smoke_run_of_mbpp_works_on_a_cpu(here: Path) -> None:
-    """Its answers are run: the scores of the tests are there, whatever they are."""
+    """Its answers are run, so there are test scores, whatever their values."""
     tasks = [
         {
             "text": f"Write a function that adds {n}.", "code": f"def f{n}(x):\r\n    return x + {n}", "task_id": n,
@@ -141,7 +143,7 @@ def test_a_smoke_run_of_mbpp_works_on_a_cpu(here: Path) -> None:
     ]  # fmt: skip
     Path("mbpp.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
     run = ["run", "smollm2-135m/mbpp", "--dataset_config", "mbpp.jsonl", "--smoke", "--run_dir", "run"]
-    # Without isolation where a test machine has none: a tiny model writes no program.
+    # Without isolation if a test machine has none: a tiny model writes no program.
     size = ["--max_new_tokens", "6", "--max_length", "512", "--test_name", "", "--evaluate_greedy", "false"]
     assert main([*run, *size, "--allow_unisolated_code", "true"]) == 0
     figures = small.figures(Path("run"), "iteration-1")

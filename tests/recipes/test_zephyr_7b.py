@@ -1,4 +1,4 @@
-"""`zephyr-7b`: both recipes with their own YAML, on a tiny Mistral with Zephyr's template, all iterations."""
+"""`zephyr-7b`: both recipes run all iterations with their own YAML, on a tiny Mistral with Zephyr's template."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_spin_plays_four_iterations_with_the_history_of_one(tmp_path: Path) -> N
 
 
 def test_iris_plays_five_iterations_with_the_published_orders(tmp_path: Path) -> None:
-    """Each only on its own generations, sampled with T = 0.7 and top-p = 0.9."""
+    """Each iteration is trained only on its own generations, sampled with T = 0.7 and top-p = 0.9."""
     rows = small.conversations(small.ROWS + small.HELD_OUT)
     run = small.play("zephyr-7b/iris", small.mistral(tmp_path / "model"), rows)
     for iteration, order in enumerate([3.0, 1.7, 1.4, 1.1, 0.7]):

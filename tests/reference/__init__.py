@@ -1,1 +1,1 @@
-"""Writes what is written from the code: `make reference`. The tests in this folder compare it with the code."""
+"""Writes the documents generated from the code (`make reference`). The tests in this folder compare them with the code."""

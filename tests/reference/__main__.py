@@ -1,4 +1,4 @@
-"""`make reference`: write everything that is written from the code."""
+"""`make reference`: write everything that is generated from the code."""
 
 from __future__ import annotations
 

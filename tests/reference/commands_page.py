@@ -30,19 +30,19 @@ is interrupted ([Errors and exit codes](errors.md)). `spin-trl` without a comman
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    """The parser of each command, by its name."""
+    """Return the parser of each command, by its name."""
     (subparsers,) = (one for one in command_parser()._actions if isinstance(one, argparse._SubParsersAction))
     return dict(subparsers.choices)
 
 
 def helps() -> dict[str, str]:
-    """What the list of commands says of each."""
+    """Return what the list of commands says about each."""
     (subparsers,) = (one for one in command_parser()._actions if isinstance(one, argparse._SubParsersAction))
     return {one.dest: str(one.help) for one in subparsers._choices_actions}
 
 
 def arguments(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments of a command, without its help and its commands."""
+    """Return the arguments of a command, without its help and its subcommands."""
     for action in parser._actions:
         if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             yield action
@@ -56,7 +56,7 @@ def page() -> str:
 
 
 def called(action: argparse.Action) -> str:
-    """An argument as it is given: `--iteration T`, `RUN`, `--again`."""
+    """Return an argument as it is given: `--iteration T`, `RUN`, `--again`."""
     value = str(action.metavar or action.dest).upper()
     several = {"+": " ...", "*": " ..."}.get(str(action.nargs), "")
     if not action.option_strings:

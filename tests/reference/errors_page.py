@@ -39,7 +39,7 @@ exception of the standard library that it replaces, so `except ValueError` goes 
 
 
 def exceptions() -> Iterator[type[SpinError]]:
-    """Every exception of the package, base classes before what they are bases of."""
+    """Return every exception of the package, base classes first."""
     waiting: list[type[SpinError]] = [SpinError]
     while waiting:
         kind = waiting.pop(0)
@@ -61,5 +61,5 @@ def row(kind: type[SpinError]) -> list[str]:
 
 
 def said(kind: type[SpinError]) -> str:
-    """The first paragraph of its docstring."""
+    """Return the first paragraph of its docstring."""
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())

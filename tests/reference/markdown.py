@@ -1,4 +1,4 @@
-"""Markdown of pages that are written from the code."""
+"""Markdown of pages that are generated from the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MARKS = re.compile(r"([\\*_\[\]$~])")
 
 
 def escaped(text: str, *, in_table: bool = False) -> str:
-    """A text of the code as Markdown that shows it as it is; what stands in backticks stays code."""
+    """Return a text of the code as Markdown that shows it unchanged; text in backticks stays code."""
     parts = [
         part if part.startswith("`") and part.endswith("`") and len(part) > 1 else _plain(part)
         for part in _CODE.split(text)
@@ -26,11 +26,11 @@ def _plain(text: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; cells are Markdown already."""
+    """Return a table, whose cells are already Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def code(*names: str) -> str:
-    """Names as code, with commas between them."""
+    """Return names as code, with commas between them."""
     return ", ".join(f"`{name}`" for name in names)

@@ -35,6 +35,6 @@ or in bfloat16, the published weights themselves (gpt-oss's come in MXFP4), and 
 
 
 def page(rows: Rows) -> str:
-    """The page for what came out when the families were tried."""
+    """Return the page for the results of trying the families."""
     columns = table(["column", "is `yes` if"], ([name, COLUMNS_IN_WORDS[name]] for name in COLUMNS))
     return f"{WRITTEN}{HEAD}{columns}\n{MARKER}{rendered(rows)}{MARKER}{TAIL}"

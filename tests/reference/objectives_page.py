@@ -1,4 +1,4 @@
-"""`docs/reference/objectives.md`: what the losses that `loss_type` can name, from the objectives' own descriptions."""
+"""`docs/reference/objectives.md`: the losses that `loss_type` can name, from the objectives' own descriptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def page() -> str:
 
 
 def function_of(method: Method) -> Callable[..., Any] | None:
-    """Where its loss is computed; several losses may share one function."""
+    """Return where its loss is computed; several losses may share one function."""
     if not isinstance(method, Objective):
         return None
     return getattr(method.function, "func", method.function)
@@ -69,7 +69,7 @@ def section(methods: list[Method]) -> str:
 
 
 def described(function: Callable[..., Any]) -> str:
-    """What its docstring says before the arguments: the equation with its number, and what it means."""
+    """Return its docstring up to the arguments: the equation with its number, and what it means."""
     text = inspect.getdoc(function) or ""
     text = text.partition("\nArgs:")[0].strip()
     lines = [line if line.startswith("    ") else escaped(line).replace(r"\*\*", "**") for line in text.splitlines()]
@@ -102,7 +102,7 @@ def settings(objective: Objective[Any], *, named: bool) -> str:
 
 
 def rest() -> str:
-    """TRL's losses that are not described above."""
+    """Return TRL's losses that are not described above."""
     others = [loss for loss in losses_of_trl() if loss not in METHODS]
     return (
         "\n## TRL's other losses\n\n"

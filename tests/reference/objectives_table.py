@@ -1,4 +1,4 @@
-"""The table of objectives in `docs/objectives.md`, from what the objectives say of themselves."""
+"""The table of objectives in `docs/objectives.md`, from the objectives' own declarations."""
 
 from pathlib import Path
 
@@ -16,7 +16,9 @@ HEAD = """\
 
 
 def at_start(method: Method) -> str:
-    """The loss of a pair whose log-ratios are 0, with the published settings; empty where TRL or the responses decide."""
+    """Return the loss of a pair whose log-ratios are 0, with the published settings; empty if TRL or the responses
+    decide.
+    """
     if not isinstance(method, Objective) or not method.needs_opponent:
         return ""
     same = torch.tensor([-10.0], dtype=torch.float64)
@@ -39,7 +41,7 @@ def row(method: Method) -> str:
 
 
 def with_table(page: str) -> str:
-    """The page, with the table as it should be."""
+    """Return the page, with the table as it should be."""
     before, _, rest = page.partition("| `loss_type` |")
     lines = rest.splitlines(keepends=True)
     after = next((number for number, line in enumerate(lines) if number and not line.startswith("|")), len(lines))

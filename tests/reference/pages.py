@@ -1,4 +1,4 @@
-"""Everything that is written from the code, by its path in the repository."""
+"""Everything that is generated from the code, by its path in the repository."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def objectives() -> str:
 
 
 def models() -> str:
-    """The page as it should be around the rows that stand there: trying every family again takes minutes."""
+    """Return the page with its current rows, since trying every family again takes minutes."""
     return models_page.page(read(block((TOP / "docs/reference/models.md").read_text(encoding="utf-8"))))
 
 

@@ -20,13 +20,13 @@ def page() -> str:
 
 
 def classes() -> list[str]:
-    """The public classes: those that play first, then their settings."""
+    """Return the public classes: those that play first, then their settings."""
     names = [name for name in spin_trl.__all__ if inspect.isclass(getattr(spin_trl, name))]
     return sorted(names, key=lambda name: (name.endswith("Config"), name))
 
 
 def section(name: str) -> str:
-    # Settings have a page of their own, with all that they inherit.
+    # Settings have a separate page, with all that they inherit.
     is_config = name.endswith("Config")
     options = "    options:\n      members: []\n" if is_config else ""
     more = "\nIts fields are [settings](settings.md).\n" if is_config else ""

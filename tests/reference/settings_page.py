@@ -38,12 +38,12 @@ def page(settings: list[KnownSetting], versions: dict[str, str | None]) -> str:
 
 
 def links(part: list[KnownSetting]) -> str:
-    """Links to the entries of settings."""
+    """Return links to the entries of settings."""
     return ", ".join(f"[`{setting.name}`](#{setting.name})" for setting in part)
 
 
 def anchor(title: str) -> str:
-    """The anchor of a heading, as GitHub and the site make it."""
+    """Return the anchor of a heading, as GitHub and the site generate it."""
     return "".join(sign for sign in title.lower().replace(" ", "-") if sign.isalnum() or sign == "-")
 
 

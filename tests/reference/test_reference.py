@@ -1,4 +1,4 @@
-"""The reference is what the code says: nothing is missing or gone, and every page is as `make reference` writes it."""
+"""The reference matches the code: nothing is missing or stale, and every page is as `make reference` writes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spin_trl.objectives.registry import METHODS, OWN_SETTINGS, losses_of_trl
 WRITE = "`make reference` writes what is written from the code"
 
 WITH_TRL = {"recipes/schema.json", "docs/reference/settings.md", "docs/reference/objectives.md"}
-"""What TRL and transformers have their say in. The shipped list of settings has a test of its own."""
+"""Mark for tests that depend on TRL and transformers. The shipped list of settings has its own test."""
 
 CASES = [
     pytest.param(name, marks=of_shipped_versions if name in WITH_TRL else ()) for name in WRITTEN if name != SETTINGS

@@ -1,4 +1,4 @@
-"""Tables of benchmarks: those of a paper in percent with their mean, other tasks in the harness's own units."""
+"""Tables of benchmarks show a paper's suite in percent with its mean, and other tasks in the harness's own units."""
 
 from __future__ import annotations
 

@@ -77,7 +77,9 @@ def test_points_are_the_figures_with_their_intervals_and_baselines_begin_at_the_
 
 
 def test_the_log_probability_of_real_responses_gets_its_interval_from_the_prompts():
-    """Two prompts at 2 nats and two at 4: mean 3, standard error sqrt(4/3)/2 = 0.577, Student's t with 3 degrees 3.182."""
+    """Two prompts at 2 nats and two at 4 have mean 3 and standard error sqrt(4/3)/2 = 0.577; Student's t with 3
+    degrees is 3.182.
+    """
     values = {"nll": {"a": 2.0, "b": 2.0, "c": 4.0, "d": 4.0}, "real_tokens": dict.fromkeys("abcd", 1.0)}
     run = record(stage("start", figures={"logps/real": -3.0, "score": 0.1}, values=values))
     (point,) = series(run, "logps/real")["self-play"]
@@ -94,7 +96,7 @@ def test_a_line_goes_from_each_iteration_to_the_model_that_it_started_from():
 
 
 def test_the_lead_over_a_baseline_is_paired_with_its_interval():
-    """At iteration 0 ten prompts are won and none lost: 10/102 ± 1.96 sqrt(11 - 100/102)/102."""
+    """At iteration 0, ten prompts are won and none lost: 10/102 ± 1.96 sqrt(11 - 100/102)/102."""
     (points,) = leads(RUN).values()
     assert [point.iteration for point in points] == [0, 1]
     assert [point.value for point in points] == pytest.approx([10.0, -40.0])

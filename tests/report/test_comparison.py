@@ -1,4 +1,4 @@
-"""The presentation of a comparison: means over seeds, and why an arm ended early."""
+"""A comparison is presented with means over seeds, and with the reason if an arm ended early."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_one_seed_of_several_has_no_standard_error() -> None:
 
 
 def test_two_seeds_have_a_mean_and_students_interval_of_their_differences() -> None:
-    """1 and 3: the mean 2, its standard error 1; with one degree of freedom t is 12.7062."""
+    """The differences 1 and 3 have mean 2 and standard error 1; with one degree of freedom, t is 12.7062."""
     cells = [
         ArmFigures(
             "space",
@@ -73,7 +73,7 @@ def test_the_table_has_a_row_for_every_arm_and_iteration() -> None:
 
 
 def test_the_costs_of_a_stage_are_those_of_its_steps() -> None:
-    """Compute: 3 x 100 + 50 + 20 + 30 = 400. Where it was not counted, it is unknown."""
+    """Compute is 3 x 100 + 50 + 20 + 30 = 400. If it was not counted, it is unknown."""
     entries = [
         {"phase": "generate", "seconds": 2.0, "tokens": 30, "compute": {"prefilled": 20, "sampled": 30}},
         {"phase": "train", "seconds": 3.5, "steps": 7, "compute": {"trained": 100, "scored": 50}},

@@ -135,7 +135,7 @@ def test_a_run_has_stopped_if_its_newest_iteration_says_so() -> None:
         ({"settings": {"baseline": "sft"}}, False),  # whose second iteration is missing
         ({"planned": 1, "settings": {"baseline": "sft"}}, True),
         ({"stages": STAGES[:2]}, False),
-        ({"stages": (*STAGES[:2], made_up.stage("iteration-1"))}, False),  # trained, and not measured
+        ({"stages": (*STAGES[:2], made_up.stage("iteration-1"))}, False),  # trained but not measured
         ({"stages": ()}, False),
     ],
 )
@@ -159,7 +159,7 @@ def test_scores_are_shares_where_all_of_them_are() -> None:
 
 
 def test_a_difference_is_of_the_same_prompts_and_needs_more_than_one() -> None:
-    """60 of 100 right against 20, all of them also among the 60: a difference of 0.4."""
+    """60 of 100 are right against 20, all of them also among the 60, so the difference is 0.4."""
     run = made_up.record(*STAGES)
     found = run.difference(STAGES[1], STAGES[0], "score")
     assert found is not None

@@ -1,4 +1,4 @@
-"""The progress display of a running phase."""
+"""A running phase shows its progress."""
 
 import io
 import threading
@@ -117,7 +117,7 @@ def test_a_log_gets_lines_until_the_phase_ends(monkeypatch: pytest.MonkeyPatch) 
         said.append(line)
         if len(said) == 3:
             third.set()
-            raise OSError("no space left")  # of a log on a full disk, which is no reason to end a run
+            raise OSError("no space left")  # like that of a log on a full disk, which is no reason to end a run
 
     with PhaseLog("iteration-1: train", renew, say):
         assert third.wait(60)

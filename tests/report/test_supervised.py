@@ -1,4 +1,4 @@
-"""Remarks on supervised training: the best and the last point, the length of baselines, and that nothing was tuned."""
+"""Remarks on supervised training cover the best and the last point, the length of baselines, and that nothing was tuned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POINTS = [[10, 1.0, 2.5], [20, 2.0, 2.25], [30, 3.0, 2.75]]
 
 
 def record(entries: dict[str, dict[str, Any]], **settings: Any) -> RunRecord:
-    """A run with these stages, whose training has left these entries."""
+    """Return the record of a run with these stages, whose training has these journal entries."""
     journal = [{"phase": "train", "stage": stage, **entry} for stage, entry in entries.items()]
     stages = [StageRecord(name=Stage(stage)) for stage in entries]
     return RunRecord(

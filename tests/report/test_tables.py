@@ -1,4 +1,4 @@
-"""The tables of the report: every stage with its intervals and the proper comparisons, and the costs."""
+"""The report's tables show every stage with its intervals and the right comparisons, and the costs."""
 
 from made_up import record, stage
 from spin_trl.report.tables import LONGEST_FACT, costs, devices, facts, figures, standings
@@ -30,8 +30,9 @@ RUN = record(
 
 
 def test_an_iteration_is_compared_with_the_model_that_it_started_from_and_a_baseline_with_self_play():
-    """Differences after Agresti and Min: ten won are from 3.7 to 15.9 points, 18 lost from 10.0 to 25.3, 40 from 29.5 to
-    48.9."""
+    """Differences use Agresti and Min's interval: ten won give 3.7 to 15.9 points, 18 lost 10.0 to 25.3, and 40 won
+    29.5 to 48.9.
+    """
     table = standings(RUN)
     assert list(table.headings) == ["model", "score", "difference", "from the start", "decision"]
     found = cells(table)
@@ -130,7 +131,7 @@ def test_facts_of_a_run_from_a_recipe_and_of_one_from_python():
 
 
 def test_the_isolation_of_generated_code_is_a_fact():
-    """Of a run that continued on another machine, that of both."""
+    """If a run was continued on another machine, the isolation of both is listed."""
     entries = [{"phase": "evaluate", "stage": name} for name in ("start", "iteration-0", "iteration-1")]
     assert "Generated code" not in facts(record(journal=entries))
     entries[1]["isolation"] = ["namespaces", "limits"]

@@ -1,4 +1,4 @@
-"""Output if stdout or the locale only supports ASCII."""
+"""Output works if stdout or the locale only supports ASCII."""
 
 import io
 import logging

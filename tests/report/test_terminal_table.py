@@ -1,4 +1,4 @@
-"""The table of a run: its contents, and the columns dropped on a narrow terminal."""
+"""The table of a run has the expected contents, and drops columns on a narrow terminal."""
 
 import io
 

@@ -28,7 +28,7 @@ from spin_trl.report.text import cut
     ],
 )
 def test_what_can_not_be_seen_is_named_and_the_rest_stays(text: str, shown: str | None) -> None:
-    """None: the text is unchanged."""
+    """If a text has nothing to name, the result is None and the text is unchanged."""
     assert visible(text) == (text if shown is None else shown)
     visible(text).encode()
     assert visible(visible(text)) == visible(text)

@@ -1,8 +1,8 @@
-"""The verdict: it claims no more than the intervals show, in every state of a run.
+"""The verdict claims no more than the intervals show, in every state of a run.
 
-Intervals of differences by hand, after Agresti and Min: of 100 prompts, 40 won and none lost are 40 points, from 29.5 to
-48.9 (40/102 ± 1.96 sqrt(41 - 40²/102)/102); 7 won and 3 lost are 4 points, from -2.4 to 10.2; 18 lost are from 10.0 to
-25.3 points.
+Intervals of differences by hand, after Agresti and Min: of 100 prompts, 40 won and none lost are 40 points, from 29.5
+to 48.9 (40/102 ± 1.96 sqrt(41 - 40²/102)/102); 7 won and 3 lost are 4 points, from -2.4 to 10.2; 18 lost are from 10.0
+to 25.3 points.
 """
 
 import math
@@ -63,7 +63,7 @@ def test_a_gain_that_may_be_luck_is_not_claimed():
 @pytest.mark.parametrize("won", range(0, 13, 2))
 @pytest.mark.parametrize("lost", range(0, 9, 2))
 def test_a_direction_is_named_only_where_the_whole_interval_has_it(won, lost):
-    """For all numbers of wins and losses, checked with the formula of Agresti and Min."""
+    """For all numbers of wins and losses, it is checked with the formula of Agresti and Min."""
     right = [*range(lost, 30), *range(30, 30 + won)]
     text = plain(verdict(record(stage("start", range(30)), stage("iteration-0", right), best="iteration-0")))
     middle = (won - lost) / 102

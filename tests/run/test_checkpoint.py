@@ -1,4 +1,4 @@
-"""Valid training checkpoints: those whose manifest was written after all other files."""
+"""A training checkpoint is valid if its manifest was written after all other files."""
 
 import hashlib
 import json
@@ -287,7 +287,7 @@ def test_a_push_while_training_has_no_arguments_either(tmp_path: Path, monkeypat
     assert "model.safetensors" in uploaded[0]
     assert "training_args.bin" not in uploaded[0]
     saved = torch.save
-    assert saved.__module__ == "torch.serialization", "saving is as it was"
+    assert saved.__module__ == "torch.serialization", "saving is restored"
 
 
 @pytest.mark.parametrize("name", ["full", "adapter"])
@@ -328,7 +328,7 @@ def test_a_checkpoint_that_was_tampered_with_runs_no_code(name: str, tmp_path: P
         trained(tmp_path / "full", 2, resume=str(folder))
     assert not (tmp_path / "trace").exists()
     torch.load(folder / name, weights_only=False)
-    assert (tmp_path / "trace").exists(), "it would have"
+    assert (tmp_path / "trace").exists(), "unpickling would have run it"
 
 
 def test_the_arguments_of_an_earlier_version_are_not_loaded(tmp_path: Path) -> None:

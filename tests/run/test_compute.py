@@ -1,4 +1,4 @@
-"""Compute in tokens: what is trained on counts three times, what is only run over once."""
+"""Compute is counted in tokens: trained ones count three times, those of a forward pass once."""
 
 from spin_trl.run.compute import Compute, compute_of
 

@@ -1,4 +1,4 @@
-"""The list of the contents of a run directory."""
+"""The contents of a run directory are listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paths of a run: the same in every phase, regardless of files of the user's that are already there."""
+"""The paths of a run are the same in every phase, regardless of existing files of the user's."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_the_home_is_that_of_the_user(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_folder_without_a_run_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
-    """A recipe alone makes no run; a journal does, as in version 0.1.0, and so does a marker."""
+    """A recipe alone is not a run; a directory with a journal is, as in version 0.1.0, and so is one with a marker."""
     with refused(RunDirectoryError, tmp_path / "nowhere", "folder", "recipe.yaml"):
         RunDirectory(tmp_path / "nowhere").check_run()
     for add in (lambda: None, lambda: (tmp_path / "recipe.yaml").write_text("beta: 0.1", encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""A run directory's marker: it lists what belongs to the run, and everything else is left unchanged."""
+"""A run directory's marker lists what belongs to the run, and everything else is left unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress of a phase, and the time left, from rates and earlier durations of phases."""
+"""The progress of a phase and the time left follow from rates and earlier durations of phases."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def test_another_process_can_read_how_far_it_is(tmp_path: Path, monkeypatch: pyt
     told.report(5)
     reader.read(tmp_path / "progress.json")
     assert (reader.done, reader.first, reader.rate(told.started + 4)) == (5, 3, 0.5)
-    told.report(6)  # too soon to be written down again
+    told.report(6)  # too soon to be written again
     reader.read(tmp_path / "progress.json")
     assert reader.done == 5
     (tmp_path / "progress.json").write_text('{"what": "st', encoding="utf-8")
@@ -88,7 +88,7 @@ ENTRIES = [
 
 
 def test_the_rest_of_a_run_takes_as_long_as_before() -> None:
-    """Training in iteration 1 of 3, 15 seconds left: 3 + 14, and a whole iteration of 47."""
+    """In the training of iteration 1 of 3, with 15 seconds left, 3 + 14 and a whole iteration of 49 remain."""
     entries = [*ENTRIES, line("generate", "iteration-1", 12.0)]
     # Generation took 12 the last time.
     assert seconds_left_of_run(entries, PHASES, "train", 1, 3, 15.0) == 15 + 3 + 14 + (12 + 20 + 3 + 14)
@@ -118,7 +118,7 @@ def test_the_start_has_been_evaluated_before_the_first_iteration() -> None:
         ("train", 1, 4.0, None, 16.0),  # as last time, when it took 20 seconds
         ("evaluate", 1, 1.0, 0.5, 2.0),  # other counts follow this one: as last time, when it took 3 seconds
         ("evaluate", 1, 1.0, 60.0, 60.0),
-        ("evaluate", 0, 0.5, 0.2, 1.5),  # as the start's
+        ("evaluate", 0, 0.5, 0.2, 1.5),  # like the start's
         ("evaluate", 1, 9.0, None, 0.0),
         ("baseline", 1, 3.0, 1.0, 11.0),  # two arms took 14 seconds
         ("baseline", 0, 3.0, 1.0, 1.0),

@@ -1,4 +1,4 @@
-"""The recipe that a user names: a file, a folder, a shipped recipe, or the frozen settings of a run."""
+"""A user names a recipe by a file, a folder, a shipped recipe's name, or a run with frozen settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of the recipe that a user names."""
+"""The file of the recipe that a user names is found."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The state of a run that every phase uses: settings by iteration, models, journal, and stages by name."""
+"""Every phase uses the same state of a run: settings by iteration, models, journal, and stages by name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_best_is_found_where_there_is_one(run: Run) -> None:
 
 
 def test_the_last_is_the_newest_iteration_with_a_model(run: Run, llama_folder: Path) -> None:
-    """Not a baseline arm's; the start, if there is no iteration yet."""
+    """A baseline arm's does not count; without an iteration, it is the start."""
     assert find_stage(run, "last") == "iteration-10"
     (run.directory.model("iteration-10") / "model.safetensors").unlink()
     assert find_stage(run, "last") == "iteration-9"

@@ -1,4 +1,6 @@
-"""A run's settings are frozen at its start: what would change its outcome is refused, and secrets are never written."""
+"""A run's settings are frozen at its start: changes that would affect its outcome are refused, and secrets are never
+written.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -200,7 +202,7 @@ def begun(folder: Path, **settings: Any) -> RunDirectory:
 
 
 def asked(answer: bool, calls: list[bool]) -> Any:
-    """Stands in for loading and hashing a model."""
+    """Stand in for loading and hashing a model."""
 
     def is_same() -> bool:
         calls.append(answer)

@@ -1,4 +1,4 @@
-"""Trust in code: reading a run runs none, and code named by a run from elsewhere needs the user's consent."""
+"""Reading a run runs no code, and code named by a run from elsewhere needs the user's consent."""
 
 import json
 import os
@@ -29,7 +29,7 @@ CODE: dict[str, Any] = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Ownership:
-    """A run directory whose settings name code."""
+    """Return a run directory whose settings name code."""
     return owned(tmp_path / "run", {"dataset_name": "evil:load", "scorer": ["evil:score"]})
 
 

@@ -1,4 +1,4 @@
-"""Iterations with adapters of every kind: each starts at its opponent, and the base model does not change."""
+"""Iterations with adapters of every kind start at their opponent, and leave the base model unchanged."""
 
 import copy
 import math
@@ -39,7 +39,7 @@ KINDS = {
 
 
 def build(model: Any, **kwargs: Any) -> SPINTrainer:
-    """A self-play trainer on six rows, two steps of three pairs."""
+    """Return a self-play trainer on six rows, with two steps of three pairs."""
     more = kwargs.pop("overrides", {})
     values: dict[str, Any] = {
         "output_dir": "out",
@@ -68,14 +68,14 @@ def build(model: Any, **kwargs: Any) -> SPINTrainer:
 
 
 def starts_at_its_opponent(trainer: SPINTrainer, tolerance: float = 1e-5) -> None:
-    """The last `train()` began where every log-ratio is 0, and moved."""
+    """Check that the last `train()` began where every log-ratio is 0, and moved."""
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-2:]
     assert losses[0] == pytest.approx(math.log(2), abs=tolerance)
     assert losses[1] != losses[0]
 
 
 def frozen(model: Any) -> dict[str, torch.Tensor]:
-    """Copies of the base model's weights."""
+    """Return copies of the base model's weights."""
     return {name: tensor.clone() for name, tensor in base_tensors(model).items()}
 
 
@@ -88,7 +88,7 @@ def scores(model: Any) -> torch.Tensor:
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_three_iterations_of_any_adapter(kind: str, tied: bool, tmp_path: Path) -> None:
-    """`train()` twice on one trainer, then another trainer continues from the saved adapter, as a run does."""
+    """`train()` runs twice on one trainer, then another trainer continues from the saved adapter, as a run does."""
     folder = tiny.save(tmp_path / "base", tiny.model(tie_word_embeddings=tied))
     if kind == "some tokens" and tied:
         with refused(RecipeError, "`trainable_token_indices`", "`modules_to_save`"):
@@ -118,7 +118,7 @@ def test_three_iterations_of_any_adapter(kind: str, tied: bool, tmp_path: Path) 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_whole_layers_are_trained_in_float32(precision: str, tmp_path: Path) -> None:
-    """In mixed precision, for a base in any dtype: steps that bfloat16 would lose move them."""
+    """In mixed precision, for a base in any dtype, steps that bfloat16 would lose still move them."""
     folder = tiny.save(tmp_path / "base")
     settings = {"learning_rate": 1e-6, "output_dir": str(tmp_path / "out"), "model_init_kwargs": BFLOAT16}
     trainer = build(str(folder), peft_config=copy.copy(KINDS["all whole"]), overrides=settings | {precision: True})
@@ -126,7 +126,7 @@ def test_whole_layers_are_trained_in_float32(precision: str, tmp_path: Path) -> 
     whole = {name: value.detach().clone() for name, value in trained.items() if "modules_to_save" in name}
     assert {name.rpartition(".modules_to_save")[0].rpartition(".")[2] for name in whole} > {"embed_tokens", "lm_head"}
     assert {value.dtype for value in trained.values()} == {torch.float32}
-    if precision == "bf16":  # on a CPU nothing computes in float16
+    if precision == "bf16":  # on a CPU, nothing computes in float16
         trainer.train()
         assert all(not torch.equal(trained[name], value) for name, value in whole.items())
 
@@ -154,13 +154,13 @@ def test_a_start_of_pissa_or_olora_goes_on(init: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def outliers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose hidden states have outliers, different in every batch: LLM.int8() computes these in float16."""
+    """Return a model whose hidden states have outliers, different in every batch: LLM.int8() computes these in float16."""
     sizes = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "num_hidden_layers": 4}
     return tiny.save(tmp_path_factory.mktemp("wide"), tiny.model("qwen2", **sizes))
 
 
 def test_8_bit_weights_say_something_else_in_another_batch(outliers: Path) -> None:
-    """By far more than float32's noise: results from other batches don't measure the opponent."""
+    """The difference is far more than float32's noise, so results from other batches don't measure the opponent."""
     model = load_policy(outliers, SPINConfig(use_cpu=True, bf16=False), INT8).eval()
     ids = torch.randint(5, 300, (8, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

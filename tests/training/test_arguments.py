@@ -20,12 +20,12 @@ ROWS = [{"prompt": "a b", "completion": "c"}, {"prompt": "d", "completion": "e",
 
 
 def rows_of(dataset: Dataset) -> list[dict[str, Any]]:
-    """The rows as plain Python values."""
+    """Return the rows as plain Python values."""
     return list(dataset.with_format(None))
 
 
 def test_every_usual_kind_of_dataset_is_read_as_it_is_stored() -> None:
-    """Rows, data frames, formats, transforms; a key that only a later row has becomes a column, too."""
+    """Covers rows, data frames, formats and transforms; a key that only a later row has becomes a column, too."""
     stored = Dataset.from_list(
         [{"prompt": "a", "completion": "b", "n": 1}, {"prompt": "c", "completion": "d", "n": 2}]
     )
@@ -70,7 +70,7 @@ def test_other_kinds_are_named_with_what_to_do(value: Any, parts: tuple[str, ...
 
 
 def test_dpo_configs_are_completed_and_others_named() -> None:
-    """The same values, with defaults for the rest."""
+    """The values are the same, with defaults for the rest."""
     found = as_settings(DPOConfig("out", use_cpu=True, bf16=False, beta=0.3, max_length=None, report_to="none"))
     assert isinstance(found, SPINConfig)
     assert (found.beta, found.max_length, found.report_to, found.output_dir) == (0.3, None, [], "out")
@@ -103,7 +103,7 @@ TRAINERS += ["callbacks", "optimizers", "quantization_config", "peft_config", "m
 
 @pytest.mark.parametrize("argument", [*ARGUMENTS, "start", "scorer", "launch", "settings", "sources", "model"])
 def test_a_wrong_kind_of_any_argument_of_a_run_is_refused_by_name(argument: str) -> None:
-    """Never with an AttributeError or a TypeError from the first code that uses it."""
+    """The code that first uses it does not raise an AttributeError or a TypeError."""
     args = {name: value for name, value in SETTINGS.items() if name in SPINConfig.__dataclass_fields__}
     for wrong in WRONG:
         given = {"model": "org/m", "args": SPINConfig("out", **args), "train_dataset": tiny.sft(4), argument: wrong}
@@ -119,7 +119,7 @@ def test_a_wrong_kind_of_any_argument_of_a_run_is_refused_by_name(argument: str)
 
 @pytest.mark.parametrize("argument", TRAINERS)
 def test_a_wrong_kind_of_any_argument_of_a_trainer_is_refused_by_name(argument: str, llama_folder: Path) -> None:
-    """On human responses as on pairs, where DPOTrainer refuses some itself."""
+    """This holds for human responses and for pairs, where DPOTrainer refuses some itself."""
     args = SPINConfig("out", use_cpu=True, bf16=False)
     for rows in (tiny.sft(4), tiny.preference(4)):
         for wrong in WRONG:
@@ -135,7 +135,9 @@ def test_a_wrong_kind_of_any_argument_of_a_trainer_is_refused_by_name(argument: 
 
 
 def test_human_responses_can_be_evaluated_and_predicted_on(llama_folder: Path) -> None:
-    """Before training, in any kind of dataset; after it, when no opponent is left, it is refused with the reason."""
+    """Before training, any kind of dataset is accepted; after it, when no opponent is left, it is refused with the
+    reason.
+    """
     settings = {name: value for name, value in SETTINGS.items() if name in SPINConfig.__dataclass_fields__}
     args = SPINConfig("out", **{**settings, "max_steps": 1})
     trainer = SPINTrainer(
@@ -149,7 +151,7 @@ def test_human_responses_can_be_evaluated_and_predicted_on(llama_folder: Path) -
 
 
 def test_a_transform_of_pairs_is_left_alone(llama_folder: Path) -> None:
-    """It may load an image per row: only the first row is read, to see that it is a pair."""
+    """It may load an image per row, so only the first row is read, to see that it is a pair."""
     seen: list[int] = []
 
     def look(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -182,7 +184,7 @@ def test_pairs_of_any_format_are_trained_on_as_they_are_stored(name: str, llama_
 
 
 def test_human_responses_that_a_format_or_transform_hides_are_named(llama_folder: Path) -> None:
-    """Like those of the training dataset, with the columns that are left."""
+    """They are named like those of the training dataset, with the columns that are left."""
     rows = tiny.sft(4)
     for hidden in (rows.with_format(None, columns=["prompt"]), rows.with_transform(lambda b: {"prompt": b["prompt"]})):
         with refused(DataError, "`train_dataset`", "['prompt']", "`completion`"):

@@ -1,4 +1,4 @@
-"""The collator pairs every real response with the generation that its row names, and makes DPO's batch from them."""
+"""The collator pairs every real response with the generation that its row names, and builds DPO's batch from them."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ RESPONSES = {
 
 
 def generations(responses: dict[tuple[str, int, int], list[int]] = RESPONSES) -> Generations:
-    """Generations by (key, iteration, sample)."""
+    """Return generations by (key, iteration, sample)."""
     tables = {}
     for iteration in {name[1] for name in responses}:
         made = [
@@ -48,7 +48,7 @@ def example(key: str, iteration: int, sample: int, **more: Any) -> dict[str, Any
 
 
 def test_the_batch_is_dpos_with_real_responses_first() -> None:
-    """Exact tensors, worked out by hand: real, real, generated, generated; padded on the right."""
+    """The exact tensors, worked out by hand: real, real, generated, generated; padded on the right."""
     batch = DataCollatorForSelfPlay(pad_token_id=PAD, generations=generations())(
         [example("a", 0, 0), example("b", 0, 0)]
     )
@@ -70,19 +70,19 @@ def test_the_batch_is_dpos_with_real_responses_first() -> None:
         [0, 0, 1, 1, 1, 1],
         [0, 1, 1, 1, 1, 0],
     ]
-    # The parent hands everything that it does not know to the model.
+    # The parent passes everything that it does not know to the model.
     assert set(batch) == {"input_ids", "attention_mask", "completion_mask"}
 
 
 @pytest.mark.parametrize("name", RESPONSES)
 def test_a_row_gets_the_generation_that_it_names(name: tuple[str, int, int]) -> None:
-    """By key, iteration and sample; none of them alone is enough."""
+    """Key, iteration and sample are all needed to find it."""
     batch = DataCollatorForSelfPlay(pad_token_id=PAD, generations=generations())([example(*name)])
     assert batch["input_ids"][1][batch["completion_mask"][1].bool()].tolist() == RESPONSES[name]
 
 
 def test_a_truncated_generation_gets_no_eos() -> None:
-    """It is trained on as it was sampled: an added EOS would reveal it by its length."""
+    """It is trained on as it was sampled; an added EOS would reveal it by its length."""
     batch = DataCollatorForSelfPlay(pad_token_id=PAD, generations=generations())([example("b", 0, 0)])
     assert batch["input_ids"][1].tolist() == [13, 91, 92, 93, 94]
     assert 2 not in batch["input_ids"][1]
@@ -91,7 +91,7 @@ def test_a_truncated_generation_gets_no_eos() -> None:
 @pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
 @pytest.mark.parametrize("multiple", [None, 8])
 def test_lengths_and_padding_are_trls(mode: str, multiple: int | None) -> None:
-    """The same batch as TRL's collator makes from the same ids."""
+    """The batch equals the one that TRL's collator builds from the same ids."""
     settings = {"pad_token_id": PAD, "max_length": 4, "truncation_mode": mode, "pad_to_multiple_of": multiple}
     names = [("a", 0, 0), ("b", 0, 0)]
     ours = DataCollatorForSelfPlay(**settings, generations=generations())([example(*name) for name in names])
@@ -106,7 +106,7 @@ def test_lengths_and_padding_are_trls(mode: str, multiple: int | None) -> None:
 
 
 def test_cached_log_probs_stay_with_their_rows() -> None:
-    """Each row's own layout, in the batch's order."""
+    """Each row keeps its own, in the batch's order."""
     rows = [
         example("b", 0, 0, ref_chosen_logps=-1.5, ref_rejected_logps=-2.5),
         example("a", 0, 1, ref_chosen_logps=-3.5, ref_rejected_logps=-4.5),
@@ -129,7 +129,7 @@ def test_given_pairs_pass_unchanged() -> None:
 
 @pytest.mark.parametrize("name", [("c", 0, 0), ("a", 2, 0), ("a", 0, 2)], ids=["key", "iteration", "sample"])
 def test_a_missing_generation_is_named(name: tuple[str, int, int]) -> None:
-    """Nothing else takes its place."""
+    """No other generation is used instead."""
     row = {**example("a", 0, 0), "key": name[0], "iteration": name[1], "sample": name[2]}
     collator = DataCollatorForSelfPlay(pad_token_id=PAD, generations=generations())
     with refused(GenerationsError, f"row {name[0]}", f"iteration {name[1]}", f"sample {name[2]}"):
@@ -144,7 +144,7 @@ def test_examples_are_not_changed() -> None:
 
 
 def test_trls_collator_becomes_ours_with_its_settings() -> None:
-    """And a second dataset's generations join the first's under a prefix."""
+    """A second dataset's generations are added to the first's under a prefix."""
     theirs = DataCollatorForPreference(pad_token_id=7, max_length=5, truncation_mode="keep_end", pad_to_multiple_of=4)
     ours = self_play_collator(theirs, generations(), "")
     assert isinstance(ours, DataCollatorForSelfPlay)

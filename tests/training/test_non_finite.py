@@ -1,4 +1,4 @@
-"""Handling of steps whose loss or gradient is not finite, with one process and with two (`on_nan`)."""
+"""Steps whose loss or gradient is not finite are handled as `on_nan` says, with one process and with two."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def with_faults(trainer: SPINTrainer, micro_batches: Collection[int], *, in_grad
 
 
 def state(trainer: SPINTrainer) -> dict[str, torch.Tensor]:
-    """Copies of all weights, and of the optimiser's state of each."""
+    """Return copies of all weights, and of the optimiser's state of each."""
     kept = trainer.optimizer.state_dict()["state"] if trainer.optimizer is not None else {}
     of_optimizer = {f"{key}/{name}": value.clone() for key, of in kept.items() for name, value in of.items()}
     return {name: value.clone() for name, value in trainer.model.state_dict().items()} | of_optimizer
@@ -110,7 +110,7 @@ def test_a_step_that_is_left_out_changes_nothing(llama: Any, in_gradient: bool) 
 
 
 def test_training_that_leaves_a_step_out_is_resumed_exactly(llama: Any) -> None:
-    """Bit for bit; and steps that were skipped before the interrupt count."""
+    """The result is the same bit for bit, and steps that were skipped before the interrupt count."""
     overrides = {**TWO_PAIRS, "on_nan": "skip", "save_strategy": "steps", "save_steps": 2}
     begun = tiny.model("llama")
     begun.load_state_dict(llama.state_dict())
@@ -139,7 +139,7 @@ def test_weights_that_are_no_numbers_are_named_before_anything_is_answered(tmp_p
 
 
 def test_weights_that_are_no_numbers_are_named_at_the_first_step(llama: Any) -> None:
-    """With any answers and any value of `on_nan`: nothing helps."""
+    """This holds for any answers and any value of `on_nan`, since nothing helps."""
     trainer = build(llama, overrides={"on_nan": "skip"})
     trainer._for_each_dataset(trainer._with_opponent)
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_weights_that_are_no_numbers_are_named_at_the_first_step(llama: Any) -> 
 
 
 def test_steps_that_the_scaler_skips_are_counted(llama: Any) -> None:
-    """The scale of float16 gradients is found by skipping; twenty skips in a row are no longer a search."""
+    """The scaler finds the scale of float16 gradients by skipping, but twenty skips in a row are no longer a search."""
     overrides = {**TWO_PAIRS, "max_steps": 6}
     trainer = with_faults(build(llama, overrides=overrides), {1, 2, 4}, in_gradient=True)
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
@@ -162,7 +162,9 @@ def test_steps_that_the_scaler_skips_are_counted(llama: Any) -> None:
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
 @pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
 def test_a_step_that_is_left_out_changes_nothing_under_a_scaler(llama: Any, optim: str, max_grad_norm: float) -> None:
-    """Nor its scale: the schedule does not advance, as after a step that the scaler itself has skipped."""
+    """The scale does not change either, and the schedule does not advance, as after a step that the scaler itself has
+    skipped.
+    """
     overrides = {**TWO_PAIRS, "on_nan": "skip", "lr_scheduler_type": "linear", "weight_decay": 0.1, "max_steps": 4}
     overrides |= {"optim": optim, "max_grad_norm": max_grad_norm}
     trainer = with_faults(build(llama, overrides=overrides), {2})
@@ -184,7 +186,7 @@ def test_a_step_that_is_left_out_changes_nothing_under_a_scaler(llama: Any, opti
 
 
 def test_a_trainer_alone_says_that_it_can_not_go_back(llama: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """When it is constructed, and when it stops."""
+    """It says so when it is constructed, and when it stops."""
     trainer = with_faults(build(llama, overrides={"on_nan": "lower"}), {1})
     assert any(names(line, "`on_nan: lower`", "`SelfPlay`", "`on_nan: stop`") for line in caplog.messages)
     with refused(DivergedError, "step 1", "its own"):
@@ -239,7 +241,7 @@ def of_two(folder: str) -> None:
 
 
 def test_two_processes_decide_alike(tmp_path: Path) -> None:
-    """Only one of them has a NaN; both skip the step, or stop and name the row."""
+    """Only one of them has a NaN, but both skip the step, or both stop and name the row."""
     script = tmp_path / "two.py"
     script.write_text(SCRIPT, encoding="utf-8")
     launched(["torch.distributed.run", *TWO, str(script), str(tmp_path)])

@@ -1,4 +1,4 @@
-"""Objectives in the trainer: every loss trains, T-SPIN needs no opponent, IRIS weights the whole optimiser step."""
+"""Every loss trains in the trainer, T-SPIN needs no opponent, and IRIS weights the whole optimiser step."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ AT_ZERO = {
     "gsil_kliep": 1.0,  # e^0
     "gsil_lsif": -0.5,  # e^0 / 2 - e^0
 }
-"""Value of each objective where all log-ratios are 0, with the published settings."""
+"""Value of each objective if all log-ratios are 0, with the published settings."""
 
 GRADIENTS = """
 import json, os, sys
@@ -103,7 +103,7 @@ def test_every_objective_starts_at_its_value_and_moves(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["space", "tspin", "iris"])
 def test_objectives_combine_with_sft_and_lora(name: str) -> None:
-    """The weighted sum of the two values; the adapter learns."""
+    """The loss is the weighted sum of the two values, and the adapter learns."""
     losses = {"loss_type": [name, "sft"], "loss_weights": [2.0, 0.5]}
     alone = build(tiny.model(), overrides={"loss_type": name, "output_dir": "alone"}, peft_config=LoraConfig(**LORA))
     alone.train()
@@ -124,12 +124,12 @@ def test_iris_in_micro_batches_is_iris_of_the_whole_step(whole_step: dict[str, t
 
 
 def test_iris_in_unequal_micro_batches_is_iris_of_the_whole_step(whole_step: dict[str, torch.Tensor]) -> None:
-    """64 pairs in batches of 24: the last has 16."""
+    """64 pairs in batches of 24 leave 16 for the last."""
     assert_same_step(step_of(24, 3), whole_step)
 
 
 def test_iris_without_accumulation_weighs_a_micro_batch_alone(whole_step: dict[str, torch.Tensor]) -> None:
-    """What the papers' code would do: if this gave the same, the test above would prove nothing."""
+    """The papers' code would do this; if it gave the same result, the test above would prove nothing."""
     alone = step_of(8, 1)
     assert any(not torch.allclose(alone[name], change, rtol=1e-2, atol=1e-2) for name, change in whole_step.items())
 
@@ -138,7 +138,7 @@ def test_iris_without_accumulation_weighs_a_micro_batch_alone(whole_step: dict[s
 def test_iris_over_two_processes_is_iris_of_the_whole_step(
     whole_step: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    """Two processes with 4 x 8 pairs each; and with one batch of 32 each, which needs no extra pass."""
+    """Two processes have 4 x 8 pairs each, or one batch of 32 each, which needs no extra pass."""
     script = tmp_path / "gradients.py"
     script.write_text(GRADIENTS, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
@@ -192,7 +192,7 @@ def test_no_pass_goes_ahead_where_one_micro_batch_is_the_step(monkeypatch: pytes
 
 
 def test_iris_and_tspin_go_on_from_a_checkpoint_to_the_same_weights() -> None:
-    """With the extra pass and with proto responses: bit for bit the same as undisturbed training."""
+    """With the extra pass and with proto responses, the weights equal those of undisturbed training bit for bit."""
     first = build(tiny.model(), overrides={"loss_type": "tspin", "output_dir": "iteration-0"})
     first.train()
     ways: dict[str, dict[str, Any]] = {
@@ -220,11 +220,11 @@ def generations_of(trainer: SPINTrainer) -> GenerationStore:
 
 
 CHECKED = [2, 2, 1]
-"""Rows of the three forwards that find out whether unique tokens give the same, before the first of them counts."""
+"""Rows of the three forwards that check whether unique tokens give the same result, before the first one that counts."""
 
 
 def forwards(model: Any) -> list[int]:
-    """Rows of every forward that the model's layers see from now on, in training but not in generation."""
+    """Record the rows of every forward that the model's layers see from now on, in training but not in generation."""
     rows: list[int] = []
 
     def note(module: Any, inputs: Any, kwargs: dict[str, Any]) -> None:
@@ -239,7 +239,7 @@ def forwards(model: Any) -> list[int]:
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("shared_prefix", [None, False])
 def test_tspin_runs_no_opponent(shared_prefix: bool | None, lora: bool) -> None:
-    """One forward per step: of the 2B rows that DPOTrainer sees, or one of their unique tokens. No opponent, no check."""
+    """There is one forward per step, over the 2B rows that DPOTrainer sees or over their unique tokens, and no check."""
     peft = {"peft_config": LoraConfig(**LORA)} if lora else {}
     overrides = {"loss_type": "tspin", "shared_prefix": shared_prefix}
     trainer = build(tiny.model(), overrides=overrides, **peft)
@@ -251,7 +251,9 @@ def test_tspin_runs_no_opponent(shared_prefix: bool | None, lora: bool) -> None:
 
 @pytest.mark.parametrize("shared_prefix", [None, False])
 def test_tspin_is_the_papers_loss_of_the_three_responses(shared_prefix: bool | None) -> None:
-    """eq. 7, from log-probabilities of a plain forward, at iteration 1: pairs of θ_1 with θ_0's responses."""
+    """The loss is eq. 7, computed from log-probabilities of a plain forward, at iteration 1: pairs of θ_1 with θ_0's
+    responses.
+    """
     first = build(tiny.model(), overrides={"loss_type": "tspin", "output_dir": "iteration-0"})
     first.train()
     proto = generations_of(first)
@@ -303,7 +305,7 @@ def test_tspin_refuses_a_later_iteration_without_proto(tmp_path: Path) -> None:
 
 
 def test_tspin_on_preference_pairs_is_reference_free() -> None:
-    """Given pairs have no proto response; the first term trains, and no reference runs."""
+    """Given pairs have no proto response: the first term trains, and no reference runs."""
     trainer = build(tiny.model(), overrides={"loss_type": "tspin"}, train_dataset=tiny.preference(6))
     rows = forwards(trainer.model)
     trainer.train()
@@ -313,7 +315,7 @@ def test_tspin_on_preference_pairs_is_reference_free() -> None:
 
 
 def test_simpo_by_hand() -> None:
-    """softplus(gamma - beta (log p(y) / |y| - log p(y') / |y'|)), from plain forwards."""
+    """The loss is softplus(gamma - beta (log p(y) / |y| - log p(y') / |y'|)), from plain forwards."""
     model = tiny.model()
     overrides = {"loss_type": "simpo", "simpo_beta": 3.0, "simpo_gamma": 0.7, "per_device_train_batch_size": 6}
     trainer = build(model, overrides={**overrides, "max_steps": 1})
@@ -335,10 +337,10 @@ def test_simpo_by_hand() -> None:
 
 
 def test_space_takes_as_many_generations_as_mu() -> None:
-    """Three generations per prompt, mu = 3 by default: log 4 + 3 log(4 / 3) at the first step."""
+    """With three generations per prompt, mu is 3 by default: log 4 + 3 log(4 / 3) at the first step."""
     trainer = build(tiny.model(), overrides={"loss_type": "space", "num_generations": 3})
     trainer.train()
-    assert trainer.args.space_mu is None  # left out, and so not the user's
+    assert trainer.args.space_mu is None  # left out, so not set by the user
     assert logged(trainer)[0] == pytest.approx(2.24934057847523, abs=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Keep the opponent the policy's starting point, and detect when it is not."""
+"""The opponent stays at the policy's starting point, and a violation is detected."""
 
 import math
 import re
@@ -25,7 +25,7 @@ IDS = torch.arange(5, 25).unsqueeze(0)
 
 
 def adapted(**overrides: Any) -> PeftModel:
-    """The tiny Llama with an adapter that has an effect: its B is not zero."""
+    """Return the tiny Llama with an adapter that has an effect, since its B is not zero."""
     torch.manual_seed(3)
     model = get_peft_model(tiny.model(), LoraConfig(**{**LORA, **overrides}))
     with torch.no_grad():
@@ -36,7 +36,7 @@ def adapted(**overrides: Any) -> PeftModel:
 
 
 def scores(model: Any) -> torch.Tensor:
-    """The model's current logits."""
+    """Return the model's current logits."""
     with torch.no_grad():
         return model(IDS).logits
 
@@ -52,12 +52,14 @@ def check(policy: list[float], frozen: list[float], tokens: list[int], dtype: to
 
 
 def test_equal_log_probs_pass_up_to_the_noise_of_the_format() -> None:
-    """Noise of independent tokens grows with the root of their number: 100 tokens may differ by ten times one token's."""
+    """Noise of independent tokens grows with the square root of their number: 100 tokens may differ by ten times one
+    token's.
+    """
     for dtype, per_token in opponent.NOISE_PER_TOKEN.items():
         for tokens in (1, 100):
             allowed = per_token * math.sqrt(tokens)
             check([-50.0], [-50.0 + 0.9 * allowed], [tokens], dtype)
-            if allowed > 1e-3:  # a smaller difference drowns in float32's own rounding at 50 nats
+            if allowed > 1e-3:  # a smaller difference is lost in float32's own rounding at 50 nats
                 with pytest.raises(OpponentError):
                     check([-50.0], [-50.0 + 1.1 * allowed], [tokens], dtype)
 
@@ -80,12 +82,12 @@ def test_what_is_no_number_is_a_violation(value: float) -> None:
 
 
 def test_an_unknown_format_gets_the_widest_tolerance() -> None:
-    """A dtype that the table does not have counts as the coarsest one."""
+    """A dtype that is not in the table counts as the coarsest one."""
     check([-1.0], [-1.2], [1], torch.float8_e4m3fn)
 
 
 def test_empty_responses_agree() -> None:
-    """No tokens, log-probability 0 under both."""
+    """With no tokens, the log-probability is 0 under both."""
     check([0.0], [0.0], [0])
 
 
@@ -95,7 +97,8 @@ def test_the_error_is_a_runtime_error_that_ends_the_command_with_1() -> None:
     assert OpponentError.exit_code == 1
 
 
-# ---- taking log-probs down -------------------------------------------------------------------------------------------
+# ---- recording log-probs
+# -----------------------------------------------------------------------------------------------
 
 
 class Output:
@@ -106,14 +109,16 @@ class Output:
 
 
 class Model(torch.nn.Module):
-    """Returns its input."""
+    """Model that returns its input."""
 
     def forward(self, log_probs: torch.Tensor | None) -> Output:
         return Output(log_probs)
 
 
 def test_log_probs_are_taken_down_in_order_while_listening() -> None:
-    """The policy's first, the opponent's second, for each listener separately; forwards without a fused head are ignored."""
+    """The policy's come first and the opponent's second, for each listener separately; forwards without a fused head
+    are ignored.
+    """
     policy, frozen = Model(), Model()
     one, two = torch.ones(2, 3), torch.zeros(2, 3)
     policy(one)
@@ -124,11 +129,11 @@ def test_log_probs_are_taken_down_in_order_while_listening() -> None:
             frozen(two)
         assert [id(record) for record in passing.log_probs] == [id(one), id(two)]
         policy(one)
-        assert len(passing.log_probs) == 2, "nothing is taken down after the context"
+        assert len(passing.log_probs) == 2, "nothing is recorded after the context"
 
 
 def test_listening_leaves_nothing_on_the_model_even_after_an_error() -> None:
-    """A loss that fails leaves no listener behind, and trainers on one model don't pile up hooks."""
+    """A loss that fails leaves no listener behind, and several trainers on one model don't accumulate hooks."""
     policy = Model()
     with pytest.raises(RuntimeError), Forwards(None).batch({"input_ids": torch.ones(2, 1)}, policy) as passing:
         raise RuntimeError
@@ -153,7 +158,7 @@ def test_listening_leaves_nothing_on_the_model_even_after_an_error() -> None:
     ],
 )
 def test_a_frozen_copy_speaks_as_the_policy_did(overrides: dict[str, Any]) -> None:
-    """`freeze_adapter`, any number of times: the copy is the current adapter, and no gradient reaches it."""
+    """However often `freeze_adapter` is called, the copy is the current adapter, and no gradient reaches it."""
     model = adapted(**overrides)
     for _ in range(3):
         expected = scores(model)
@@ -169,7 +174,7 @@ def test_a_frozen_copy_speaks_as_the_policy_did(overrides: dict[str, Any]) -> No
         assert not torch.allclose(scores(model), expected)
         with opponent.in_place_of_the_policy(model):
             torch.testing.assert_close(scores(model), expected)
-        assert not torch.allclose(scores(model), expected), "the policy speaks again"
+        assert not torch.allclose(scores(model), expected), "the policy is active again"
 
 
 def test_the_trainable_adapter_stays_trainable() -> None:
@@ -185,7 +190,7 @@ def test_the_trainable_adapter_stays_trainable() -> None:
     opponent.drop_frozen_adapters(model)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
     assert set(model.peft_config) == {"default"}
-    opponent.drop_frozen_adapters(model)  # there is none any more, and that is fine
+    opponent.drop_frozen_adapters(model)  # there is none left, which is fine
 
 
 def test_the_frozen_copy_has_the_policys_dtype() -> None:
@@ -217,7 +222,7 @@ def changed(model: PeftModel, adapter: str = "default") -> None:
 
 
 def test_the_first_opponent_is_kept_as_a_second_frozen_adapter(tmp_path: Path) -> None:
-    """Later opponents take the place of the first one, but not of the start; neither is trained or saved."""
+    """Later opponents replace the first one, but not the start; neither is trained or saved."""
     model = adapted()
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     expected, alone = scores(model), digest(model)
@@ -226,7 +231,7 @@ def test_the_first_opponent_is_kept_as_a_second_frozen_adapter(tmp_path: Path) -
     opponent.keep_start(model)
     opponent.freeze_adapter(model)
     changed(model)
-    opponent.keep_start(model)  # it is kept already
+    opponent.keep_start(model)  # it is already kept
     with opponent.in_place_of_the_policy(model):
         assert not torch.allclose(scores(model), expected)
     with opponent.in_place_of_the_policy(model, START_ADAPTER):

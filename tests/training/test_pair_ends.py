@@ -1,4 +1,4 @@
-"""DPOTrainer's tokens of a pair are compared with those that self-play would make of the same text."""
+"""DPOTrainer's tokens of a pair are compared with those that self-play would produce for the same text."""
 
 import pytest
 

@@ -22,7 +22,7 @@ EOS, OTHER_EOS = 2, 0
 
 
 def rows(n: int = 4) -> Dataset:
-    """Prepared rows "a", "b", ...: prompt [10 + i], real response [20 + i, 30 + i, EOS]."""
+    """Return prepared rows "a", "b", ...: prompt [10 + i], real response [20 + i, 30 + i, EOS]."""
     made = [
         {
             "key": chr(ord("a") + i),
@@ -38,7 +38,7 @@ def rows(n: int = 4) -> Dataset:
 
 
 def table(*responses: tuple[str, int, list[int], str]) -> pa.Table:
-    """Stored responses from (key, sample, ids, finish reason)."""
+    """Return stored responses from (key, sample, ids, finish reason)."""
     columns = zip(*responses, strict=True)
     keys, samples, ids, reasons = (list(column) for column in columns)
     lengths = [len(tokens) for tokens in ids]
@@ -54,10 +54,10 @@ def config(tmp_path: Path, **settings: Any) -> SPINConfig:
 
 
 FOUR = (
-    ("a", 0, [40, EOS], "eos"),  # like any other
+    ("a", 0, [40, EOS], "eos"),  # an ordinary one
     ("b", 0, [EOS], "eos"),  # empty
     ("c", 0, [41, 42], "length"),  # truncated
-    ("d", 0, [23, 33, EOS], "eos"),  # the real one
+    ("d", 0, [23, 33, EOS], "eos"),  # equal to the real one
 )
 
 
@@ -97,7 +97,7 @@ def test_several_kinds_are_dropped_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ids", [[EOS], [OTHER_EOS], []], ids=["its EOS", "another EOS", "nothing"])
 def test_an_answer_without_a_token_before_its_end_is_empty(ids: list[int], tmp_path: Path) -> None:
-    """Whichever EOS id ended it."""
+    """It does not matter which EOS id ended it."""
     _, counts = pair(rows(1), generations(("a", 0, ids, "eos")), config(tmp_path))
     assert counts.empty == 1
 
@@ -130,7 +130,7 @@ def test_every_sample_and_iteration_is_a_pair_of_its_own(tmp_path: Path) -> None
 
 
 def test_rows_without_a_generation_are_named(tmp_path: Path) -> None:
-    """They were made from other data."""
+    """Such generations were made from other data."""
     with refused(GenerationsError, "Row 2", "key c", "generation"):
         pair(rows(3), generations(*FOUR[:2]), config(tmp_path))
 
@@ -143,7 +143,7 @@ def test_generations_of_other_rows_are_no_pairs(tmp_path: Path) -> None:
 
 
 def test_dropping_everything_is_an_error(tmp_path: Path) -> None:
-    """It shows what the answers were."""
+    """The error gives the defects of the answers."""
     with refused(GenerationsError, "0 empty", "0 truncated", "1 identical"):
         pair(rows(1), generations(("a", 0, [20, 30, EOS], "eos")), config(tmp_path, identical_generations="drop"))
 
@@ -160,20 +160,21 @@ def test_dropping_everything_is_an_error(tmp_path: Path) -> None:
 def test_mostly_degenerate_answers_are_warned_about(
     response: list[int], parts: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They decide little, or teach a length."""
+    """They contribute little to training, or teach only a length."""
     with caplog.at_level(logging.WARNING, "spin_trl.training.pairs"):
         pair(rows(1), generations(("a", 0, response, "eos" if EOS in response else "length")), config(tmp_path))
     assert names(caplog.text, *parts)
 
 
 def test_ordinary_answers_are_not_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Half of them may be anything."""
+    """Half of them may be degenerate."""
     with caplog.at_level(logging.WARNING, "spin_trl.training.pairs"):
         pair(rows(), generations(*FOUR), config(tmp_path))
     assert caplog.text == ""
 
 
-# ---- what the opponent's log-probs are cached under ---------------------------------------------------------------------
+# ---- the cache key of the opponent's log-probs
+# ---------------------------------------------------------------------------
 
 
 def fingerprint(tmp_path: Path, made: Generations, data: Dataset | None = None, **options: Any) -> str:
@@ -183,7 +184,7 @@ def fingerprint(tmp_path: Path, made: Generations, data: Dataset | None = None, 
 
 
 def test_the_same_pairs_have_the_same_fingerprint(tmp_path: Path) -> None:
-    """So results computed for them are found again, in another process, too."""
+    """Results computed for them are found again, also in another process."""
     assert fingerprint(tmp_path, generations(*FOUR[:2])) == fingerprint(tmp_path, generations(*FOUR[:2]))
     assert len(fingerprint(tmp_path, generations(*FOUR[:2]))) == 16
 
@@ -214,7 +215,7 @@ def test_other_rows_have_another_fingerprint(column: str, tmp_path: Path) -> Non
 
 
 def test_dropping_changes_the_fingerprint(tmp_path: Path) -> None:
-    """Other rows are in other places."""
+    """Other rows are then at these positions."""
     usual = fingerprint(tmp_path, generations(*FOUR[:2]))
     assert fingerprint(tmp_path, generations(*FOUR[:2]), empty_generations="drop") != usual
 
@@ -227,7 +228,7 @@ def test_a_prefix_keeps_two_datasets_of_one_trainer_apart(tmp_path: Path) -> Non
 
 
 def test_pairs_on_disk_are_the_same_pairs(tmp_path: Path) -> None:
-    """Under the same fingerprint, written once; a half-written folder of an interrupted call is replaced."""
+    """They have the same fingerprint and are written once; a half-written folder of an interrupted call is replaced."""
     pairs, _ = pair(rows(), generations(*FOUR), config(tmp_path))
     place = tmp_path / "pairs" / pairs._fingerprint
     (tmp_path / "pairs" / f".{pairs._fingerprint}.tmp").mkdir(parents=True)
@@ -241,7 +242,7 @@ def test_pairs_on_disk_are_the_same_pairs(tmp_path: Path) -> None:
 
 
 def test_damaged_pairs_are_written_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Even if they could be read; and a cache next to them with a wrong or missing checksum is deleted."""
+    """They are rebuilt even if they can be read; a cache next to them with a wrong or missing checksum is deleted."""
     pairs, _ = pair(rows(), generations(*FOUR), config(tmp_path))
     place = tmp_path / "pairs" / pairs._fingerprint
     on_disk(pairs, tmp_path / "pairs")
@@ -262,5 +263,5 @@ def test_damaged_pairs_are_written_again(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_rows_here_are_prepared_rows() -> None:
-    """These tests use what `prepare` returns."""
+    """These tests use the output of `prepare`."""
     assert set(rows().column_names) >= set(PREPARED_COLUMNS)

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.numeric
 
 
 def as_dataset(trainer: SPINTrainer) -> Dataset:
-    """A trainer's generations as a plain dataset of token ids by key."""
+    """Return a trainer's generations as a plain dataset of token ids by key."""
     return Dataset.from_list([{"key": row["key"], "ids": generated} for row, generated in pairs(trainer)])
 
 
@@ -45,7 +45,7 @@ def _by_key(trainer: SPINTrainer) -> Iterator[tuple[str, list[int]]]:
 
 
 def test_generations_can_be_given_in_every_form(llama_folder: Path) -> None:
-    """A folder, a store, stores by iteration, a dataset and loaded generations train as if they had just been made."""
+    """A folder, a store, stores by iteration, a dataset and loaded generations train as if they had just been generated."""
     made = build(str(llama_folder), overrides={"output_dir": "made"})
     made.train()
     store = store_of(made)
@@ -60,13 +60,13 @@ def test_generations_can_be_given_in_every_form(llama_folder: Path) -> None:
 
 
 def test_history_gives_every_prompt_a_pair_an_iteration(llama: PreTrainedModel) -> None:
-    """Stores of two iterations make twice the pairs; all are compared with the newest opponent."""
+    """Stores of two iterations give twice as many pairs; all are compared with the newest opponent."""
     first = build(llama, overrides={"output_dir": "0"})
     first.train()
     second = build(llama, overrides={"output_dir": "1"})
     opponent = llama_with(copy_of(llama))
     second.train()
-    # A later iteration's store says so; a run's stores do.
+    # A later iteration's store records its iteration, as a run's stores do.
     store = store_of(second)
     manifest = json.loads((store.folder / "generations.json").read_text(encoding="utf-8"))
     (store.folder / "generations.json").write_text(json.dumps({**manifest, "iteration": 1}), encoding="utf-8")
@@ -83,7 +83,7 @@ def test_history_gives_every_prompt_a_pair_an_iteration(llama: PreTrainedModel) 
 
 
 def test_generations_of_something_else_are_refused(llama_folder: Path) -> None:
-    """Another dataset, model or template is named, with what was found, before any step is taken."""
+    """Another dataset, model or template is named, with the value found, before any step is taken."""
     store = stored(llama_folder)
     manifest = store.manifest()
     for name, change in (
@@ -98,7 +98,7 @@ def test_generations_of_something_else_are_refused(llama_folder: Path) -> None:
 
 
 def test_unusable_generations_are_refused(llama_folder: Path, tmp_path: Path) -> None:
-    """No store, an unfinished one, a damaged one, text instead of tokens, a missing row: each error says what is wrong."""
+    """For a missing, unfinished or damaged store, text instead of tokens, or a missing row, the error says what is wrong."""
     made = build(str(llama_folder), overrides={"output_dir": "made"})
     made.train()
     store = store_of(made)
@@ -126,7 +126,7 @@ def test_unusable_generations_are_refused(llama_folder: Path, tmp_path: Path) ->
 
 
 def test_what_an_interrupted_call_answered_is_used_by_the_next(llama_folder: Path) -> None:
-    """Generation inside `train()` continues where it stopped: existing shards are not generated again."""
+    """Generation inside `train()` resumes where it stopped: existing shards are not generated again."""
     whole = build(str(llama_folder), overrides={"output_dir": "whole"})
     whole.train()
     first = build(str(llama_folder), overrides={"output_dir": "out"})
@@ -141,14 +141,14 @@ def test_what_an_interrupted_call_answered_is_used_by_the_next(llama_folder: Pat
 
 
 def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same rows, same model, same output folder, other generations: TRL's cache of log-probs must miss.
+    """With the same rows, model and output folder but other generations, TRL's cache of log-probs must miss.
 
-    A third trainer with the first generations shows that there is a cache, and that it is used where it fits.
+    A third trainer with the first generations shows that there is a cache, and that it is used if it fits.
     """
     made = build(str(llama_folder), overrides={"output_dir": "made"})
     made.train()
     first = as_dataset(made)
-    # Another response of the same length, so that neither rows, keys nor lengths differ: only the tokens do.
+    # Another response of the same length, so that only the tokens differ, but neither rows, keys nor lengths.
     second = first.map(lambda row: {"ids": [*row["ids"][:-1], (row["ids"][-1] + 1) % 300]})
     computed: list[int] = []
     original = SPINTrainer.compute_ref_log_probs
@@ -174,7 +174,7 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, monkey
 def test_the_opponents_pass_has_larger_batches_and_keeps_nothing(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four times as many pairs as in a step, or the number in the settings, in inference mode; steps run no opponent."""
+    """It has four times as many pairs as a step, or the number in the settings, in inference mode; steps run no opponent."""
     seen: list[tuple[int, bool]] = []
     original = SPINTrainer.compute_ref_log_probs
 
@@ -193,7 +193,7 @@ def test_the_opponents_pass_has_larger_batches_and_keeps_nothing(
 
 
 def test_every_epoch_sees_every_pair_once_in_an_order_that_seed_and_epoch_decide(llama_folder: Path) -> None:
-    """The same for any trainer with that seed, another in each epoch, another for another seed."""
+    """The order is the same for any trainer with that seed, and another one in each epoch and for another seed."""
 
     def epochs(seed: int, **overrides: Any) -> list[list[str]]:
         name = f"out/{seed}{len(overrides)}"
@@ -220,7 +220,9 @@ def test_every_epoch_sees_every_pair_once_in_an_order_that_seed_and_epoch_decide
 
 
 def test_prepared_rows_are_not_prepared_again(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a run: no text becomes tokens a second time, and the only mapping keeps the opponent's log-probabilities."""
+    """For a run's own rows, no text is tokenised a second time, and the only mapping keeps the opponent's
+    log-probabilities.
+    """
     rows = prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))
     mapped: list[str] = []
 
@@ -238,7 +240,7 @@ def test_prepared_rows_are_not_prepared_again(llama_folder: Path, monkeypatch: p
 
 
 def test_changed_human_responses_never_meet_old_log_probs(llama_folder: Path) -> None:
-    """The same holds for the human side: a corrected answer under the same key has its own log-probs."""
+    """A corrected answer under the same key has its own log-probs."""
     rows = prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))
     changed = rows.map(lambda row: {"real_ids": [*row["real_ids"][:-1], 9, row["real_ids"][-1]]})
     generations = Dataset.from_dict({"key": rows["key"], "ids": [[5, 6, 7]] * 6})

@@ -1,7 +1,7 @@
-"""TRL and transformers still have what the trainer relies on (`trl_parent.py`), and that list is whole.
+"""TRL and transformers still have everything that the trainer relies on (`trl_parent.py`), and that list is complete.
 
-An upgrade that drops a name, or a parameter that is passed by its place, fails here by that name. Types are left to mypy,
-and what the parents compute to the tests of what it is used for.
+If an upgrade drops a name, or a parameter that is passed by position, a test here fails with that name. Types are left
+to mypy, and the parents' results to the tests of the code that uses them.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ METHODS = OVERRIDDEN | CALLED
 LIBRARIES = {"accelerate", "datasets", "peft", "transformers", "trl"}
 
 OURS = (NonFiniteTrainer, WholeCheckpointsTrainer, ObjectiveTrainer, PairsTrainer, SPINTrainer, _Rehearsal)
-"""Classes under `DPOTrainer`."""
+"""Subclasses of `DPOTrainer`."""
 
 
 def tree_of(found: type | Callable[..., object]) -> ast.AST:
-    """The source of a class or function."""
+    """Return the syntax tree of a class or function."""
     return ast.parse(textwrap.dedent(inspect.getsource(found)))
 
 
 @functools.cache
 def attributes_of(owner: type) -> frozenset[str]:
-    """Names that a class has, or that its methods or those of its parents set on `self`."""
+    """Return the names that a class has, or that its methods or those of its parents set on `self`."""
     found = set(dir(owner)) | {field for cls in owner.__mro__ for field in getattr(cls, "__annotations__", {})}
     for cls in owner.__mro__:
         if cls.__module__ == "builtins" or cls.__module__.startswith(("typing", "collections", "torch.nn")):
@@ -59,7 +59,7 @@ def is_self(node: ast.AST) -> bool:
 
 
 def parameters_of(function: Callable[..., object]) -> tuple[str, ...]:
-    """Names of a method's positional parameters, without `self`."""
+    """Return the names of a method's positional parameters, without `self`."""
     by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return tuple(
         name
@@ -102,7 +102,7 @@ def test_the_parent_still_does_it(function: Callable[..., object], names: tuple[
 
 
 def names_in(tree: ast.AST) -> set[str]:
-    """Attributes, names, strings and keywords in a function."""
+    """Return attributes, names, strings and keywords in a function."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -129,12 +129,12 @@ def test_the_library_has_the_private_name(name: str) -> None:
 
 @functools.cache
 def sources() -> list[ast.AST]:
-    """Every module of the package."""
+    """Return every module of the package."""
     return [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
 
 
 def relied_on() -> set[str]:
-    """Names of the parents that our trainers override, call, read or set, and that phases use on a trainer."""
+    """Return the parents' names that our trainers override, call, read or set, and that phases use on a trainer."""
     of_parent = attributes_of(DPOTrainer)
     found = set()
     for cls in OURS:
@@ -151,7 +151,7 @@ def relied_on() -> set[str]:
 
 
 def test_the_list_is_whole() -> None:
-    """A parent's name that ours begin or cease to use is added or removed."""
+    """A parent's name that our trainers start or stop using has to be added or removed."""
     assert relied_on() == {*METHODS, *ATTRIBUTES}
 
 
@@ -161,7 +161,7 @@ def test_only_overridden_methods_are_listed_as_such() -> None:
 
 
 def private_names() -> set[str]:
-    """Private names used in the package but not defined there: attributes, imports, and those in `getattr`."""
+    """Return private names used in the package but not defined there: attributes, imports, and those in `getattr`."""
     used: set[str] = set()
     own: set[str] = set()
     for tree in sources():

@@ -1,4 +1,4 @@
-"""DPO on preference pairs starts at its own reference: the model that it is given, whatever that model's name says."""
+"""DPO on preference pairs starts at its own reference, the model that it is given, whatever that model's name says."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def trainer(model: Any, pairs: Any = None, **overrides: Any) -> PreferenceTraine
 
 
 def adapted(folder: Path) -> Any:
-    """The model with an adapter that has moved it away from its base."""
+    """Return the model with an adapter that has moved it away from its base."""
     torch.manual_seed(0)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(**LORA))
     for name, weight in model.named_parameters():

@@ -1,4 +1,4 @@
-"""A tokenizer built from a dataset's own texts: bytes or characters, with EOS, padding and turns."""
+"""A tokenizer is built from a dataset's own texts, with bytes or characters, EOS, padding and turns."""
 
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ def test_bytes_encode_any_text(text: str) -> None:
 
 
 def characters(*texts: str, chats: bool) -> PreTrainedTokenizerBase:
-    """A `char` tokenizer trained on these texts."""
+    """Return a `char` tokenizer trained on these texts."""
     return build_tokenizer(iter(texts), StartConfig(**SMALL, start_tokenizer="char"), 64, chats=chats)
 
 
 def test_characters_are_one_token_each() -> None:
-    """Those of the data; the vocabulary has nothing else except the three special tokens."""
+    """The vocabulary has the characters of the data and the three special tokens, and nothing else."""
     tokenizer = characters("abc b", "cd", chats=False)
     assert sorted(set(tokenizer.get_vocab()) - {END, TURN, TURN_END}) == [" ", "a", "b", "c", "d"]
     ids = tokenizer("dab c")["input_ids"]
@@ -44,14 +44,14 @@ def test_a_character_that_was_not_seen_does_not_end_the_text() -> None:
 
 
 def test_characters_of_plain_text_end_with_eos_alone() -> None:
-    """No response of plain text has the end of a turn, so a sampled one does not end an answer."""
+    """No plain-text response has the end of a turn, so a sampled one does not end an answer."""
     tokenizer = characters("abcd", chats=False)
     assert tokenizer.chat_template is None
     assert PairTemplate(tokenizer).eos_ids == [tokenizer.convert_tokens_to_ids(END)]
 
 
 def test_characters_of_conversations_have_tokens_for_what_the_template_writes() -> None:
-    """Roles and line breaks, which may occur in no message of the data; a turn's end ends an answer, too."""
+    """These are roles and line breaks, which may occur in no message of the data; the end of a turn also ends an answer."""
     tokenizer = characters("abcd", chats=True)
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "ab"}], tokenize=False, add_generation_prompt=True
@@ -63,7 +63,7 @@ def test_characters_of_conversations_have_tokens_for_what_the_template_writes() 
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_a_tokenizer_can_end_pad_and_chat(kind: str, tmp_path: Path) -> None:
-    """EOS, padding, and a chat template whose turn marks are single tokens; all of it survives saving."""
+    """It has EOS, padding, and a chat template whose turn marks are single tokens; all of it survives saving."""
     texts = ["user assistant system hello there\n"]
     build_tokenizer(iter(texts), StartConfig(**SMALL, start_tokenizer=kind), 64).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)

@@ -1,7 +1,7 @@
-"""The trainer on weights that lie in parts on two processes, by torch's own `fully_shard`.
+"""The trainer works on weights that are sharded over two processes by torch's own `fully_shard`.
 
-Accelerate turns FSDP on for GPUs alone, and trains something else on a CPU without a word. So the weights are sharded by
-hand here, behind the trainer's back, and every test asserts the class that torch makes of them.
+Accelerate enables FSDP on GPUs only, and on a CPU silently trains something else. So the weights are sharded by hand
+here, behind the trainer's back, and every test asserts the class that torch turns them into.
 """
 
 import json
@@ -39,7 +39,9 @@ LEARNING_RATE = 1.0
 
 
 def trainer_of(folder: str, generations: Any = None, output_dir: str = "out") -> SPINTrainer:
-    """A trainer for one iteration from a folder with full weights, or with an adapter, whose opponent is its frozen copy."""
+    """Return a trainer for one iteration from a folder with full weights, or with an adapter, whose opponent is its
+    frozen copy.
+    """
     args = SPINConfig(
         output_dir=output_dir, use_cpu=True, bf16=False, activation_checkpointing=False, max_length=64, max_new_tokens=8,
         per_device_train_batch_size=2, report_to="none", disable_tqdm=True, save_strategy="no", max_steps=1,
@@ -65,7 +67,7 @@ def shard(model: Any) -> str:
 
 
 def step(trainer: SPINTrainer, batch: Any, *, sharded: bool) -> tuple[float, float]:
-    """The loss of a batch, and again after a step of plain gradient descent on the batches of both processes."""
+    """Return the loss of a batch before and after a step of plain gradient descent on the batches of both processes."""
     model = trainer.model.train()
     trainer.state.global_step = 0
     loss = trainer.compute_loss(model, dict(batch))
@@ -85,14 +87,16 @@ def step(trainer: SPINTrainer, batch: Any, *, sharded: bool) -> tuple[float, flo
 
 
 def played(folder: str, generations: str) -> dict[str, Any]:
-    """One step with whole and with sharded weights on each process's own pairs, and a policy that is not its opponent."""
+    """Take one step with whole and with sharded weights on each process's own pairs, and with a policy that is not its
+    opponent.
+    """
     whole = trainer_of(folder, generations)
     batch = next(iter(whole.get_train_dataloader()))
     expected = step(whole, batch, sharded=False)
     parts = trainer_of(folder, generations)
     wrapper = shard(parts.model)
     found = step(parts, batch, sharded=True)
-    # After the step the policy is not its opponent any more; at step 0 that must be noticed.
+    # After the step, the policy is no longer its opponent; at step 0 that must be detected.
     parts.state.global_step = 0
     try:
         parts.compute_loss(parts.model, dict(batch))
@@ -110,7 +114,7 @@ def played(folder: str, generations: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["full", "adapter"])
 def test_a_step_on_sharded_weights_is_that_of_whole_ones(kind: str, tmp_path: Path, llama_folder: Path) -> None:
-    """It starts at its opponent (ln 2), moves as far, and a policy that differs from its opponent is detected."""
+    """It starts at its opponent (ln 2), moves equally far, and a policy that differs from its opponent is detected."""
     folder = llama_folder
     if kind == "adapter":
         first = SPINTrainer(

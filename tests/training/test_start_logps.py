@@ -1,4 +1,4 @@
-"""The start's log-probabilities: scored once, kept in files, and mixed into the opponent's as alpha-SPIN does."""
+"""The start's log-probabilities are computed once, stored in files, and mixed into the opponent's as in alpha-SPIN."""
 
 import contextlib
 import json
@@ -51,21 +51,21 @@ def adapted(folder: Path, base: Path, seed: int) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Generations:
-    """Generations to the six rows, as if they were of iteration 1."""
+    """Return generations for the six rows, as if they were of iteration 1."""
     trainer = build(str(llama_folder), overrides={"output_dir": str(tmp_path_factory.mktemp("made")), "max_steps": 1})
     trainer.train()
     return Generations({1: store_of(trainer).table()})
 
 
 def mixing(model: Any, start: Any, made: Generations, **kwargs: Any) -> SPINTrainer:
-    """A trainer at iteration 1 whose first step has all six pairs."""
+    """Return a trainer at iteration 1 whose first step has all six pairs."""
     overrides = {"opponent_mix": MIX, "beta": BETA, "per_device_train_batch_size": 6, "max_steps": 2}
     overrides |= kwargs.pop("overrides", {})
     return build(str(model), overrides=overrides, generations=made, start=start, **kwargs)
 
 
 def logratios(trainer: SPINTrainer, opponent: Any, start: Any, mix: float = MIX) -> list[tuple[float, float]]:
-    """Log-ratios r and r' of all pairs while the policy equals its opponent, from both models' own logits.
+    """Return log-ratios r and r' of all pairs while the policy equals its opponent, from both models' own logits.
 
     log π_t - ((1 - mix) log π_t + mix log π_0) = mix (log π_t - log π_0).
     """
@@ -91,7 +91,7 @@ def of_space(found: list[tuple[float, float]]) -> float:
 
 
 def of_iris(found: list[tuple[float, float]]) -> float:
-    """Of order 2, over all pairs of the step."""
+    """Return the IRIS loss of order 2 over all pairs of the step."""
     reward = math.log(sum(math.exp(real) for real, _ in found) / len(found))
     return math.log(sum(math.exp(2 * generated) for _, generated in found) / len(found)) / 2 - reward
 
@@ -122,7 +122,7 @@ def test_the_reference_is_the_mixture_of_opponent_and_start(
     made: Generations,
     tmp_path: Path,
 ) -> None:
-    """The first loss, worked out from the logits of both models; the check of the starting point passes."""
+    """The first loss is computed from the logits of both models; the check of the starting point passes."""
     later = tiny.save(tmp_path / "later", tiny.model(seed=1))
     trainer = mixing(later, llama_folder, made, overrides=overrides)
     trainer.train()
@@ -182,7 +182,7 @@ def test_lora_mixes_its_base_or_a_second_frozen_adapter(
 
 
 def test_training_again_mixes_the_first_opponent(llama_folder: Path, tmp_path: Path) -> None:
-    """Three calls on one object, with an adapter as θ_0: its first call mixes nothing, the others mix θ_0."""
+    """Of three calls on one object, with an adapter as θ_0, the first mixes nothing and the others mix θ_0."""
     first = adapted(tmp_path / "first", llama_folder, 3)
     overrides = {"opponent_mix": MIX, "beta": BETA, "per_device_train_batch_size": 6, "learning_rate": 5e-3}
     trainer = build(str(first), overrides=overrides)
@@ -236,7 +236,7 @@ def test_settings_that_do_not_fit_are_refused(overrides: dict[str, Any], parts: 
 
 
 def test_preference_data_is_refused(llama_folder: Path) -> None:
-    """To train on, and to evaluate on."""
+    """This holds for training and for evaluation."""
     with refused(DataError, "`opponent_mix`", "`start`", "`train_dataset`"):
         build(str(llama_folder), overrides={"opponent_mix": MIX}, start="x", train_dataset=tiny.preference(4))
     with refused(DataError, "`opponent_mix`", "`eval_dataset`"):
@@ -244,7 +244,7 @@ def test_preference_data_is_refused(llama_folder: Path) -> None:
 
 
 def test_a_start_that_is_missing_or_not_used_is_refused(llama_folder: Path, made: Generations, tmp_path: Path) -> None:
-    """Generations of iteration 1 without θ_0; θ_0 without the setting; another type."""
+    """Refused are generations of iteration 1 without θ_0, θ_0 without the setting, and a wrong type."""
     with refused(RecipeError, "`start`", "`opponent_mix`"):
         build(str(llama_folder), start=str(llama_folder))
     with refused(RecipeError, "`start`", "int"):
@@ -257,11 +257,11 @@ def test_a_start_that_is_missing_or_not_used_is_refused(llama_folder: Path, made
     with refused(GenerationsError, "`opponent_mix`", "`start`", "iteration 1"):
         build(str(llama_folder), overrides={"opponent_mix": MIX}, generations=store)
     write_json(store.folder / "generations.json", {**manifest, "opponent": "start"})
-    build(str(llama_folder), overrides={"opponent_mix": MIX}, generations=store)  # a run that has fallen back to θ_0
+    build(str(llama_folder), overrides={"opponent_mix": MIX}, generations=store)  # a run that fell back to θ_0
 
 
 def test_sharded_weights_need_log_probabilities_that_are_known(llama_folder: Path, made: Generations) -> None:
-    """Under FSDP and DeepSpeed no whole start can be loaded; what the generate phase has stored is used."""
+    """Under FSDP and DeepSpeed no whole start can be loaded, so log-probabilities stored by the generate phase are used."""
     trainer = mixing(llama_folder, str(llama_folder), made)
     rows, expected = trainer._rows_by_name["train"], trainer.train_dataset[START_LOGPS[1]][:]
     trainer.is_deepspeed_enabled = True
@@ -289,7 +289,7 @@ def responses(rows: list[tuple[list[int], list[int]]]) -> ResponseSet:
 
 
 def test_each_response_is_scored_as_by_itself() -> None:
-    """In batches of two by length; the results are in the order of the rows."""
+    """Batches are of two, sorted by length; the results are in the order of the rows."""
     found = score_together(
         tiny.model(), responses(ROWS), pad_token_id=0, batch_size=2, autocast=contextlib.nullcontext
     )
@@ -311,7 +311,7 @@ def test_rows_are_truncated_as_trl_does(mode: str, max_length: int | None) -> No
 
 
 def test_what_is_known_is_not_scored_again(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """By start, precision and tokens; a damaged file is replaced."""
+    """Known results depend on start, precision and tokens; a damaged file is replaced."""
     asked: list[int] = []
 
     def score(rows: ResponseSet) -> list[float]:
@@ -340,7 +340,7 @@ def test_what_is_known_is_not_scored_again(caplog: pytest.LogCaptureFixture, tmp
 def test_a_trainer_scores_each_response_once(
     llama_folder: Path, made: Generations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another trainer with the same output folder and further generations scores those alone."""
+    """Another trainer with the same output folder scores only the generations that are new."""
     scored: list[int] = []
     original = start_logps.response_logps
 

@@ -32,7 +32,7 @@ def rows() -> Dataset:
 
 
 def by_hand(model: Any, pairs: list[tuple[list[int], list[int]]], smoothing: float) -> float:
-    """(1 - s) * mean of -log p(token) + s * mean of -log p over the vocabulary, over all real tokens, row by row."""
+    """Return (1 - s) * mean of -log p(token) + s * mean of -log p over the vocabulary, over all real tokens, row by row."""
     nll = smooth = count = 0.0
     for prompt, real in pairs:
         with torch.no_grad():
@@ -45,13 +45,13 @@ def by_hand(model: Any, pairs: list[tuple[list[int], list[int]]], smoothing: flo
 
 
 def logged(model: Any, **overrides: Any) -> float:
-    """The loss of one step on all three rows."""
+    """Return the loss of one step on all three rows."""
     trainer = train_supervised(model, tiny.tokenizer(), rows(), supervised(max_steps=1, **overrides), [])
     return next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
 
 
 def supervised(*, label_smoothing_factor: float = 0.0, **overrides: Any) -> SupervisedConfig:
-    """Settings of supervised training on all three rows at once."""
+    """Return settings of supervised training on all three rows at once."""
     args = supervised_config(settings(per_device_train_batch_size=3, **overrides))
     args.label_smoothing_factor = label_smoothing_factor
     return args
@@ -65,7 +65,7 @@ def test_the_loss_by_hand(llama: Any, smoothing: float) -> None:
 
 @pytest.mark.parametrize(("loss_type", "smoothing"), [("nll", 0.0), ("dft", 0.0), ("nll", 0.25)])
 def test_points_are_compared_by_the_nll_whatever_the_loss_is(llama: Any, loss_type: str, smoothing: float) -> None:
-    """DFT's loss falls where the NLL rises, and a smoothed one is no NLL either."""
+    """DFT's loss falls where the NLL rises, and a smoothed loss is not an NLL either."""
     expected = by_hand(llama, ROWS, 0.0)
     args = supervised(max_steps=1, learning_rate=1e-12, label_smoothing_factor=smoothing)
     args.loss_type = loss_type
@@ -75,14 +75,14 @@ def test_points_are_compared_by_the_nll_whatever_the_loss_is(llama: Any, loss_ty
 
 
 def test_rows_that_are_too_long_are_cut_at_their_end(llama: Any) -> None:
-    """3 + 1 tokens of the first one are left."""
+    """3 + 1 tokens of the first row are left."""
     cut = [([5, 6, 7], [8]), *ROWS[1:]]
     expected = by_hand(llama, cut, 0.0)
     assert logged(llama, max_length=4) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_tokens_are_those_of_self_play(llama: Any) -> None:
-    """Prompt and real response, end included, padded on the right; only the response is learned."""
+    """Prompt and real response, including its end, are padded on the right; only the response is learned."""
     trainer = train_supervised(llama, tiny.tokenizer(), rows(), supervised(max_steps=1), [])
     (batch,) = trainer.get_train_dataloader()
     found = {

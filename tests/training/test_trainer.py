@@ -1,4 +1,4 @@
-"""The self-play side of SPINTrainer: human responses in, one iteration against the model's own answers out."""
+"""SPINTrainer takes human responses and trains one iteration of self-play against the model's own answers."""
 
 import re
 from pathlib import Path
@@ -45,13 +45,13 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dty
 
 @pytest.fixture(scope="session")
 def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama whose widths bitsandbytes' 4-bit CPU inference kernels can divide into blocks."""
+    """Return a Llama whose widths bitsandbytes' 4-bit CPU inference kernels can divide into blocks."""
     widths = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 32}
     return tiny.save(tmp_path_factory.mktemp("wide"), tiny.model(**widths))
 
 
 def greedy(model: PreTrainedModel, prompt: list[int], most: int) -> list[int]:
-    """The most likely continuation, token by token, without a cache and without `generate`."""
+    """Return the most likely continuation, token by token, without a cache and without `generate`."""
     ids = list(prompt)
     for _ in range(most):
         with torch.no_grad():
@@ -62,7 +62,7 @@ def greedy(model: PreTrainedModel, prompt: list[int], most: int) -> list[int]:
 
 
 def adapter(model: Any, name: str) -> dict[str, torch.Tensor]:
-    """Copies of one adapter's tensors, by module."""
+    """Return copies of one adapter's tensors, by module."""
     found = {
         key.replace(f".{name}.", "."): tensor.detach().clone()
         for key, tensor in model.named_parameters()
@@ -78,7 +78,9 @@ def adapter(model: Any, name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("loss_type", list(AT_ZERO))
 @pytest.mark.slow
 def test_four_iterations_of_full_fine_tuning(loss_type: str, llama: PreTrainedModel) -> None:
-    """One model through four trainers: each begins at the objective's value at zero, against the model as it came."""
+    """One model goes through four trainers: each begins at the objective's value at zero, against the model as it was
+    passed.
+    """
     model, previous = llama, None
     for iteration in range(4):
         before = copy_of(model)
@@ -98,7 +100,7 @@ def test_four_iterations_of_full_fine_tuning(loss_type: str, llama: PreTrainedMo
 
 @pytest.mark.parametrize("loss_type", list(AT_ZERO))
 def test_four_iterations_of_lora_on_one_object(loss_type: str, llama_folder: Path) -> None:
-    """One PeftModel through four trainers: from the second on, the opponent is the frozen copy of its own adapter."""
+    """One PeftModel goes through four trainers: from the second on, the opponent is the frozen copy of its own adapter."""
     model: Any = None
     for iteration in range(4):
         before = None if model is None else adapter(model, "default")
@@ -120,7 +122,7 @@ def test_four_iterations_of_lora_on_one_object(loss_type: str, llama_folder: Pat
 
 
 def test_four_iterations_of_qlora_on_one_object(llama_folder: Path) -> None:
-    """4-bit weights: the frozen adapter must have the trainable one's numbers, in its dtype."""
+    """With 4-bit weights, the frozen adapter must have the trainable one's numbers, in its dtype."""
     model: Any = AutoModelForCausalLM.from_pretrained(llama_folder, quantization_config=BitsAndBytesConfig(**NF4))
     for iteration in range(4):
         before = None if iteration == 0 else adapter(model, "default")
@@ -147,10 +149,10 @@ def test_four_iterations_of_qlora_on_one_object(llama_folder: Path) -> None:
     ids=["full", "full greedy", "lora", "lora greedy"],
 )
 def test_training_again_plays_the_next_iteration(peft: bool, temperature: float, llama_folder: Path) -> None:
-    """`train()` four times on one trainer: the policy as it is at each call is the opponent of that call.
+    """With `train()` called four times on one trainer, the policy at each call is the opponent of that call.
 
-    Greedy answers of a model that moved little are the same as before, and so is the data's fingerprint: the cached
-    log-probabilities of the earlier opponent must not be taken for the new one's.
+    A model that moved little gives the same greedy answers as before, so the data's fingerprint is the same: the
+    cached log-probabilities of the earlier opponent must not be used for the new one.
     """
     trainer = build(
         str(llama_folder),
@@ -172,7 +174,7 @@ def test_training_again_plays_the_next_iteration(peft: bool, temperature: float,
 
 
 def test_the_opponent_answers_with_the_weights_of_the_start(llama: PreTrainedModel) -> None:
-    """The generated response is what the model answers before its first step, token by token, in every iteration."""
+    """In every iteration, the generated response is the model's answer before its first step, token by token."""
     for iteration in range(2):
         opponent = llama_with(copy_of(llama))
         trainer = build(llama, overrides={"temperature": 0.0, "output_dir": f"out/{iteration}", "loss_type": "space"})
@@ -185,7 +187,7 @@ def test_the_opponent_answers_with_the_weights_of_the_start(llama: PreTrainedMod
 
 
 def test_the_real_response_is_the_human_one_and_ends_with_eos(llama: PreTrainedModel) -> None:
-    """DPO's batch holds, for each pair, prompt and human response above prompt and generation, nothing re-tokenised."""
+    """For each pair, DPO's batch has prompt and human response above prompt and generation, nothing re-tokenised."""
     text = tiny.tokenizer()
     trainer = build(llama, train_dataset=tiny.sft(6, "messages"))
     trainer.train()
@@ -213,7 +215,7 @@ def moved(model: Any, name: str, by: float) -> None:
 
 
 def test_changed_weights_are_noticed_at_the_first_step(llama_folder: Path) -> None:
-    """Weights that change between construction and training stop the run, with both log-probs and the likely cause."""
+    """If weights change between construction and training, the run stops, with both log-probs and the likely cause."""
     trainer = build(str(llama_folder), generations=stored(llama_folder))
     start = llama_with(copy_of(trainer.model))
     moved(trainer.model, "q_proj", 0.3)
@@ -234,7 +236,7 @@ def test_changed_weights_are_noticed_at_the_first_step(llama_folder: Path) -> No
 
 
 def test_a_frozen_adapter_that_is_another_is_noticed(llama_folder: Path) -> None:
-    """The wrong reference with LoRA: a frozen adapter that is not the policy's start."""
+    """With LoRA, the reference is wrong if the frozen adapter is not the policy's start."""
     first = build(str(llama_folder), overrides={"output_dir": "0"}, peft_config=LoraConfig(**LORA))
     first.train()
     trainer = build(first.model, overrides={"output_dir": "1"})
@@ -247,7 +249,9 @@ def test_a_frozen_adapter_that_is_another_is_noticed(llama_folder: Path) -> None
 
 
 def test_wrong_log_probs_of_the_opponent_are_noticed(llama_folder: Path) -> None:
-    """The wrong reference with full fine-tuning: cached log-probs of another model, off by one nat per response."""
+    """With full fine-tuning, the reference is wrong if cached log-probs come from another model: here, one nat off per
+    response.
+    """
     trainer = build(str(llama_folder), generations=stored(llama_folder))
     shifted = [value - 1 for value in trainer.train_dataset["ref_rejected_logps"]]
     trainer.train_dataset = trainer.train_dataset.remove_columns("ref_rejected_logps").add_column(
@@ -267,7 +271,7 @@ def test_the_check_can_be_switched_off(llama_folder: Path) -> None:
 
 
 def test_an_explicit_reference_is_used_as_it_is(llama_folder: Path) -> None:
-    """With `ref_model` the user has chosen the opponent's log-probs; nothing is checked and nothing replaced."""
+    """With `ref_model` the user has chosen the opponent's log-probs, so nothing is checked or replaced."""
     other = tiny.model(seed=5)
     trainer = build(str(llama_folder), ref_model=other)
     row_logps = []
@@ -280,7 +284,7 @@ def test_an_explicit_reference_is_used_as_it_is(llama_folder: Path) -> None:
 
 
 def test_dropout_is_off_by_default_and_a_choice_where_it_is_on(llama_folder: Path) -> None:
-    """An adapter with dropout starts at its opponent exactly; `disable_dropout: false` trains with it, unchecked."""
+    """An adapter with dropout starts exactly at its opponent; `disable_dropout: false` trains with dropout, unchecked."""
     config = LoraConfig(**LORA, lora_dropout=0.5)
     first = build(str(llama_folder), overrides={"output_dir": "0"}, peft_config=config)
     first.train()
@@ -320,7 +324,9 @@ def test_the_check_holds_with_gradient_accumulation_and_evaluation_first(accumul
 
 @pytest.mark.parametrize("peft", [False, True], ids=["full", "lora"])
 def test_evaluation_datasets_are_answered_too(peft: bool, llama_folder: Path) -> None:
-    """Held-out rows, alone or by name, get answers from the same opponent; a shared prompt keeps each dataset's own."""
+    """Held-out rows, alone or by name, get answers from the same opponent; for a shared prompt, each dataset keeps its
+    own.
+    """
     held_out = {"seen": tiny.sft(3), "unseen": tiny.sft(9).select(range(6, 9)), "given": tiny.preference(3)}
     trainer = build(
         str(llama_folder),
@@ -337,7 +343,7 @@ def test_evaluation_datasets_are_answered_too(peft: bool, llama_folder: Path) ->
     generations = trainer.data_collator.generations
     train = [generations[(row["key"], 0, 0)] for row in trainer.train_dataset]
     seen = [generations[(row["key"], 0, 0)] for row in trainer.eval_dataset["seen"]]
-    # The same prompts in other micro-batches, so with other draws: mixed up, they would be equal.
+    # These are the same prompts in other micro-batches, so with other draws: if mixed up, they would be equal.
     assert len(seen) == 3
     assert seen != train[:3]
     if not peft:
@@ -348,7 +354,7 @@ def test_evaluation_datasets_are_answered_too(peft: bool, llama_folder: Path) ->
 
 
 def test_evaluating_on_pairs_before_and_after_training(llama_folder: Path) -> None:
-    """`evaluate` works as in DPOTrainer: on the trainer's dataset after training, on given pairs where possible."""
+    """`evaluate` works as in DPOTrainer: on the trainer's dataset after training, and on given pairs if possible."""
     trainer = build(str(llama_folder), eval_dataset=tiny.sft(9).select(range(6, 9)), peft_config=LoraConfig(**LORA))
     assert trainer.evaluate(tiny.preference(3))["eval_loss"] == pytest.approx(LN2, abs=1e-5)
     assert trainer.evaluate(tiny.sft(3))["eval_loss"] == pytest.approx(LN2, abs=1e-5)
@@ -388,7 +394,7 @@ def test_new_rows_are_answered_by_the_opponent_even_after_training(llama_folder:
 
 @pytest.mark.parametrize("peft", [False, True], ids=["full", "lora"])
 def test_evaluating_before_training_answers_first(peft: bool, llama_folder: Path) -> None:
-    """`evaluate()` before `train()`: the policy is its own opponent, so the loss is the value at zero."""
+    """With `evaluate()` before `train()`, the policy is its own opponent, so the loss is the value at zero."""
     trainer = build(
         str(llama_folder),
         eval_dataset=tiny.sft(9).select(range(6, 9)),
@@ -425,11 +431,12 @@ def test_an_adapter_may_be_evaluated_on_a_stream_of_pairs(llama_folder: Path) ->
     assert trainer.evaluate()["eval_loss"] > 0
 
 
-# ---- what self-play can't do is said --------------------------------------------------------------------------------
+# ---- what self-play can't do
+# -------------------------------------------------------------------------------------------
 
 
 def test_what_self_play_can_not_do_is_refused_before_a_model_is_loaded() -> None:
-    """Streams, images, DPO's own settings, a foreign collator, a moving reference: errors that say what to do."""
+    """Streams, images, DPO's own settings, a foreign collator and a moving reference give errors that say what to do."""
     rows = tiny.sft(4)
     stream = IterableDataset.from_generator(rows.__iter__, features=rows.features)
     pictured = rows.add_column("image", ["x"] * 4)
@@ -459,7 +466,9 @@ def test_what_self_play_can_not_do_is_refused_before_a_model_is_loaded() -> None
 
 
 def test_data_that_can_not_be_trained_on_is_refused(llama_folder: Path) -> None:
-    """Prompts that fill `max_length`, an empty completion, no assistant turn, no template: the row and the reason."""
+    """For prompts that fill `max_length`, an empty completion, no assistant turn or no template, the error names the
+    row and reason.
+    """
 
     def is_refused(dataset: Dataset, *parts: str, **kwargs: Any) -> None:
         with refused(DataError, *parts):
@@ -481,7 +490,7 @@ def test_data_that_can_not_be_trained_on_is_refused(llama_folder: Path) -> None:
 def test_prompts_that_fill_max_length_are_left_out_and_counted(
     llama_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As in DPOTrainer they leave no room for a response; the log counts them."""
+    """As in DPOTrainer, they leave no room for a response; the log counts them."""
     long = {"prompt": "red boat " * 40, "completion": " yes"}
     trainer = build(str(llama_folder), train_dataset=Dataset.from_list([*tiny.sft(3).to_list(), long]))
     trainer.train()
@@ -514,7 +523,7 @@ def test_a_collator_of_ours_may_be_passed(llama_folder: Path) -> None:
 
 
 class StopAt(TrainerCallback):
-    """Ctrl-C after a step."""
+    """Raises KeyboardInterrupt after a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -527,7 +536,7 @@ class StopAt(TrainerCallback):
 @pytest.mark.parametrize("peft", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("in_one_process", [False, True], ids=["new trainer", "same trainer"])
 def test_resuming_keeps_the_opponent_of_the_start(peft: bool, in_one_process: bool, llama_folder: Path) -> None:
-    """Interrupted and resumed, training ends with the weights of undisturbed training: the opponent is still the start."""
+    """Interrupted and resumed training ends with the weights of undisturbed training: the opponent is still the start."""
     overrides = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 2}
 
     def fresh(folder: str, **kwargs: Any) -> SPINTrainer:
@@ -553,7 +562,7 @@ def test_resuming_keeps_the_opponent_of_the_start(peft: bool, in_one_process: bo
 
 
 def test_a_half_written_checkpoint_is_passed_over(llama_folder: Path) -> None:
-    """The machine died while the newest checkpoint was written: the previous one is resumed, with the same result."""
+    """If the machine died while the newest checkpoint was written, the previous one is resumed, with the same result."""
     overrides = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 2}
     whole = build(str(llama_folder), overrides={**overrides, "output_dir": "whole"})
     whole.train()
@@ -593,7 +602,7 @@ def test_the_frozen_adapter_is_neither_saved_nor_lost(llama_folder: Path) -> Non
 def test_4_bit_and_fp16_train_as_on_a_t4(llama_folder: Path) -> None:
     """TRL makes the adapters bfloat16, whose gradients the scaler of `fp16: true` refuses (a T4 has no bfloat16).
 
-    Here they are float32, and so is the frozen one: two iterations under the scaler, each from its opponent.
+    Here they are float32, and so is the frozen one: two iterations run under the scaler, each from its opponent.
     """
     model: Any = AutoModelForCausalLM.from_pretrained(llama_folder, quantization_config=BitsAndBytesConfig(**NF4))
     for iteration in range(2):
@@ -617,7 +626,8 @@ def test_4_bit_and_fp16_train_as_on_a_t4(llama_folder: Path) -> None:
 
 
 def test_adapters_on_4_bit_weights_lose_no_small_step(llama_folder: Path) -> None:
-    """TRL rounds them to bfloat16, whose numbers lie 1e-4 apart where weights are: steps of 1e-6 would all be lost.
+    """TRL rounds them to bfloat16, whose numbers are 1e-4 apart at the size of the weights: steps of 1e-6 would all be
+    lost.
 
     In self-play they are float32, carry over from one iteration to the next unrounded, and change.
     """

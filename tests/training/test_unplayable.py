@@ -1,4 +1,4 @@
-"""Settings that can't be played are reported before anything runs, all in one message."""
+"""Settings that can't be played are reported before anything runs, in a single message."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ EVERY_NINE = {"eval_strategy": "steps", "eval_steps": 9, "save_strategy": "steps
 
 
 def settings(**changes: Any) -> SPINConfig:
-    """Settings of an iteration on the CPU."""
+    """Return settings of an iteration on the CPU."""
     return SPINConfig("out", **{"use_cpu": True, "bf16": False, **changes})
 
 
@@ -63,12 +63,12 @@ def settings(**changes: Any) -> SPINConfig:
 def test_settings_that_no_iteration_can_be_played_with(changes: dict[str, Any], parts: tuple[object, ...]) -> None:
     """Each is named, with what to do."""
     found: list[str] = []
-    noted(found, lambda: found.extend(of_settings(settings(**changes))))  # what no run can mean, the settings refuse
+    noted(found, lambda: found.extend(of_settings(settings(**changes))))  # settings no run can use are refused
     assert names("\n".join(found), *parts)
 
 
 def test_usual_settings_are_played() -> None:
-    """Nothing is refused without a reason."""
+    """No setting is refused without a reason."""
     for changes in (
         {},
         {"lr_scheduler_type": "constant"},
@@ -85,7 +85,7 @@ def test_usual_settings_are_played() -> None:
 
 
 def test_trackers_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that transformers knows, by its own report of whether they are installed."""
+    """They are trackers that transformers knows and reports as not installed."""
     from transformers import integrations
 
     for is_there in (False, True):
@@ -121,7 +121,7 @@ def test_evaluation_without_data_is_refused_in_a_run(changes: dict[str, Any], pa
         ("score_greedy/exact_match", "gsm8k", None),
         ("score/json", ["gsm8k", "json"], None),
         ("score", "json", None),
-        ("score/mine", "json:dumps", None),  # only calling it would tell
+        ("score/mine", "json:dumps", None),  # only calling it would show that
         ("gap", None, None),
         ("degeneration/repetition", None, None),
     ],
@@ -129,7 +129,7 @@ def test_evaluation_without_data_is_refused_in_a_run(changes: dict[str, Any], pa
 def test_a_figure_that_there_is_not_is_refused_with_the_nearest(
     metric: str, scorer: Any, parts: tuple[str, ...] | None
 ) -> None:
-    """It would leave the best iteration to chance, at the end of the run."""
+    """Otherwise the best iteration would be left to chance, at the end of the run."""
     found = "\n".join(of_run(settings(), SelfPlayConfig(metric_for_best_iteration=metric, scorer=scorer)))
     if parts is None:
         assert found == ""
@@ -138,7 +138,7 @@ def test_a_figure_that_there_is_not_is_refused_with_the_nearest(
 
 
 def test_incomplete_batches_that_are_dropped_leave_something() -> None:
-    """Over all processes, and with all generations of a prompt."""
+    """The count is over all processes, with all generations of a prompt."""
     args = settings(dataloader_drop_last=True, per_device_train_batch_size=8)
     assert [*of_batches(args, 16, 2), *of_batches(settings(), 1, 1)] == []
     (found,) = of_batches(args, 15, 2)
@@ -193,7 +193,9 @@ LONG = "An answer of many words, " * 60
 def test_rows_longer_than_the_model_has_positions_are_refused(
     llama_folder: Path, changes: dict[str, Any], parts: tuple[object, ...] | None
 ) -> None:
-    """As soon as the rows are prepared, before the start is evaluated. The trainer reports it in its constructor."""
+    """They are refused as soon as the rows are prepared, before the start is evaluated. The trainer reports it in its
+    constructor.
+    """
     row = dict(tiny.sft(1)[0])
     if not changes.pop("short", False):
         row["prompt" if changes.pop("as_prompt", False) else "completion"] = LONG
@@ -216,7 +218,7 @@ def test_rows_longer_than_the_model_has_positions_are_refused(
 
 
 def test_a_run_says_all_reasons_at_once_before_anything_is_written(llama_folder: Path) -> None:
-    """And so does a single phase."""
+    """So does a single phase."""
     bad = {"neftune_noise_alpha": 5.0, "eval_strategy": "steps", "eval_steps": 9, "max_length": 513}
     session = build(llama_folder, metric_for_best_iteration="winrate", **bad)
     for play in (session.run, lambda: session.run_phase("start", 0)):
@@ -232,7 +234,7 @@ def test_a_run_says_all_reasons_at_once_before_anything_is_written(llama_folder:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", ["new", "start", "model"])
 def test_single_tokens_of_tied_embeddings_are_refused_with_all_else(kind: str, tied: bool, tmp_path: Path) -> None:
-    """Whether the adapter is new, or belongs to the start, in a folder or in memory."""
+    """This holds whether the adapter is new, or belongs to the start, in a folder or in memory."""
     base = tiny.save(tmp_path / "base", tiny.model(tie_word_embeddings=tied), tiny.tokenizer())
     config = LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[3], task_type="CAUSAL_LM")
     model: Any = base
@@ -251,7 +253,7 @@ def test_single_tokens_of_tied_embeddings_are_refused_with_all_else(kind: str, t
 
 @pytest.mark.parametrize("how", ["argument", "model_init_kwargs"])
 def test_weights_in_few_bits_need_an_adapter(how: str, llama_folder: Path) -> None:
-    """Without one the run would end when its first iteration is trained."""
+    """Without one, the run would end when its first iteration is trained."""
     eight = BitsAndBytesConfig(load_in_8bit=True)
     changes: dict[str, Any] = {
         "argument": {"quantization_config": eight},
@@ -271,7 +273,7 @@ def test_an_adapter_that_can_not_be_copied_is_refused_in_a_run(llama_folder: Pat
 
 
 def test_a_trainer_goes_on_with_an_adapter_that_is_named_by_its_folder(llama_folder: Path, tmp_path: Path) -> None:
-    """As in a run; TRL would look for a full model there. A second adapter, or a model without a name, is refused."""
+    """TRL would look for a full model there. As in a run, a second adapter, or a model without a name, is refused."""
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config)
     model.save_pretrained(tmp_path / "adapter")
@@ -293,7 +295,7 @@ def test_a_trainer_goes_on_with_an_adapter_that_is_named_by_its_folder(llama_fol
 
 
 def test_a_second_adapter_is_refused_by_name(llama_folder: Path) -> None:
-    """With all other reasons, before the caller's model is touched."""
+    """It is reported with all other reasons, before the caller's model is touched."""
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config)
     parts = ("2 settings", "`neftune_noise_alpha`", "`model`", "`peft_config`", "`model.merge_and_unload()`")
@@ -307,7 +309,9 @@ def test_a_second_adapter_is_refused_by_name(llama_folder: Path) -> None:
 def test_a_new_adapter_for_a_start_that_has_one_is_named(
     llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Like a recipe's LoRA settings. Nothing is reported when a full model gets its first adapter."""
+    """The message is the same as for a recipe's LoRA settings. Nothing is reported when a full model gets its first
+    adapter.
+    """
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config).save_pretrained(tmp_path / "adapter")
     build(llama_folder, peft_config=config)
@@ -317,7 +321,7 @@ def test_a_new_adapter_for_a_start_that_has_one_is_named(
 
 
 def test_a_model_in_memory_is_looked_at_before_it_is_kept(llama_folder: Path) -> None:
-    """Its positions, its tokenizer, and what an iteration's trainer would refuse."""
+    """Its positions, its tokenizer, and whatever an iteration's trainer would refuse are checked."""
     with refused(RecipeError, "2 settings", "`max_length`", 513, "512 positions", "`model`", "`processing_class`"):
         build(tiny.model(), max_length=513).run()
     with refused(RecipeError, "f_divergence_type", "foo"):
@@ -342,7 +346,7 @@ def test_a_model_in_memory_is_looked_at_before_it_is_kept(llama_folder: Path) ->
 def test_what_a_trainer_refuses_is_said_before_the_start_is_measured(
     llama_folder: Path, changes: dict[str, Any], parts: tuple[object, ...]
 ) -> None:
-    """By constructing one beforehand, on a model without weights."""
+    """A trainer is constructed beforehand, on a model without weights."""
     with refused(RecipeError, *parts):
         build(llama_folder, **changes).run()
     assert not Path("run").exists()
@@ -364,7 +368,7 @@ def test_reasons_that_are_found_when_a_run_is_made_are_said_with_the_others(llam
 
 
 def test_the_trainer_says_it_in_its_constructor(llama_folder: Path) -> None:
-    """Before any prompt is answered."""
+    """It is reported before any prompt is answered."""
     with refused(RecipeError, "`neftune_noise_alpha`", 5):
         SPINTrainer("no/such-model", args=settings(neftune_noise_alpha=5.0), train_dataset=tiny.sft(4))
     with refused(RecipeError, "`max_length`", 513, "512 positions"):

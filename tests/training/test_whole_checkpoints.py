@@ -1,4 +1,4 @@
-"""Checkpoints of supervised training are trusted only if their manifest and their files say the same."""
+"""Checkpoints of supervised training are trusted only if their manifest and their files agree."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def rows() -> Dataset:
 
 @pytest.fixture
 def args(llama: Any) -> Any:
-    """Settings with which two checkpoints have been written."""
+    """Return settings with which two checkpoints have been written."""
     args = supervised_config(settings(per_device_train_batch_size=3, max_steps=2))
     args.save_strategy, args.save_steps = "steps", 1
     train_supervised(llama, tiny.tokenizer(), rows(), args, [])

@@ -1,4 +1,4 @@
-"""Every setting is described from the code and its tables: its type, its bounds and who goes by it."""
+"""Every setting is described from the code and its tables: its type, its bounds and what uses it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS = {setting.name: setting for setting in described.describe()}
 
 @of_shipped_versions
 def test_every_setting_of_a_recipe_is_known_and_no_other() -> None:
-    """But for tokens, which no recipe may hold, and what can only be given in Python."""
+    """Excluded are tokens, which no recipe may contain, and settings that can only be given in Python."""
     only_in_python = {"parallelism_config"}
     assert SETTINGS.keys() == {name for name in known_settings() if not is_name(name)} - only_in_python | {"env"}
 
@@ -88,7 +88,7 @@ def test_what_is_known_agrees_with_the_tables_that_the_code_goes_by() -> None:
 def test_settings_stand_in_the_order_of_the_groups_and_one_that_is_in_none_comes_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As a setting does that a new version of TRL brings: it is shown before anyone has put it into a group."""
+    """A setting that a new version of TRL adds is shown before it is assigned to a group."""
     groups = copy.deepcopy(described._GROUPS)
     groups["groups"][0]["settings"].remove("dtype")
     monkeypatch.setattr(described, "_GROUPS", groups)
@@ -102,7 +102,7 @@ def test_settings_stand_in_the_order_of_the_groups_and_one_that_is_in_none_comes
 
 
 def test_no_token_is_described() -> None:
-    """No recipe may hold one, so nothing shows where it would stand."""
+    """No recipe may contain a token, so nothing shows where it would go."""
     assert "hub_token" in known_settings()
     assert [name for name in SETTINGS if is_name(name)] == []
 
@@ -129,7 +129,7 @@ def test_own_words_stand_instead_of_a_librarys_help_and_notes_behind_it(monkeypa
     ],
 )
 def test_help_of_libraries_loses_its_marks(text: str, plain: str) -> None:
-    """They belong to argparse, Sphinx and Markdown, and a terminal would show them literally."""
+    """It is written for argparse, Sphinx and Markdown, and a terminal would show the markup literally."""
     assert described._in_plain_text(text) == plain
 
 

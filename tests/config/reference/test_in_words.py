@@ -66,7 +66,7 @@ def test_the_type_in_words(known: KnownSetting, words: str) -> None:
 
 
 def test_the_type_without_the_choices() -> None:
-    """Where they are shown elsewhere."""
+    """The choices are omitted if they are shown elsewhere."""
     assert kind_in_words(setting("string", "null", choices=("a", "b")), choices=False) == "text"
 
 
@@ -169,7 +169,7 @@ def test_what_is_not_known_of_a_setting_is_left_out() -> None:
 
 
 def test_there_are_words_for_every_setting_that_there_is() -> None:
-    """A type, a phase or an origin without words would end `spin-trl settings` with a traceback."""
+    """Otherwise, `spin-trl settings` would end with a traceback."""
     settings = every_setting()
     every = [facts_of(known, settings) for known in settings]
     assert len(every) > 200

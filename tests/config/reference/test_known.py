@@ -31,7 +31,7 @@ FULL = KnownSetting(
     names_elsewhere=("lr",),
     is_common=True,
 )
-"""Nothing of it is at its default."""
+"""A setting with no property at its default."""
 
 LEAST = KnownSetting("dry", "The run", ("boolean",))
 
@@ -76,7 +76,7 @@ def test_a_range_has_what_its_bounds_have_and_none_for_infinity(bounds: Bounds, 
     ids=str,
 )
 def test_a_range_in_words(limits: Range, words: str) -> None:
-    """The same, whether a number is 1 or 1.0; a reason stands where the range is shown."""
+    """The words are the same for 1 and 1.0, and include the reason for the range."""
     assert str(limits) == words
 
 
@@ -87,14 +87,14 @@ def test_json_gives_back_every_part_with_its_type() -> None:
 
 @pytest.mark.parametrize("default", [None, True, 0, 1.0, 1e-6, "text", [], ["a", "b"], {"a": 1}], ids=str)
 def test_json_gives_back_the_default_as_it_was(default: Any) -> None:
-    """A list stays a list, though the other parts are tuples; 1.0 and 1 look the same, but have two types."""
+    """A list stays a list, although other parts are tuples; 1.0 and 1 look the same, but have different types."""
     (found,) = read_back(dataclasses.replace(LEAST, default=default))
     assert (found.default, type(found.default)) == (default, type(default))
 
 
 @pytest.mark.parametrize("change", [{"nmae": "rate"}, {"name": None}], ids=["unknown", "missing"])
 def test_what_is_something_else_is_refused(change: dict[str, Any]) -> None:
-    """As a file of an earlier or a later version is: it must not become a setting with parts that are missing."""
+    """A file of an earlier or later version must not become a setting with missing parts."""
     (values,) = json.loads(settings_as_json([FULL], VERSIONS))["settings"]
     values = {name: value for name, value in {**values, **change}.items() if value is not None}
     with pytest.raises(TypeError):
@@ -102,7 +102,7 @@ def test_what_is_something_else_is_refused(change: dict[str, Any]) -> None:
 
 
 def test_the_file_says_which_versions_it_is_about_and_reads_well_in_a_diff() -> None:
-    """One part per line, letters unescaped, and a final newline."""
+    """There is one part per line, with letters unescaped, and a final newline."""
     text = settings_as_json([FULL], VERSIONS)
     assert json.loads(text)["versions"] == VERSIONS
     assert '"help": "How fast θ_0 moves.",\n' in text

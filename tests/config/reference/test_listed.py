@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def another_trl(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Another TRL is installed, with two settings; how often it was asked."""
+    """Pretend that another TRL with two settings is installed; return the calls that describe it."""
     asked: list[str] = []
 
     def describe() -> list[KnownSetting]:
@@ -42,7 +42,7 @@ def another_trl(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @of_shipped_versions
 def test_the_shipped_file_is_what_the_code_has() -> None:
-    """`make reference` writes it. Its name carries the version of TRL, and it is read where this one is installed."""
+    """`make reference` writes it. Its name has the version of TRL that it is read for."""
     versions = installed_versions()
     content = json.loads(shipped_file().read_text(encoding="utf-8"))
     assert shipped_file().name == f"settings-trl-{content['versions']['trl']}.json"
@@ -51,7 +51,7 @@ def test_the_shipped_file_is_what_the_code_has() -> None:
 
 
 def test_another_trl_is_asked_once(another_trl: list[str], cache: Path) -> None:
-    """Then its settings are read from the cache."""
+    """After that, its settings are read from the cache."""
     imports: list[str] = []
     for _ in range(2):
         found = every_setting(lambda: imports.append("imported"))
@@ -85,7 +85,7 @@ def test_a_cache_whose_settings_are_damaged_is_made_again(another_trl: list[str]
 
 
 def test_without_a_cache_it_works_too(another_trl: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file stands where the folder would be."""
+    """Here a file is in the place of the cache's folder."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(every_setting()) == 2

@@ -1,4 +1,4 @@
-"""The JSON schema of a recipe accepts what a recipe may say, and marks what it is refused for."""
+"""The JSON schema of a recipe accepts every valid recipe, and marks what would be refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_it_is_a_schema() -> None:
 
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
 def test_every_recipe_that_ships_is_accepted_and_names_it(name: str) -> None:
-    """In its first line, by a path that an editor can follow."""
+    """The first line of each names it, by a path that an editor can follow."""
     recipe = shipped.recipes()[name]
     text = recipe.read_text(encoding="utf-8")
     assert faults(yaml.safe_load(text)) == []
@@ -95,7 +95,7 @@ def test_what_it_is_refused_for_is_marked(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("settings", REFUSED, ids=str)
 def test_what_is_marked_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
-    """When the recipe is read, or, of what one iteration alone could do, before a run begins."""
+    """It is refused when the recipe is read, or before a run begins if a single iteration could use it."""
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({"use_cpu": True, "bf16": False, **settings}), encoding="utf-8")
     name = next(iter(settings))

@@ -1,4 +1,4 @@
-"""MBPP's file as published becomes prompts that show one assertion, and rows that the scorer `python_tests` takes."""
+"""MBPP's published file becomes prompts that show one assertion, and rows for the scorer `python_tests`."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ def write(file: Path, tasks: Sequence[dict[str, Any]]) -> str:
 
 
 def test_a_row_has_the_text_and_the_first_assertion(tmp_path: Path) -> None:
-    """And line feeds, all assertions, and what they need; the scorer sees that one of them is shown."""
+    """It also has line feeds, all assertions, and their set-up code; the scorer knows which assertion is shown."""
     setup = "class Node:\r\n    pass"
     path = write(tmp_path / "mbpp.jsonl", [task(10), task(601, test_setup_code=setup), task(511), task(11), task(974)])
     (row, last) = load_rows(NAME, path, "train")
@@ -53,7 +53,7 @@ def test_a_row_has_the_text_and_the_first_assertion(tmp_path: Path) -> None:
 
 
 def test_a_text_of_the_test_split_is_not_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Ignoring case and white space; the number of tasks is logged."""
+    """Case and white space are ignored; the number of tasks left out is logged."""
     path = write(tmp_path / "mbpp.jsonl", [task(11, "Add  one."), task(601, "add one."), task(602)])
     with caplog.at_level(logging.WARNING):
         (row,) = load_mbpp("train", path)
@@ -83,7 +83,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not MBPP.is_file(), reason="MBPP's file is not at ../shared/data/mbpp")
 def test_the_counts_of_the_published_file() -> None:
-    """Of 374 training tasks, 3 have a text of the test split; rows 367 and 927 have code to set up."""
+    """Of 374 training tasks, 3 share their text with the test split; rows 367 and 927 have set-up code."""
     rows = {split: load_mbpp(split, str(MBPP)) for split in ("train", "validation", "test")}
     assert {split: len(found) for split, found in rows.items()} == {"train": 371, "validation": 90, "test": 500}
     every = [row for found in rows.values() for row in found]

@@ -1,4 +1,4 @@
-"""SVAMP's files as published become prompts and equations, and problems that differ in their numbers stay together."""
+"""SVAMP's published files become prompts and equations; problems that differ only in their numbers stay together."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ as_published = pytest.mark.skipif(not SVAMP.is_dir(), reason="SVAMP's files are 
     ],
 )
 def test_equations_get_the_brackets_that_they_need(prefix: str, expected: str, value: Fraction | None) -> None:
-    """What was written is worth what the scorer finds it to be worth."""
+    """The written equation has the value that the scorer computes for it."""
     found = infix(prefix, ["7", "4", "2"])
     assert (found.text, found.value) == (expected, value)
     assert equation_value(found.text) == value
@@ -95,7 +95,9 @@ JARS: Row = ("Ann has number0 jars of number1 . How many ?", "56.0 9.0", "* numb
 def test_problems_whose_equation_gives_another_answer_are_dropped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An answer may be rounded: 40 / 7 is 5.714, but not 5. Their number is logged."""
+    """A rounded answer is accepted, but only to its own precision: 40 / 7 is 5.714, not 5. The number of dropped
+    problems is logged.
+    """
     shared = "Share number0 by number1 . How much ?"
     rows = [
         JARS,
@@ -147,7 +149,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_problems_that_differ_only_in_numbers_and_punctuation_stay_on_one_side(tmp_path: Path) -> None:
-    """Seven templates of ten problems each; at least 15 problems are two templates."""
+    """There are seven templates of ten problems each, so at least 15 problems means two templates."""
     problems = [Problem(f"{row % 7} {row}", "1", f"template {row % 7}", "") for row in range(70)]
     training, development = split_by_template(problems, 15)
     assert (len(training), len(development)) == (50, 20)
@@ -159,7 +161,7 @@ def test_problems_that_differ_only_in_numbers_and_punctuation_stay_on_one_side(t
 
 
 def rows_of(count: int) -> list[Row]:
-    """Problems of `count` templates, two of each."""
+    """Return problems of `count` templates, two of each."""
     words = [f"thing{chr(97 + number)}" for number in range(count)]
     return [
         (f"Ann has number0 {word} . How many ?", f"{n}.0", "+ number0 1.0", f"{n + 1}")
@@ -169,7 +171,7 @@ def rows_of(count: int) -> list[Row]:
 
 
 def test_a_recipe_names_the_folder_and_the_split(tmp_path: Path) -> None:
-    """20 problems: 7 % are one, and its template has two. The authors call the test file dev.csv."""
+    """Of 20 problems, 7 % is one, and its template has two. The authors call the test file dev.csv."""
     training = rows_of(10)
     write(tmp_path / "mine" / "train.csv", training)
     other = ("Bob buys number0 boats . How many ?", "5", "number0", "5")
@@ -206,7 +208,7 @@ def test_what_is_missing_is_named(
 
 
 def test_the_sample_is_small_whole_and_carries_its_licence() -> None:
-    """Every equation has a value, no problem is in two splits, and it needs no configuration."""
+    """Every equation has a value, no problem is in two splits, and no configuration is needed."""
     parts = {split: load_rows(f"{NAME}_sample", None, split) for split in ("train", "development", "test")}
     assert {split: len(rows) for split, rows in parts.items()} == {"train": 64, "development": 24, "test": 32}
     seen: set[str] = set()
@@ -226,7 +228,7 @@ def test_the_sample_is_small_whole_and_carries_its_licence() -> None:
 
 @as_published
 def test_the_counts_of_the_published_files() -> None:
-    """3,138 problems with 2,468 texts, of which 12 problems are dropped; no test text is in train, and 48 bodies are."""
+    """Of 3,138 problems with 2,468 texts, 12 are dropped; no test text is in train, and 48 bodies are."""
     with (SVAMP / "train.csv").open(encoding="utf-8", newline="") as lines:
         raw = list(csv.DictReader(lines))
     assert len(raw) == 3138
@@ -248,7 +250,7 @@ def test_the_counts_of_the_published_files() -> None:
 
 @as_published
 def test_the_sample_is_of_the_challenge_set() -> None:
-    """Its problems are the authors' own, under the licence next to them; its parts share no body."""
+    """Its problems are the authors' own, with the licence next to them, and no body is in two parts."""
     by_question = {one.question: one for one in read_problems(SVAMP / "test.csv").problems}
     bodies: set[str] = set()
     for split in ("train", "development", "test"):

@@ -1,4 +1,4 @@
-"""CSV: cells are text exactly as written, columns of another kind are parsed, and what does not fit is refused by line."""
+"""CSV: cells are read as text exactly as written, columns of other kinds are parsed, and errors name the line."""
 
 import csv
 import json
@@ -17,19 +17,19 @@ from spin_trl.errors import DataError
 
 
 def read(path: Path, content: str | bytes, **options: Any) -> list[dict[str, Any]]:
-    """The rows of a CSV file with this content."""
+    """Return the rows of a CSV file with this content."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return list(load_rows(str(path), **options))
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file to write."""
+    """Return the path of a file to write."""
     return tmp_path / "rows.csv"
 
 
 def test_cells_are_text_exactly_as_written(path: Path) -> None:
-    """They do not become numbers, missing values or dates."""
+    """Cells are not converted to numbers, missing values or dates."""
     cells = ["007", "1.50", "NA", "None", "", " a ", "true", "2024-01-01", "1e5", "null", "-", "#N/A", "é"]
     rows = read(path, "prompt,completion\n" + "".join(f"q,{cell}\n" for cell in cells))
     assert [row["completion"] for row in rows] == cells
@@ -41,22 +41,22 @@ TEXT = st.text(st.characters(codec="utf-8"))
 @given(rows=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5), separator=st.sampled_from(",;\t"))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_read_as_it_was_written(rows: list[tuple[str, str]], separator: str, path: Path) -> None:
-    """With commas, quotes, line breaks of any kind, and control characters in it."""
+    """Text may contain commas, quotes, line breaks of any kind, and control characters."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=separator).writerows([("prompt", "completion"), *rows])
     while rows and not any(rows[-1]):
-        rows = rows[:-1]  # which are left out, as those of spreadsheets
+        rows = rows[:-1]  # left out, like the empty rows of a spreadsheet
     assert [(row["prompt"], row["completion"]) for row in CsvRows(path, None, {}, bad_as_rows=False)] == rows
 
 
 def test_line_breaks_in_quotes_a_byte_order_mark_and_crlf_are_read(path: Path) -> None:
-    """As Excel writes them; a line break in a cell stays what it is."""
+    """Files as Excel writes them are read, and a line break in a cell is preserved."""
     rows = read(path, '\ufeffprompt,completion\r\n"a\r\nb","say ""hi"""\r\nc,\r\n\r\n')
     assert rows == [{"prompt": "a\r\nb", "completion": 'say "hi"'}, {"prompt": "c", "completion": ""}]
 
 
 def test_a_cell_may_be_of_any_length(path: Path) -> None:
-    """Python's reader refuses more than 128 KiB by default, and does so again afterwards."""
+    """Python's reader refuses cells over 128 KiB by default; its limit is restored after the read."""
     limit = csv.field_size_limit()
     assert len(read(path, f"prompt,completion\na,{'x' * 300_000}\n")[0]["completion"]) == 300_000
     assert csv.field_size_limit() == limit
@@ -73,19 +73,19 @@ def test_a_cell_may_be_of_any_length(path: Path) -> None:
     ids=["semicolons", "tabs", "bars", "with Excel's note"],
 )
 def test_the_separator_is_seen_from_the_header(content: str, path: Path) -> None:
-    """Spreadsheets of half of Europe write semicolons."""
+    """Spreadsheets write semicolons in locales with a decimal comma."""
     assert read(path, content) == [{"prompt": "a, b", "completion": "c"}]
 
 
 def test_known_names_decide_between_separators(path: Path) -> None:
-    """A comma in a name does not make the header one of commas; nor does a single column."""
+    """A comma in a column name does not make the file comma-separated; nor does a header with a single column."""
     assert read(path, "id, old;prompt;completion\n1;a;b\n")[0]["completion"] == "b"
     with refused(DataError, f"{path}, line 2", "2 fields", "commas", "header", 1):
         read(path, "question\nWhich, or what?\n")
 
 
 def test_utf_16_is_read_and_other_encodings_are_refused_by_line(path: Path) -> None:
-    """Excel's Unicode text is UTF-16 with tabs."""
+    """UTF-16 with tabs, which Excel calls Unicode text, is read."""
     assert read(path, "prompt\tcompletion\na\té\n".encode("utf-16")) == [{"prompt": "a", "completion": "é"}]
     with refused(DataError, f"{path}, line 3", "UTF-8", "byte 0xe9"):
         read(path, b"prompt,completion\na,b\na,caf\xe9\n")
@@ -93,23 +93,23 @@ def test_utf_16_is_read_and_other_encodings_are_refused_by_line(path: Path) -> N
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
 def test_other_unicode_is_read_without_a_mark_too(encoding: str, path: Path) -> None:
-    """All of it begins with a character of ASCII."""
+    """Such a file is recognised because its first character is ASCII."""
     assert read(path, "prompt,completion\na,é\n".encode(encoding)) == [{"prompt": "a", "completion": "é"}]
 
 
 def test_lines_may_end_with_a_carriage_return_alone(path: Path) -> None:
-    """As Excel writes them for old Macs. Where lines end otherwise, it is part of a cell."""
+    """Excel writes such files for old Macs. If lines end otherwise, a carriage return is part of its cell."""
     assert read(path, "prompt,completion\ra,é\rc,d\r")[0] == {"prompt": "a", "completion": "é"}
     assert read(path, '\ufeffprompt,completion\r"a\rb",c\r') == [{"prompt": "a\rb", "completion": "c"}]
     assert read(path, 'prompt,completion\n"a\rb",c\n') == [{"prompt": "a\rb", "completion": "c"}]
 
 
 def test_empty_rows_at_the_end_are_left_out_and_counted(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Spreadsheets write them. The message appears at every load, also when the file comes from the cache."""
+    """Spreadsheets write such rows. The message appears at every load, including from the cache."""
     for _ in range(2):
         caplog.clear()
         rows = read(path, "prompt,completion\na,b\n,\nc,d\n,\n,\n")
-        assert [row["prompt"] for row in rows] == ["a", "", "c"]  # in the middle they are rows, which can't be used
+        assert [row["prompt"] for row in rows] == ["a", "", "c"]  # in the middle they are rows that can't be used
         (told,) = caplog.messages
         assert names(told, "2 empty rows", "rows.csv")
     caplog.clear()
@@ -121,7 +121,7 @@ def test_empty_rows_at_the_end_are_left_out_and_counted(path: Path, caplog: pyte
 
 
 def test_empty_columns_without_a_name_are_left_out(path: Path) -> None:
-    """Spreadsheets write those, too."""
+    """Spreadsheets write such columns."""
     assert read(path, "prompt,,completion,\na,,b,\n") == [{"prompt": "a", "completion": "b"}]
 
 
@@ -129,7 +129,7 @@ def test_empty_columns_without_a_name_are_left_out(path: Path) -> None:
 
 
 def test_a_label_stays_one_of_unpaired_preferences(path: Path) -> None:
-    """So completions that nobody wants are never taken as human responses."""
+    """Completions labelled as unwanted are never taken for human responses."""
     for yes, no in (("true", "false"), ("True", "False"), ("1", "0"), ("1.0", "0.0")):
         path.write_text(f"prompt,completion,label\na,b,{yes}\nc,d,{no}\n", encoding="utf-8")
         rows = load_rows(str(path))
@@ -152,7 +152,7 @@ def write_rows(path: Path, *rows: list[Any]) -> None:
 
 
 def test_messages_and_tools_are_parsed(path: Path) -> None:
-    """From JSON, with text that stays text and without keys that no one wrote; under a mapped name, too."""
+    """JSON in cells is parsed without converting text or adding keys, for mapped column names too."""
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"x": {"default": None}, "y": 0.6}}}]
     write_rows(path, ["messages", "tools", "weight", "train"], [json.dumps(MESSAGES), json.dumps(tools), "1", ""])
     assert load_rows(str(path))[0] == {"messages": MESSAGES, "tools": tools, "weight": 1, "train": None}
@@ -174,14 +174,14 @@ def test_messages_and_tools_are_parsed(path: Path) -> None:
     ],
 )
 def test_what_can_not_be_parsed_is_refused_by_line(name: str, cell: str, found: str, path: Path) -> None:
-    """The cell is shown."""
+    """The message shows the cell."""
     write_rows(path, ["id", name], ["1", cell])
     with refused(DataError, f"{path}, line 2", f"`{name}`", repr(cell)[:20], found):
         load_rows(str(path))
 
 
 def test_the_first_row_says_whether_prompts_are_messages(path: Path) -> None:
-    """And the others follow, or are refused by line."""
+    """The first row decides; the others must match it, or are refused by line."""
     prompt, completion = json.dumps(MESSAGES[:1]), json.dumps(MESSAGES[1:])
     write_rows(path, ["prompt", "completion"], [prompt, completion])
     assert load_rows(str(path))[0] == {"prompt": MESSAGES[:1], "completion": MESSAGES[1:]}
@@ -199,7 +199,7 @@ def test_the_first_row_says_whether_prompts_are_messages(path: Path) -> None:
 
 
 def test_rows_of_another_length_are_refused_by_line(path: Path) -> None:
-    """They are never shifted, and never filled up. Lines are counted as an editor counts them."""
+    """Cells are never shifted and rows never padded. Lines are counted as an editor counts them."""
     content = 'prompt,completion\n"a\nb",c\nd,e,f\ng\n'
     with pytest.raises(DataError) as error:
         read(path, content)
@@ -211,7 +211,7 @@ def test_rows_of_another_length_are_refused_by_line(path: Path) -> None:
 
 
 def test_of_many_bad_rows_the_first_five_are_shown(path: Path) -> None:
-    """And all are counted."""
+    """The message also gives the total number of bad rows."""
     with pytest.raises(DataError) as error:
         read(path, "prompt,completion\n" + "a\n" * 100)
     lines = str(error.value).splitlines()
@@ -230,13 +230,13 @@ def test_of_many_bad_rows_the_first_five_are_shown(path: Path) -> None:
     ids=["twice", "no name", "open quote", "text after a quote"],
 )
 def test_damaged_files_are_refused_by_line(content: str, found: tuple[str, ...], path: Path) -> None:
-    """With what to do about it."""
+    """The message says what to do about it."""
     with refused(DataError, path, *found):
         read(path, content)
 
 
 def test_files_of_one_split_have_the_same_columns(tmp_path: Path) -> None:
-    """Both are named."""
+    """The message names both files."""
     (tmp_path / "a.csv").write_text("prompt,completion\na,b\n", encoding="utf-8")
     (tmp_path / "b.csv").write_text("prompt,answer\na,b\n", encoding="utf-8")
     first, second = (tmp_path / name for name in ("a.csv", "b.csv"))
@@ -245,13 +245,13 @@ def test_files_of_one_split_have_the_same_columns(tmp_path: Path) -> None:
 
 
 def test_an_index_of_pandas_is_a_column(path: Path) -> None:
-    """Called as pandas and `datasets` call it, so it is named as one that is not used."""
+    """It gets the name that pandas and `datasets` give it, so the message about unused columns can name it."""
     assert read(path, ",prompt,completion\n0,a,b\n")[0] == {"Unnamed: 0": "0", "prompt": "a", "completion": "b"}
     assert list(read(path, ",Unnamed: 0,prompt\n0,1,a\n")[0]) == ["Unnamed: 0.1", "Unnamed: 0", "prompt"]
 
 
 def test_quotes_behind_a_space_are_refused(path: Path) -> None:
-    """They would be part of the text. Where they are meant to be, the whole cell stands in quotes."""
+    """Such quotes would be part of the text. If they are intended, the whole cell must be quoted."""
     with refused(DataError, "line 3", "a quote", "space"):
         read(path, 'prompt,completion\n"a","b"\n"a", "b"\n')
     rows = read(path, 'prompt,completion\n"a, ""b""", b\na," ""b"""\na, b "c" d\n')

@@ -1,4 +1,4 @@
-"""Values of any shape are stored as JSON and come back exactly."""
+"""Values of any shape are stored as JSON and restored exactly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VALUES = [0.6, 1e-9, 2**63, "7", "true", "null", "é", "", None, [1, "1", None],
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_a_value_comes_back_as_it_was(value: Any) -> None:
-    """Text that is JSON by chance stays text, and a number keeps its digits."""
+    """Text that happens to be JSON stays text, and a number keeps its digits."""
     feature = ExactJson()
     assert feature.decode_example(feature.encode_example(value)) == value
     stored = Dataset.from_dict({"x": [value]}, features=Features({"x": ExactJson()}))
@@ -23,7 +23,7 @@ def test_a_value_comes_back_as_it_was(value: Any) -> None:
 
 
 def test_what_is_stored_as_json_is_read_exactly_at_any_depth() -> None:
-    """What is stored stays as it is, and so does a dataset that has none."""
+    """Stored values are unchanged, and so is a dataset without any."""
     features = Features({"a": Json(), "b": List({"c": Json(), "d": Value("int64")})})
     rows = Dataset.from_dict({"a": ['{"x": 0.6}'], "b": [[{"c": '"7"', "d": 1}]]}, features=features)
     exact = read_exactly(rows)

@@ -17,17 +17,17 @@ from spin_trl.run.ownership import Ownership
 
 
 def line(answer: str) -> str:
-    """A row, as a line."""
+    """Return a row as a line of JSON."""
     return json.dumps({"prompt": "2024-01-01", "completion": answer}) + "\n"
 
 
 def answers(folder: Path, **options: str) -> list[str]:
-    """The completions of a folder's rows."""
+    """Return the completions of a folder's rows."""
     return load_rows(str(folder), **options)["completion"][:]
 
 
 def test_all_files_of_a_folder_are_read(tmp_path: Path) -> None:
-    """In the order of their names; strings stay strings."""
+    """Files are read in the order of their names, and strings stay strings."""
     for name in ("b", "a"):
         (tmp_path / f"{name}.jsonl").write_text(line(name), encoding="utf-8")
     assert answers(tmp_path) == ["a", "b"]
@@ -35,7 +35,7 @@ def test_all_files_of_a_folder_are_read(tmp_path: Path) -> None:
 
 
 def test_a_run_in_the_folder_of_its_data_is_no_data(tmp_path: Path) -> None:
-    """Its journal, its samples and its generations are files that could be read as rows."""
+    """The run's journal, samples and generations could be read as rows, but are skipped."""
     (tmp_path / "train.jsonl").write_text(line("a"), encoding="utf-8")
     run = tmp_path / "out"
     Ownership(run).claim()
@@ -48,19 +48,19 @@ def test_a_run_in_the_folder_of_its_data_is_no_data(tmp_path: Path) -> None:
 
 
 def test_a_run_of_version_0_1_0_in_the_folder_of_its_data_is_no_data(tmp_path: Path) -> None:
-    """It has no marker. A file of the user's that has the name of its journal is data."""
+    """Such a run has no marker. A user's own file with the same name as the journal is still data."""
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "journal.jsonl").write_text(line("a"), encoding="utf-8")
     with tarfile.open(Path(__file__).parents[1] / "runs-0.1.0" / "full-generated.tar.gz") as archive:
         archive.extractall(tmp_path / "earlier", filter="data")
-    for name in ("train.jsonl", "recipe.yaml"):  # what that run was started from
+    for name in ("train.jsonl", "recipe.yaml"):  # the data that the run was started from
         (tmp_path / "earlier" / name).unlink(missing_ok=True)
     shutil.rmtree(tmp_path / "earlier" / "model")
     assert answers(tmp_path) == ["a"]
 
 
 def test_names_of_files_say_the_split(tmp_path: Path) -> None:
-    """By the conventions of `datasets`, with its way to write parts of splits."""
+    """File names assign splits by the conventions of `datasets`, including its names for parts of a split."""
     (tmp_path / "train.jsonl").write_text(line("a") + line("b"), encoding="utf-8")
     (tmp_path / "validation.jsonl").write_text(line("c"), encoding="utf-8")
     (tmp_path / "notes.txt").write_text("not data", encoding="utf-8")
@@ -79,7 +79,7 @@ def test_names_of_files_say_the_split(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("folder", ["plain", "odd[1] *{x}"])
 def test_every_format_may_lie_in_a_folder(name: str, folder: str, tmp_path: Path) -> None:
-    """With cells of CSV as text; the folder's name may hold what means something in patterns."""
+    """CSV cells stay text; the folder's name may contain glob characters."""
     path = tmp_path / folder / name
     path.parent.mkdir(parents=True)
     content = {
@@ -96,7 +96,7 @@ def test_every_format_may_lie_in_a_folder(name: str, folder: str, tmp_path: Path
 
 
 def test_a_changed_folder_with_an_odd_name_is_read_again(tmp_path: Path) -> None:
-    """It is reached through links, which follow."""
+    """The folder is reached through links, which are followed."""
     folder = tmp_path / "odd[1]"
     folder.mkdir()
     (folder / "a.jsonl").write_text(line("a"), encoding="utf-8")
@@ -121,7 +121,7 @@ configs:
 
 
 def test_configurations_are_those_of_the_readme(tmp_path: Path) -> None:
-    """The user has to say which one to use."""
+    """If there are several, the user has to choose one."""
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     for folder, content in (("r", "prompt;completion, long\na;1\n"), ("b", "prompt,completion\na,2\n")):
         (tmp_path / folder).mkdir()
@@ -133,7 +133,7 @@ def test_configurations_are_those_of_the_readme(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_of_a_hub_dataset_is_read(tmp_path: Path) -> None:
-    """Its files are links to blobs."""
+    """A snapshot's files are links to blobs."""
     snapshot, blobs = (
         tmp_path / "datasets--org--name" / "snapshots" / "abc",
         tmp_path / "datasets--org--name" / "blobs",
@@ -152,21 +152,23 @@ def test_a_snapshot_of_a_hub_dataset_is_read(tmp_path: Path) -> None:
 
 
 def test_a_bad_line_of_a_file_in_a_folder_is_named(tmp_path: Path) -> None:
-    """Also where it is compressed."""
+    """This includes compressed files."""
     (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress((line("a") + "bad\n").encode()))
     with refused(DataError, "train.jsonl.gz, line 2", "JSON"):
         load_rows(str(tmp_path))
 
 
 def test_a_folder_of_other_files_is_answered_with_what_is_read(tmp_path: Path) -> None:
-    """Text files have no responses."""
+    """Text files are refused, since they contain no responses; the message lists the formats that are read."""
     (tmp_path / "a.txt").write_text("hello", encoding="utf-8")
     with refused(DataError, tmp_path, "(text)", ".jsonl"):
         load_rows(str(tmp_path))
 
 
 def test_data_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Files of another format, and files without a split in their names next to files with one; nothing that is no data."""
+    """The message names files in other formats, and files without a split in their names next to files with one, but
+    not files that are no data.
+    """
     for name in ("train.jsonl", "test.jsonl", ".hidden.jsonl"):
         (tmp_path / name).write_text(line(name), encoding="utf-8")
     (tmp_path / "README.md").write_text("About it.", encoding="utf-8")
@@ -187,7 +189,7 @@ def test_data_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, capl
 
 @pytest.mark.parametrize("name", ["/proc", "/proc/self", "/sys", "/dev", "/"])
 def test_a_folder_of_the_system_holds_no_data(name: str, tmp_path: Path) -> None:
-    """To look through it would take hours, if it came to an end; a link to it leads there, too."""
+    """Searching one would take hours, if it ended at all; a link to one is refused too."""
     with refused(DataError, name):
         load_rows(name)
     (tmp_path / "link").symlink_to(name)
@@ -207,7 +209,7 @@ def test_a_folder_of_the_system_holds_no_data(name: str, tmp_path: Path) -> None
     ],
 )
 def test_a_readme_that_says_no_configurations_is_refused_or_passed_over(front_matter: str, tmp_path: Path) -> None:
-    """`datasets` takes its shape for granted."""
+    """`datasets` assumes that the configurations have the right shape."""
     (tmp_path / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
     (tmp_path / "README.md").write_text(f"---\n{front_matter}\n---\n", encoding="utf-8")
     with contextlib.suppress(DataError):

@@ -1,4 +1,6 @@
-"""JSON: strings stay strings, numbers stay numbers, nothing is filled in; rows lie in lines, in a list or under a key."""
+"""JSON: strings stay strings, numbers stay numbers, nothing is filled in; rows may be lines, a list, or a list under a
+key.
+"""
 
 import json
 from pathlib import Path
@@ -18,7 +20,7 @@ from spin_trl.errors import DataError
 
 
 def read(path: Path, *rows: Any, as_lines: bool = True) -> list[Any]:
-    """The rows of a file with these."""
+    """Return the rows of a file with this content."""
     if as_lines:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     else:
@@ -28,13 +30,13 @@ def read(path: Path, *rows: Any, as_lines: bool = True) -> list[Any]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file to write."""
+    """Return the path of a file to write."""
     return tmp_path / "rows.jsonl"
 
 
 @pytest.mark.parametrize("as_lines", [True, False], ids=["lines", "list"])
 def test_text_that_looks_like_something_else_stays_text(as_lines: bool, path: Path) -> None:
-    """Arrow makes times of dates, and `datasets` makes numbers of text in columns of mixed shape."""
+    """Arrow converts dates to timestamps, and `datasets` converts text to numbers in columns of mixed shape."""
     texts = ["2024-01-01", "2024-01-01T00:00:00", "2024-01-01 00:00:00Z", "7", "true", "null", "1.50"]
     rows = [{"prompt": text, "messages": [{"role": "user", "content": text}], "at": {"when": text}} for text in texts]
     assert read(path, *rows, as_lines=as_lines) == rows
@@ -46,7 +48,7 @@ def test_text_that_looks_like_something_else_stays_text(as_lines: bool, path: Pa
 
 
 def test_numbers_in_objects_of_mixed_shape_stay_what_they_are(path: Path) -> None:
-    """ujson, which `datasets` uses there, makes 0.6000000000000001 of 0.6, and refuses what has more than 64 bits."""
+    """`datasets` parses such columns with ujson, which reads 0.6 as 0.6000000000000001 and refuses numbers over 64 bits."""
     calls = [{"x": 0.6}, {"y": 1, "z": None}, {"x": 2**70}, {"x": 1.0}, {"x": 1e-7}]
     rows = [{"messages": [{"role": "assistant", "tool_calls": [{"arguments": call}]}]} for call in calls]
     found = read(path, *rows)
@@ -57,7 +59,7 @@ def test_numbers_in_objects_of_mixed_shape_stay_what_they_are(path: Path) -> Non
 
 
 def test_no_keys_are_filled_in_below_a_row(path: Path) -> None:
-    """Columns that a row lacks are null; keys that a message lacks are absent, and null stays null."""
+    """A column that a row lacks is null, but a key that a message lacks stays absent, and null stays null."""
     rows = [
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "name": "b"}]},
         {"messages": [{"role": "user", "content": "a"}], "id": 1},
@@ -66,7 +68,7 @@ def test_no_keys_are_filled_in_below_a_row(path: Path) -> None:
 
 
 def test_as_many_keys_as_rows_take_no_memory(path: Path) -> None:
-    """Objects by ids are kept as JSON: the second says so, and no further key is remembered."""
+    """Objects keyed by id are stored as JSON: the second row reveals the pattern, and no further keys are collected."""
     rows = [{"calls": {f"call-{number}": {"x": number}}} for number in range(1000)]
     assert read(path, *rows) == rows
     shape = ValueShape(is_row=True)
@@ -77,7 +79,7 @@ def test_as_many_keys_as_rows_take_no_memory(path: Path) -> None:
 
 
 def test_a_key_that_comes_late_is_not_lost(path: Path) -> None:
-    """Whatever shape the first thousands of rows have."""
+    """It is kept whatever the shape of the first thousands of rows."""
     rows: list[Any] = [{"messages": [{"role": "user", "content": "a"}]}] * 3000
     rows = [*rows, {"messages": [{"role": "user", "content": "a", "weight": 0}], "id": "x"}]
     found = read(path, *rows)
@@ -95,7 +97,7 @@ JSON = st.recursive(
 
 
 def test_text_and_messages_in_one_column_stay_exact_as_conversations(path: Path) -> None:
-    """Text is put into a message, and what is a message stays one."""
+    """Text is wrapped in a message, and messages stay messages."""
     messages = [{"role": "user", "content": "7", "temperature": 0.123456789012345}]
     read(path, {"prompt": "7", "completion": "null"}, {"prompt": messages, "completion": "true"})
     assert list(as_conversations(load_rows(str(path)))) == [
@@ -107,13 +109,13 @@ def test_text_and_messages_in_one_column_stay_exact_as_conversations(path: Path)
 @given(values=st.lists(JSON, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_below_a_column_is_read_as_it_was_written(values: list[Any], path: Path) -> None:
-    """Whatever its shape, and that of the other rows."""
+    """Neither its own shape nor that of other rows matters."""
     rows = [{"prompt": "a", "extra": [value]} for value in values]
     assert json.dumps(read(path, *rows)) == json.dumps(rows)
 
 
 def test_uniform_rows_have_the_same_keys_as_before(path: Path) -> None:
-    """Generations of earlier runs belong to rows by their keys."""
+    """Generations of earlier runs are matched to rows by these keys."""
     for kind in ("messages", "multi-turn", "prompt-completion"):
         rows = tiny.sft(4, kind) if kind != "prompt-completion" else tiny.sft(4)
         tiny.write_jsonl(path, rows)
@@ -128,14 +130,14 @@ ROW = {"prompt": "a", "completion": "b"}
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("value", [[ROW], {"data": [ROW]}, {"version": "1", "data": [ROW], "ids": [1]}, ROW])
 def test_rows_may_lie_in_a_list_or_under_a_key(value: Any, indent: int | None, tmp_path: Path) -> None:
-    """On one line or several, next to other values."""
+    """The list may span lines and have other values next to it."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(value, indent=indent), encoding="utf-8")
     assert list(load_rows(str(path))) == [ROW]
 
 
 def test_a_row_whose_column_is_a_list_is_a_row(tmp_path: Path) -> None:
-    """`messages` is a column, and so is what is mapped to it."""
+    """The file is a row if the list is in `messages`, or in a column that is mapped to it."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}), encoding="utf-8")
     assert load_rows(str(path)).column_names == ["messages"]
@@ -144,14 +146,14 @@ def test_a_row_whose_column_is_a_list_is_a_row(tmp_path: Path) -> None:
 
 
 def test_a_single_line_of_a_file_of_lines_is_a_row(tmp_path: Path) -> None:
-    """Whatever its columns are called."""
+    """Column names do not matter."""
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"source": "web", "conversation": [{"input": "a", "output": "b"}]}), encoding="utf-8")
     assert load_rows(str(path)).column_names == ["source", "conversation"]
 
 
 def test_of_several_lists_the_split_is_taken(tmp_path: Path) -> None:
-    """Otherwise the message says what was found."""
+    """If there is no such split, the message lists what was found."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"train": [ROW], "test": [ROW, ROW]}), encoding="utf-8")
     assert len(load_rows(str(path))) == 1
@@ -161,7 +163,7 @@ def test_of_several_lists_the_split_is_taken(tmp_path: Path) -> None:
 
 
 def test_columns_as_pandas_writes_them_are_refused(tmp_path: Path) -> None:
-    """With what to write instead."""
+    """The message says what to write instead."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"prompt": {"0": "a", "1": "b"}, "completion": {"0": "a", "1": "b"}}), encoding="utf-8")
     with refused(DataError, path, "columns", "pandas", "orient='records', lines=True"):
@@ -184,14 +186,14 @@ def test_columns_as_pandas_writes_them_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_json_names_the_line(content: str, found: tuple[object, ...], tmp_path: Path) -> None:
-    """Or the item, in a list."""
+    """In a list, the message names the item instead."""
     (tmp_path / "rows.json").write_text(content, encoding="utf-8")
     with refused(DataError, tmp_path / "rows.json", *found):
         load_rows(str(tmp_path / "rows.json"))
 
 
 def test_numbers_and_text_in_one_column_stay_apart(path: Path) -> None:
-    """Ids often are. A prompt that is a number is refused later, with its row."""
+    """Ids are often mixed. A prompt that is a number is refused later, with its row."""
     assert read(path, {"id": 1}, {"id": "1"}, {"id": None}) == [{"id": 1}, {"id": "1"}, {"id": None}]
     assert read(path, {"id": 1}, {"id": 1.5}) == [{"id": 1.0}, {"id": 1.5}]
 
@@ -208,7 +210,7 @@ def test_numbers_and_text_in_one_column_stay_apart(path: Path) -> None:
     ],
 )
 def test_what_is_wrong_in_a_line_is_said_with_what_to_do(content: str, found: str, tmp_path: Path) -> None:
-    """A key that stands twice would lose a value."""
+    """A duplicate key, for example, would lose a value."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content.encode("latin-1"))
     with refused(DataError, path, found):
@@ -232,7 +234,7 @@ def test_what_is_wrong_in_a_whole_is_said_too(content: str, found: str, tmp_path
 
 
 def test_nan_is_null(path: Path) -> None:
-    """Python writes it where pandas has no value."""
+    """Python writes NaN if pandas has no value."""
     path.write_text(
         '{"prompt": "a", "input": NaN, "score": NaN}\n{"prompt": "b", "input": "c", "score": 0.5}\n', encoding="utf-8"
     )
@@ -241,7 +243,7 @@ def test_nan_is_null(path: Path) -> None:
 
 
 def test_a_conversation_under_one_key_is_a_row(tmp_path: Path) -> None:
-    """A file of messages is not read as rows, no matter what its key is."""
+    """A file with one conversation is one row, whatever its key is called; the messages are not taken for rows."""
     value = {"Messages": [{"role": "user", "content": "a"}]}
     for name in ("rows.json", "rows.jsonl"):
         (tmp_path / name).write_text(json.dumps(value), encoding="utf-8")
@@ -249,7 +251,7 @@ def test_a_conversation_under_one_key_is_a_row(tmp_path: Path) -> None:
 
 
 def test_rows_of_lists_are_no_columns(tmp_path: Path) -> None:
-    """Where there are several lines."""
+    """This holds if the file has several lines."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": ["a"], "completion": ["b"]}\n' * 2, encoding="utf-8")
     assert load_rows(str(path))["prompt"][:] == [["a"], ["a"]]
@@ -263,7 +265,7 @@ def test_other_unicode_is_read(encoding: str, path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [19, 40, 90])
 def test_deep_values_are_read(depth: int, tmp_path: Path) -> None:
-    """Arrow reads no file with types as deep as this: they are stored as JSON."""
+    """Arrow can't read files with types this deep, so such values are stored as JSON."""
     value: Any = "a"
     for number in range(depth):
         value = [value] if number % 2 else {"a": value}
@@ -272,7 +274,7 @@ def test_deep_values_are_read(depth: int, tmp_path: Path) -> None:
 
 
 def test_deep_lists_are_decoded_in_few_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` decodes a list in a list in a list ... in a time that doubles with each level."""
+    """For nested lists, the time that `datasets` takes to decode doubles with each level."""
     value: Any = "a"
     for _ in range(50):
         value = [value]

@@ -1,4 +1,4 @@
-"""Values that stand in a text as JSON: known for what they are, or refused with a way out."""
+"""JSON values inside text are recognised, or refused with a way out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRINTED_BY_NUMPY = "[{'content': 'Hi', 'role': 'user'}\n {'content': 'Hello', 'r
 
 
 def test_a_key_that_stands_twice_is_refused_at_any_depth() -> None:
-    """One of its two values would be lost."""
+    """Otherwise one of its two values would be lost."""
     with refused(ValueError, "'a'"):
         loaded('{"b": [{"a": 1, "c": 2, "a": 3}]}')
     assert loaded(b'{"b": [{"a": 1}], "a": null}') == {"b": [{"a": 1}], "a": None}
@@ -83,9 +83,9 @@ def test_messages_are_a_list_of_objects_with_at_least_one(text: str) -> None:
     ],
 )
 def test_a_conversation_is_told_from_a_text_about_one(text: str, in_json: bool, as_printed: bool) -> None:
-    """Text that only looks a little like it must stay text."""
+    """Text that merely resembles a conversation stays text."""
     assert holds_messages(text) is in_json
-    if not in_json:  # a list of objects without true, false and null reads alike in both
+    if not in_json:  # a list of objects without true, false and null is written the same way in Python and JSON
         assert holds_printed_messages(text) is as_printed
 
 

@@ -1,4 +1,4 @@
-"""Nothing is written beside a user's dataset: caches go into the cache of `datasets`, or into a temporary folder."""
+"""Nothing is written next to a user's dataset: caches go into the cache of `datasets` or a temporary folder."""
 
 import os
 from pathlib import Path
@@ -20,19 +20,19 @@ from spin_trl.errors import DataError
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
-    """All files of a folder, with size and time."""
+    """Return all files of a folder with size and modification time."""
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A dataset that `save_to_disk` wrote."""
+    """Return a dataset written by `save_to_disk`."""
     tiny.sft(6).save_to_disk(tmp_path / "users" / "saved")
     return tmp_path / "users" / "saved"
 
 
 def test_nothing_is_written_beside_a_saved_dataset(saved: Path) -> None:
-    """No matter what `datasets` or this package does to it."""
+    """This holds for every operation of `datasets` and of this package."""
     before = tree(saved)
     rows = as_conversations(load_rows(str(saved)))
     assert len(prepare(rows, PairTemplate(tiny.tokenizer()))) == 6
@@ -45,14 +45,14 @@ def test_nothing_is_written_beside_a_saved_dataset(saved: Path) -> None:
 
 
 def test_nothing_is_written_beside_a_dataset_that_is_given_as_an_object(saved: Path) -> None:
-    """`prepare` is what every dataset of human responses passes."""
+    """Every dataset of human responses goes through `prepare`."""
     before = tree(saved)
     prepare(load_from_disk(str(saved)), PairTemplate(tiny.tokenizer()))
     assert tree(saved) == before
 
 
 def test_nothing_is_written_beside_preference_data(tmp_path: Path) -> None:
-    """DPOTrainer's own preparation writes there."""
+    """DPOTrainer's own preparation would write there."""
     tiny.preference(4).save_to_disk(tmp_path / "saved")
     before = tree(tmp_path / "saved")
     given = load_from_disk(str(tmp_path / "saved"))
@@ -71,14 +71,14 @@ def test_nothing_is_written_beside_preference_data(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_read_only_folder_is_read(saved: Path) -> None:
-    """As on a share."""
+    """A network share may be read-only."""
     for folder in (saved, saved.parent):
         folder.chmod(0o555)
     assert len(prepare(load_rows(str(saved)), PairTemplate(tiny.tokenizer()))) == 6
 
 
 def test_a_dataset_that_was_saved_in_the_cache_is_a_users_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some keep all data in one folder."""
+    """Some users keep all data in one folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     tiny.sft(2).save_to_disk(tmp_path / "saved")
     before = tree(tmp_path / "saved")
@@ -87,7 +87,7 @@ def test_a_dataset_that_was_saved_in_the_cache_is_a_users_too(tmp_path: Path, mo
 
 
 def test_links_hold_the_same_rows(saved: Path) -> None:
-    """Also after mapping it again, and for a selection."""
+    """They still do after another `map`, and for a selection."""
     dataset = load_from_disk(str(saved)).select([4, 2])
     linked = apart(dataset)
     assert linked[:] == dataset[:]
@@ -98,7 +98,7 @@ def test_links_hold_the_same_rows(saved: Path) -> None:
 
 
 def test_what_has_no_files_of_the_users_stays_as_it_is(tmp_path: Path) -> None:
-    """In memory, from the cache, or no dataset at all."""
+    """This applies to a dataset in memory, one from the cache, and no dataset at all."""
     tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(2))
     found: list[Any] = [tiny.sft(2), load_rows(str(tmp_path / "rows.jsonl")), {"train": 1}, None]
     for dataset in found:
@@ -108,7 +108,9 @@ def test_what_has_no_files_of_the_users_stays_as_it_is(tmp_path: Path) -> None:
 def test_a_cache_that_can_not_be_written_is_replaced(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a temporary folder for caches; and what has to be read into it is refused, with the variable to set."""
+    """A temporary folder holds the caches instead; if data has to be read into the cache, the error names the variable
+    to set.
+    """
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
     before = tree(saved)
@@ -120,7 +122,7 @@ def test_a_cache_that_can_not_be_written_is_replaced(
 
 
 def test_nothing_is_written_beside_files(tmp_path: Path) -> None:
-    """Of any format."""
+    """This holds for every file format."""
     folder = tmp_path / "users"
     folder.mkdir()
     rows = tiny.sft(3)
@@ -134,7 +136,7 @@ def test_nothing_is_written_beside_files(tmp_path: Path) -> None:
 
 
 def test_a_file_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
-    """The next try reads it again."""
+    """The next attempt reads the file again."""
     path = tmp_path / "rows.csv"
     path.write_text("prompt,completion\na,b\nc\n", encoding="utf-8")
     for _ in range(2):
@@ -144,7 +146,7 @@ def test_a_file_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
 
 
 def test_the_rows_of_a_file_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second run finds them in the cache, under the content's digest."""
+    """A second run finds them in the cache, keyed by the digest of the content."""
     path = tmp_path / "rows.csv"
     path.write_text(f"prompt,completion\na,{tmp_path}\n", encoding="utf-8")
     first = load_rows(str(path))
@@ -160,7 +162,7 @@ def test_the_rows_of_a_file_are_read_once(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_damaged_cache_is_made_again(
     name: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows that were read from a file, what there is to say of it, and rows that were prepared of these."""
+    """The cache has the rows read from a file, the messages about them, and the rows prepared from them."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     path = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(5))
 

@@ -1,4 +1,4 @@
-"""Text files come line by line, whatever they are compressed with and encoded in, and bad lines are said together."""
+"""Text files are read line by line, whatever their compression and encoding, and bad lines are reported together."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def zipped(content: bytes, *names: str) -> bytes:
 
 
 def in_its_list(content: bytes, offset: int, value: int) -> bytes:
-    """A ZIP archive with another byte in the entry of its list of files."""
+    """Return a ZIP archive with a byte changed in the file's entry in its central directory."""
     at = content.index(b"PK\x01\x02") + offset
     return content[:at] + bytes([value]) + content[at + 1 :]
 
@@ -63,7 +63,7 @@ WAYS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_lines_are_the_same_however_they_are_stored(way: str, tmp_path: Path) -> None:
-    """By the first bytes of a file, not by its name; in UTF-8, with their ends."""
+    """The format is recognised by the first bytes of a file, not by its name; lines are UTF-8, with their ends."""
     (tmp_path / "rows").write_bytes(WAYS[way](TEXT))
     assert list(byte_lines(tmp_path / "rows")) == LINES
 
@@ -94,7 +94,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_bad_lines_are_said_together(tmp_path: Path) -> None:
-    """One in a line, more as a list of five at most with their number; none is no error."""
+    """One bad line is reported in one line, several as a list of at most five with their number; none is no error."""
     path = Path("rows.csv")
     bad = BadLines(path)
     bad.refuse()
@@ -111,7 +111,7 @@ def test_bad_lines_are_said_together(tmp_path: Path) -> None:
 
 
 def test_a_line_that_may_be_left_out_becomes_a_row() -> None:
-    """It is refused or left out with the other bad rows then."""
+    """It is later refused or left out with the other bad rows."""
     bad = BadLines(Path("data/rows.csv"), as_rows=True)
     assert list(bad.rows("line 2", "no JSON")) == [{UNREADABLE: "rows.csv, line 2: no JSON"}]
     bad.refuse()

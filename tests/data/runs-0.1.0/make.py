@@ -1,17 +1,17 @@
-"""Makes the runs of this folder, played with the code of version 0.1.0, which is commit c388e83.
+"""Creates the runs in this folder with the code of version 0.1.0, which is commit c388e83.
 
-There are three kinds: full fine-tuning, LoRA, and a start from scratch. Of each there is a run that has finished, one that
-was killed when iteration 1 had been generated, and one that was killed in iteration 1's training, at its third checkpoint.
-`tests/test_earlier_runs.py` continues, reports and card-writes them with the code of today.
+There are three kinds: full fine-tuning, LoRA, and a start from scratch. Each has a run that has finished, one that was
+killed when iteration 1 had been generated, and one that was killed in iteration 1's training, at its third checkpoint.
+`tests/test_earlier_runs.py` resumes them, and writes their reports and cards, with the current code.
 
-Never make them anew with newer code: their worth is that they are old. A newer version gets a folder of its own. They were
-made so, with the packages of `constraints.txt`:
+Never regenerate them with newer code: their value is that they are old. A newer version gets its own folder. They were
+created with the packages of `constraints.txt` by:
 
     git worktree add /tmp/0.1.0 c388e83
     PYTHONPATH=/tmp/0.1.0:/tmp/0.1.0/tests OMP_NUM_THREADS=1 python tests/data/runs-0.1.0/make.py tests/data/runs-0.1.0
 
-Every path in a run is relative to the folder in which it was started, so that it continues wherever it is unpacked.
-`plot.png` is left out: it would be half of the bytes, and nothing reads it.
+Every path in a run is relative to the folder in which it was started, so that it can be resumed wherever it is
+unpacked. `plot.png` is left out: it would be half of the bytes, and nothing reads it.
 """
 
 from __future__ import annotations
@@ -79,17 +79,17 @@ SIZES: dict[str, Any] = {
     "tie_word_embeddings": True,
     "initializer_range": 0.3,
 }
-"""Of the model that the first two kinds start from."""
+"""Settings of the model that the first two kinds start from."""
 
 POINTS = ("finished", "generated", "training")
 
 ROWS = 16
 CHECKPOINT = 3
-"""Step of iteration 1 behind whose checkpoint a training is killed."""
+"""Step of iteration 1 after whose checkpoint a training is killed."""
 
 
 def make(kind: str, point: str, target: Path) -> None:
-    """Play a run up to a point, in a process of its own, and pack its folder into `target`."""
+    """Play a run up to a point, in a separate process, and pack its folder into `target`."""
     import yaml
     from spin_trl.loop_config import StartConfig
     from spin_trl.play.start import build_tokenizer, texts_of
@@ -138,7 +138,7 @@ def play(point: str) -> None:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Write a folder as an archive that depends on names and contents alone."""
+    """Write a folder as an archive that depends only on names and contents."""
     packed = io.BytesIO()
     with tarfile.TarFile(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted(folder.rglob("*")):
@@ -159,7 +159,7 @@ def pack(folder: Path, target: Path) -> None:
 
 
 def check_code() -> None:
-    """See to it that what plays is the code of the commit."""
+    """Check that the playing code is that of the commit."""
     import spin_trl
 
     folder = Path(spin_trl.__file__).parents[1]

@@ -1,4 +1,4 @@
-"""A template's arguments are variables of its own; what tells the function that applies it what to do is refused."""
+"""A template's arguments are its own variables; arguments that would control the function applying it are refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_all_that_are_wrong_are_named_at_once_in_their_order() -> None:
 
 @pytest.mark.parametrize("name", ["documents", "enable_thinking"])
 def test_a_name_that_is_taken_reaches_the_template(name: str) -> None:
-    """Also `documents`, which is a parameter of the function, and only passed on."""
+    """So does `documents`, a parameter of the function that is only passed on."""
     assert wrong_arguments([name]) is None
     tokenizer = tiny.tokenizer(chat_template=f"{{{{ {name}[0]['text'] }}}}")
     given = {name: [{"title": "Boats", "text": "red"}]}
@@ -61,7 +61,7 @@ def test_a_name_that_is_taken_reaches_the_template(name: str) -> None:
 
 
 def test_a_parameter_that_a_later_version_of_transformers_adds_is_refused_too() -> None:
-    """The names are read from the function that is installed."""
+    """The names are read from the installed function."""
     code = PreTrainedTokenizerBase.apply_chat_template.__code__
     parameters = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
     assert parameters - OF_APPLYING <= {"documents"}

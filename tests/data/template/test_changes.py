@@ -1,4 +1,4 @@
-"""What a tokenizer changes in a text is noted. `test_pair_template` has the same for whole rows, with more tokenizers."""
+"""Changes that a tokenizer makes to a text are noted. `test_pair_template` tests whole rows, with more tokenizers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spin_trl.data.template.changes import Changes, text_of_ids
 
 
 def of_letters(*, lower: bool = False) -> PreTrainedTokenizerFast:
-    """A tokenizer with a token for each of a few letters."""
+    """Return a tokenizer with one token for each of a few letters."""
     vocabulary = {"<unk>": 0, "<end>": 1} | {letter: 2 + number for number, letter in enumerate("abcd ")}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -23,7 +23,7 @@ def of_letters(*, lower: bool = False) -> PreTrainedTokenizerFast:
 
 
 def unicode_forms() -> PreTrainedTokenizerFast:
-    """Byte-level, so that nothing is lost, with Unicode's compatible forms."""
+    """Return a byte-level tokenizer, which loses nothing, with Unicode compatibility normalisation."""
     tokenizer = tiny.tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
     return tokenizer

@@ -1,4 +1,4 @@
-"""A tokenizer's identity is what decides the ids of a text, and nothing else."""
+"""A tokenizer's identity covers everything that affects the ids of a text, and nothing else."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ SEGMENTS: list[Any] = ["<u>", (0, "as it is"), "</u>", "<a>", None, (1, "as it i
 
 
 def test_a_rendered_conversation_falls_apart_into_template_and_texts() -> None:
-    """Where the answer starts stands between, also within what the template writes."""
+    """The position where the answer starts lies between them, also within the template's own text."""
     before = f"<u>{probe(QUESTION)}</u><a>"
     found, end = segments_of(split(f"{before}{probe(ANSWER)}</a>", [QUESTION, ANSWER], len(before)))
     assert found == ["<u>", (0, "as it is"), "</u><a>", None, (1, "as it is"), "</a>"]
@@ -46,7 +46,7 @@ def test_a_rendered_conversation_falls_apart_into_template_and_texts() -> None:
 
 
 def test_the_answer_ends_with_its_last_text_wherever_that_stands() -> None:
-    """A call of two texts: of them, not of what was found last, is the end."""
+    """In a tool call with two texts, the answer ends after whichever is rendered last, not after the one found last."""
     call = Slot(2, 1, "assistant", CALL, NAME, "price")
     text = f"<u>{probe(QUESTION)}</u>{probe(call)}({probe(ANSWER)})</a>{probe(QUESTION)}"
     found = split(text, [QUESTION, ANSWER, call], 0)
@@ -74,7 +74,7 @@ def test_white_space_that_the_template_strips_is_noticed(written: str) -> None:
     [
         "<u> What? </u><a>That</a>",  # a character is missing
         "<u> what? </u><a>That.</a>",
-        "<u> What? </u><a>That.</a>\n",  # more behind it
+        "<u> What? </u><a>That.</a>\n",  # one more at the end
         "<u> What? </u><a>That.",
         "<u> What? </u><b>That.</a>",
         "<u>  What? </u><a>That.</a>",
@@ -86,7 +86,7 @@ def test_a_row_that_reads_otherwise_is_none_of_the_kind(text: str) -> None:
 
 
 def test_a_text_is_taken_as_long_as_the_template_goes_on_behind_it() -> None:
-    """`x ` and `x` both fit `x </a>`; which one it is shows in what comes next."""
+    """Both `x ` and `x` fit `x </a>`; the text that follows decides which one it is."""
     slot = Slot(0, 0, "assistant", CONTENT, TEXT, "x ")
     kept, stripped = kind([None, (0, "as it is"), "</a>"], 0), kind([None, (0, "as it is"), " </a>"], 0)
     assert match("x </a>", kept, [slot]) == (0, [Span(0, 0, 2, False)])

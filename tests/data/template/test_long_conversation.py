@@ -1,4 +1,4 @@
-"""Many answers of a conversation are encoded from one rendering, as each would be by itself."""
+"""All answers of a conversation are encoded from one rendering, with the same result as encoding each separately."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ Chat = list[dict[str, Any]]
 
 
 def chat(answers: int, text: Callable[[int], str] = "Turn {} of the talk.".format) -> tuple[Chat, list[int]]:
-    """A conversation of a user and an assistant, and the numbers of the assistant's messages."""
+    """Return a conversation of a user and an assistant, with the indices of the assistant's messages."""
     messages = [{"role": ("user", "assistant")[i % 2], "content": text(i)} for i in range(2 * answers)]
     return messages, list(range(1, 2 * answers, 2))
 
@@ -29,7 +29,7 @@ def each_alone(template: PairTemplate, messages: Chat, positions: list[int]) -> 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=[path.stem for path in TEMPLATES])
 def test_each_answer_is_encoded_as_by_itself(path: Path) -> None:
-    """Also with white space around a text, which a template may strip."""
+    """This includes white space around a text, which a template may strip."""
     tokenizer = family_tokenizer(path)
     template = PairTemplate(tokenizer, eos_token_ids(tokenizer, generation_config(path, tokenizer)))
     messages, positions = chat(
@@ -40,7 +40,7 @@ def test_each_answer_is_encoded_as_by_itself(path: Path) -> None:
 
 
 def test_the_answers_are_rendered_together() -> None:
-    """With twice as many answers one conversation more is rendered, not twice as many."""
+    """Twice as many answers need one more conversation to be rendered, not twice as many."""
     rendered = []
 
     class Counting(ConversationRenderer):
@@ -52,7 +52,7 @@ def test_the_answers_are_rendered_together() -> None:
         rendered.append(0)
         assert render_answers(Counting(tiny.tokenizer()), *chat(answers), {"tools": None}) is not None
 
-    # Its own rendering, and two that prove its kind.
+    # One for itself, and two that prove its kind.
     assert rendered[1] - rendered[0] == 3
 
 
@@ -94,7 +94,7 @@ def test_prompts_that_are_too_long_are_not_encoded() -> None:
 
 
 def test_thinking_is_looked_at_answer_by_answer() -> None:
-    """A template may leave out the thinking of all answers but the last."""
+    """A template may omit the thinking of all answers but the last."""
     messages, positions = chat(
         FEW_ANSWERS + 4, lambda i: f"<think>Hm {i}.</think>Turn {i}." if i % 2 else f"Turn {i}."
     )

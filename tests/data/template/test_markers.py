@@ -1,4 +1,4 @@
-"""Markers stand for the texts of a conversation, and are found again however a template writes them."""
+"""Markers stand for the texts of a conversation, and are found however a template writes them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CONVERSATION: list[dict[str, Any]] = [
     {"role": "tool", "content": "7", "tool_call_id": "c1", "name": "price"},
     {"role": "assistant", "content": "<think>\nSeven.\n</think>\n\nIt costs 7."},
 ]
-SLOTS = [  # message, field, what it may hold, the row's own, whether it must be written
+SLOTS = [  # message, field, content, the row's own content, whether it must be written
     (0, CONTENT, TEXT, "What does it cost?", True),
     (1, THINKING, TEXT, "I ask.", True),
     (1, OTHER, NAME, "c1", False),
@@ -60,7 +60,9 @@ SLOTS = [  # message, field, what it may hold, the row's own, whether it must be
 
 
 def test_every_text_of_a_conversation_is_a_slot() -> None:
-    """Names and values of arguments, too, and thinking inside an answer; `type`, roles and nulls are none."""
+    """These include names and values of tool arguments, and thinking inside an answer; `type`, roles and nulls are not
+    slots.
+    """
     _, slots = written_with_markers(CONVERSATION, ConversationForm(), own)
     assert [(slot.message, slot.field, slot.holds, slot.value, slot.is_required) for slot in slots] == SLOTS
     assert [slot.value for slot in slots if slot.is_key] == ["id", "shop", "of"]
@@ -72,13 +74,13 @@ def test_a_conversation_is_written_as_it_is() -> None:
 
 
 def test_an_id_has_the_same_marker_wherever_it_stands() -> None:
-    """A result names its call by it."""
+    """A tool result refers to its call by the id."""
     marked, _ = written_with_markers(CONVERSATION, ConversationForm(), probe)
     assert marked[1]["tool_calls"][0]["id"] == marked[2]["tool_call_id"] == "Qz00002zQ"
 
 
 def test_markers_are_what_they_stand_for() -> None:
-    """Nine letters and digits for a name, a number for a number, with its point, and no marker for white space alone."""
+    """A name gets nine letters and digits, a number gets a number, with its decimal point; white space gets no marker."""
     turn = {"role": "assistant", "content": " \n", "tool_calls": [{"name": "f", "arguments": {"a": 1.5, "b": True}}]}
     marked, slots = written_with_markers([turn], ConversationForm(), probe)
     assert len(plain_marker(0)) == len(marked[0]["tool_calls"][0]["name"]) == 9
@@ -100,7 +102,7 @@ def test_markers_are_what_they_stand_for() -> None:
     ids=["plain", "JSON", "ASCII", "repr", "upper", "one line"],
 )
 def test_a_marker_is_found_however_it_is_written(write: Any, escape: str | None) -> None:
-    """Or found to be changed (None), or not at all. Its place is that of the whole text."""
+    """It may also be found changed (None), or not at all. Its position is that of the whole text."""
     (message,), slots = written_with_markers([CONVERSATION[0]], ConversationForm(), probe)
     rendered = f"<{write(message['content'])}>"
     found = find_markers(rendered, slots)
@@ -114,7 +116,7 @@ def test_a_marker_is_found_however_it_is_written(write: Any, escape: str | None)
 
 
 def test_markers_are_found_in_the_order_in_which_they_are_written() -> None:
-    """Twice where they stand twice, numbers among them; what looks like one of another conversation is passed over."""
+    """Repeated markers, including numbers, are found each time; those of another conversation are ignored."""
     _, slots = written_with_markers(CONVERSATION, ConversationForm(), probe)
     rendered = f"{probe(slots[5])} Qz00099zQ {probe(slots[3])} {probe(slots[5])}"
     assert [one.number for one in find_markers(rendered, slots)] == [5, 3, 5]
@@ -132,7 +134,7 @@ def test_markers_are_found_in_the_order_in_which_they_are_written() -> None:
     ids=["plain", "stripped", "JSON", "another letter", "one less"],
 )
 def test_a_text_around_its_marker_is_all_there_or_not(write: Any, found: str | None) -> None:
-    """Only white space at its ends may go."""
+    """Only white space at its ends may be missing."""
     text = ' Which boat — "é"?\n'
     (message,), slots = written_with_markers([{"role": "user", "content": text}], ConversationForm(), inside)
     assert [one.escape for one in find_inside(f"[{write(message['content'])}]", slots)] == [found]
@@ -150,13 +152,15 @@ def test_a_text_around_its_marker_is_all_there_or_not(write: Any, found: str | N
     ],
 )
 def test_what_may_be_left_of_a_stripped_text(text: str, side: str, expected: set[str]) -> None:
-    """The text itself comes first."""
+    """The unchanged text comes first."""
     assert set(stripped(text, side)) == expected
     assert stripped(text, side)[0] == text
 
 
 def test_forms_are_those_that_make_a_difference() -> None:
-    """A conversation's own comes first; arguments only where there are calls, empty contents only beside these."""
+    """The conversation's own form comes first; forms with arguments exist only if there are calls, forms with empty
+    content only next to calls.
+    """
     text, parts = {"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "text", "text": "a"}]}
     assert list(forms([text])) == [ConversationForm("own"), ConversationForm("parts")]
     assert list(forms([parts])) == [ConversationForm("own"), ConversationForm("text")]
@@ -167,7 +171,7 @@ def test_forms_are_those_that_make_a_difference() -> None:
 
 
 def test_a_form_changes_how_a_conversation_is_written() -> None:
-    """And nothing of what it says."""
+    """A form does not change the content."""
     first, call, _, last = written_with_markers(CONVERSATION, ConversationForm("parts", "string", "text"), own)[0]
     assert first["content"] == [{"type": "text", "text": "What does it cost?"}]
     assert last["content"] == [{"type": "text", "text": "<think>\nSeven.\n</think>\n\nIt costs 7."}]
@@ -180,7 +184,7 @@ def test_a_form_changes_how_a_conversation_is_written() -> None:
 
 @pytest.mark.parametrize("part", [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text"}, 7])
 def test_a_part_that_is_no_text_is_refused(part: Any) -> None:
-    """By its message and kind."""
+    """The message names the message and the kind of the part."""
     kind = part["type"] if isinstance(part, dict) else "int"
     with refused(DataError, "message 0", "role 'user'", repr(kind)):
         written_with_markers([{"role": "user", "content": [part]}], ConversationForm(), own)

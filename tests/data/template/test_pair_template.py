@@ -1,4 +1,4 @@
-"""One template, one end: prompts and real responses become the tokens that a generation would start from and stop at."""
+"""One template, one end: prompts and real responses are tokenised as a generation would start and stop."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ ANSWERS = (ANSWER, "1", "\n Two lines,\n\nand more. ", "Émile: 日本 🚤", "<
 
 
 def published(path: Path) -> tuple[PreTrainedTokenizerFast, PairTemplate]:
-    """A template with the tokenizer and the EOS ids that its models publish."""
+    """Return a template with the tokenizer and EOS ids that its models publish."""
     tokenizer = family_tokenizer(path)
     ids = eos_token_ids(tokenizer, generation_config(path, tokenizer))
     return tokenizer, PairTemplate(tokenizer, ids)
@@ -48,13 +48,13 @@ every_template = pytest.mark.parametrize("path", TEMPLATES, ids=[path.stem for p
 
 
 def test_all_of_trls_templates_are_covered() -> None:
-    """A new release of TRL with new templates is noticed here."""
+    """This test fails if a new release of TRL adds templates."""
     assert len(TEMPLATES) == 72
 
 
 @every_template
 def test_a_template_plays_as_it_comes(path: Path) -> None:
-    """What is taken of the template is noted where it isn't what a generation would get from it by itself."""
+    """Whatever differs from what the template alone would give a generation is noted."""
     tokenizer, template = published(path)
     prompt, answer = conversation(path, ANSWER)
     pair = template.encode(prompt, answer)
@@ -64,7 +64,7 @@ def test_a_template_plays_as_it_comes(path: Path) -> None:
 
 
 def test_arguments_with_which_a_template_cant_play_are_refused() -> None:
-    """Who asks for thinking, and has answers without, is told what to change."""
+    """A user who asks for thinking, with answers that have none, is told what to change."""
     (path,) = (path for path in TEMPLATES if path.stem == "nemotron_3_nano")
     tokenizer = family_tokenizer(path)
     template = PairTemplate(tokenizer, chat_template_kwargs={"enable_thinking": True})
@@ -74,7 +74,9 @@ def test_arguments_with_which_a_template_cant_play_are_refused() -> None:
 
 @every_template
 def test_prompt_and_response_are_the_rendered_conversation_cut_at_its_end(path: Path) -> None:
-    """Nothing is lost, added or tokenised differently, and what the template writes around an answer is the prompt's."""
+    """Nothing is lost, added or tokenised differently; text that the template writes around an answer belongs to the
+    prompt.
+    """
     tokenizer, template = published(path)
     family, options = family_of(path), options_of(path)
     for text in ANSWERS:
@@ -83,19 +85,19 @@ def test_prompt_and_response_are_the_rendered_conversation_cut_at_its_end(path: 
         rendered = tokenizer.apply_chat_template([*prompt, answer], tokenize=False, **options)
         start = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
         if path.stem.startswith("deepseek"):
-            start = start.removesuffix("<think>\n")  # which its recorded answers don't have
+            start = start.removesuffix("<think>\n")  # its recorded answers have none
         head, tail = rendered.rsplit(text.strip(), 1)
-        # Up to the end of the turn. GLM's templates leave it to the next turn to write.
+        # Up to the end of the turn, which GLM's templates leave for the next turn to write.
         whole = head + text.strip() + tail.partition(family.end)[0] + family.end
         assert tokenizer.decode(pair.prompt_ids + pair.real_ids) == whole
         before = tokenizer.decode(pair.prompt_ids)
         assert before.startswith(start)
         assert head.startswith(before)
-        # What stands between the prompt and the answer is at most the answer's own leading space.
+        # Only the answer's own leading space may stand between the prompt and the answer.
         assert head[len(before) :].strip() == ""
         assert pair.real_ids[-1] == tokenizer.convert_tokens_to_ids(SPECIAL.findall(family.end)[-1])
         assert [token in template.eos_ids for token in pair.real_ids] == [False] * (len(pair.real_ids) - 1) + [True]
-        # The prompt's tokens are exactly those that generation is given for this text.
+        # The prompt's tokens are exactly those that generation gets for this text.
         assert pair.prompt_ids == tokenizer(before, add_special_tokens=False)["input_ids"]
         ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
         if ids[: len(pair.prompt_ids)] == pair.prompt_ids:  # no token crosses the boundary
@@ -104,7 +106,7 @@ def test_prompt_and_response_are_the_rendered_conversation_cut_at_its_end(path: 
 
 @every_template
 def test_a_turn_ends_where_generation_stops_whatever_the_checkpoint_calls_eos(path: Path) -> None:
-    """Base models name another EOS than the chat template writes: the turn's own end is then one of the EOS ids."""
+    """Base models name another EOS than the chat template writes; the token that ends the turn is then among the EOS ids."""
     tokenizer = family_tokenizer(path, eos_token="<|some_other_end|>")
     template = PairTemplate(tokenizer)
     prompt, answer = conversation(path, ANSWER)
@@ -112,7 +114,7 @@ def test_a_turn_ends_where_generation_stops_whatever_the_checkpoint_calls_eos(pa
     assert [token in template.eos_ids for token in real_ids] == [False] * (len(real_ids) - 1) + [True]
     end = tokenizer.decode(real_ids).partition(ANSWER)[2]
     if path.stem == "glm4moe":
-        assert end == "<|some_other_end|>"  # nothing in the template tells a turn's end
+        assert end == "<|some_other_end|>"  # nothing in the template marks the end of a turn
     elif path.stem.startswith("phi3"):
         assert end == "<|end|>\n<|some_other_end|>"  # it writes the checkpoint's EOS itself
     elif path.stem.startswith("cohere2"):
@@ -123,7 +125,7 @@ def test_a_turn_ends_where_generation_stops_whatever_the_checkpoint_calls_eos(pa
 
 @every_template
 def test_the_opponent_starts_and_stops_where_the_real_response_does(path: Path) -> None:
-    """A model that would write the real response, and whatever the template puts behind it, generates just its ids."""
+    """A model that writes the real response, and whatever the template appends to it, generates exactly its ids."""
     tokenizer, template = published(path)
     prompt, answer = conversation(path, ANSWER)
     pair = template.encode(prompt, answer)
@@ -143,7 +145,7 @@ def test_the_opponent_starts_and_stops_where_the_real_response_does(path: Path) 
 
 @every_template
 def test_a_real_response_stored_as_if_it_were_generated_gives_identical_ids(path: Path, tmp_path: Path) -> None:
-    """Through store, pairs and collator: both halves of the batch are the same, token by token and mask by mask."""
+    """Store, pairs and collator produce two identical halves of a batch, in tokens and masks."""
     tokenizer, template = published(path)
     rows = []
     for text in ANSWERS[:3]:
@@ -165,7 +167,7 @@ def test_a_real_response_stored_as_if_it_were_generated_gives_identical_ids(path
 
 
 def settings_for_pairs(folder: Path) -> SPINConfig:
-    """Settings that keep every pair."""
+    """Return settings that keep every pair."""
     return SPINConfig(str(folder), bf16=False, use_cpu=True, report_to="none")
 
 
@@ -181,7 +183,7 @@ def reply(text: str = ANSWER, **more: Any) -> dict[str, Any]:
 
 
 def shown(tokenizer: PreTrainedTokenizerFast, pair: EncodedPair) -> tuple[str, str]:
-    """Prompt and real response as text, with every special token."""
+    """Return prompt and real response as text, with every special token."""
     return tokenizer.decode(pair.prompt_ids), tokenizer.decode(pair.real_ids)
 
 
@@ -190,7 +192,7 @@ TOOLS = [{"type": "function", "function": {"name": "find_boat", "parameters": {}
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["list", "JSON"])
 def test_tools_reach_the_prompt(tokenizer: PreTrainedTokenizerFast, as_json: bool) -> None:
-    """As a list or as JSON, a row's tools stand in the prompt that the opponent gets."""
+    """A row's tools, given as a list or as JSON, appear in the prompt that the opponent gets."""
     prompt, real = shown(
         tokenizer, PairTemplate(tokenizer).encode(ask(), reply(), tools=json.dumps(TOOLS) if as_json else TOOLS)
     )
@@ -200,13 +202,13 @@ def test_tools_reach_the_prompt(tokenizer: PreTrainedTokenizerFast, as_json: boo
 
 
 def test_tools_that_are_no_json_are_named(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Tools come as JSON text from many datasets; a broken one is not a traceback."""
+    """Many datasets store tools as JSON text; invalid JSON is reported with its row."""
     with refused(DataError, "`tools`", "JSON", "'{nope'"):
         PairTemplate(tokenizer).encode(ask(), reply(), tools="{nope")
 
 
 def test_template_arguments_reach_the_prompt_and_a_rows_own_win(tokenizer: PreTrainedTokenizerFast) -> None:
-    """`chat_template_kwargs` of the settings hold for every row; a row may override them."""
+    """`chat_template_kwargs` in the settings applies to every row; a row may override it."""
     template = PairTemplate(tokenizer, chat_template_kwargs={"style": "terse"})
     prompt, _ = shown(tokenizer, template.encode(ask(), reply()))
     own, _ = shown(tokenizer, template.encode(ask(), reply(), chat_template_kwargs={"style": "lively"}))
@@ -221,7 +223,7 @@ def qwen3() -> PreTrainedTokenizerFast:
 
 
 def test_an_empty_thinking_block_belongs_to_the_prompt() -> None:
-    """Qwen3's template writes one before an answer without thoughts: the opponent must not have to guess it."""
+    """Qwen3's template writes one before an answer without thinking, so the opponent need not guess it."""
     tokenizer = qwen3()
     prompt, real = shown(tokenizer, PairTemplate(tokenizer).encode(ask(), reply()))
     assert prompt.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
@@ -229,7 +231,7 @@ def test_an_empty_thinking_block_belongs_to_the_prompt() -> None:
 
 
 def test_thoughts_of_the_human_answer_are_trained_on() -> None:
-    """An answer that thinks is a response from its first thought on."""
+    """The response to train on starts with the answer's thinking."""
     tokenizer = qwen3()
     text = "<think>\nBoats are red.\n</think>\n\nA red boat."
     prompt, real = shown(tokenizer, PairTemplate(tokenizer).encode(ask(), reply(text)))
@@ -255,7 +257,7 @@ def test_a_template_that_leaves_out_tool_calls_is_refused() -> None:
 
 
 def test_a_template_that_raises_is_quoted(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A template's own complaint reaches the user."""
+    """The error quotes the template's own message."""
     complaint = "Roles must alternate!"
     tokenizer.chat_template = f"{{{{ raise_exception({complaint!r}) }}}}"
     with refused(TemplateError, complaint, "message 0", "role 'user'"):
@@ -269,7 +271,7 @@ def test_conversations_need_a_chat_template() -> None:
 
 
 def test_text_needs_no_chat_template() -> None:
-    """Plain text is tokenised as it stands, with EOS behind it."""
+    """Plain text is tokenised unchanged, with EOS appended."""
     tokenizer = tiny.tokenizer(chat_template=False)
     pair = PairTemplate(tokenizer).encode("Ann paints a boat.", " A red one.")
     assert shown(tokenizer, pair) == ("Ann paints a boat.", " A red one.<|im_end|>")
@@ -286,7 +288,7 @@ def test_text_and_messages_do_not_mix(tokenizer: PreTrainedTokenizerFast, prompt
 
 
 def test_a_tokenizer_without_eos_is_refused() -> None:
-    """Unless the model's generation config names one."""
+    """If the model's generation config names an EOS, that one is used."""
     tokenizer = tiny.tokenizer(eos_token=None)
     with refused(DataError, "EOS", "`tokenizer.eos_token`", "`eos_token_id`", "generation_config.json"):
         PairTemplate(tokenizer)
@@ -297,7 +299,7 @@ def test_a_tokenizer_without_eos_is_refused() -> None:
 
 @pytest.mark.parametrize(("configured", "expected"), [(None, [2]), (0, [0, 2]), ([0, 1], [0, 1, 2]), ([2, 0], [0, 2])])
 def test_every_configured_eos_counts(configured: int | Sequence[int] | None, expected: list[int]) -> None:
-    """The tokenizer's EOS, and one or several of the generation config."""
+    """These are the tokenizer's EOS and those of the generation config."""
     tokenizer = tiny.tokenizer()
     assert tokenizer.convert_tokens_to_ids([tiny.END_OF_TEXT, tiny.IM_START, tiny.IM_END]) == [0, 1, 2]
     assert eos_token_ids(tokenizer, GenerationConfig(eos_token_id=configured)) == expected
@@ -306,7 +308,7 @@ def test_every_configured_eos_counts(configured: int | Sequence[int] | None, exp
 
 @pytest.mark.parametrize("end", [tiny.END_OF_TEXT, tiny.IM_END])
 def test_an_answer_with_an_eos_in_its_text_is_refused(tokenizer: PreTrainedTokenizerFast, end: str) -> None:
-    """What follows it would be lost, and no generation has text behind its end."""
+    """Text after the EOS would be lost, since no generation goes past its end."""
     template = PairTemplate(tokenizer, [0, 2])
     with refused(EarlyEndError, repr(end), "' Bob.'"):
         template.encode("Ann?", f" Bob.{end} And Cleo.")
@@ -316,7 +318,7 @@ def test_an_answer_with_an_eos_in_its_text_is_refused(tokenizer: PreTrainedToken
 
 @pytest.mark.parametrize("end", [tiny.END_OF_TEXT, tiny.IM_END])
 def test_an_answer_may_end_with_its_own_eos(tokenizer: PreTrainedTokenizerFast, end: str) -> None:
-    """People write it there themselves: nothing is lost, and there is one."""
+    """Some datasets write it there; nothing is lost, and it is not repeated."""
     template = PairTemplate(tokenizer, [0, 2])
     assert shown(tokenizer, template.encode("Ann?", f" Bob.{end}")) == ("Ann?", f" Bob.{end}")
     assert shown(tokenizer, template.encode(ask(), reply(f"Bob.{end}\n")))[1] == f"Bob.{end}"
@@ -331,7 +333,7 @@ def test_an_eos_inside_the_prompt_does_not_end_the_response(tokenizer: PreTraine
 
 
 def test_a_template_that_ends_no_turn_gets_the_tokenizers_eos() -> None:
-    """Plain-text templates write nothing: a generation then ends with EOS, and so does the real response."""
+    """Plain-text templates write none: generations and real responses both end with EOS then."""
     template = (
         "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
         "{{ 'assistant:' if add_generation_prompt }}"
@@ -342,7 +344,7 @@ def test_a_template_that_ends_no_turn_gets_the_tokenizers_eos() -> None:
 
 
 def test_text_ends_with_the_tokenizers_own_eos_though_the_chat_template_has_another() -> None:
-    """Where several ids end a response, the tokenizer's is the one that text gets."""
+    """If several ids can end a response, text gets the tokenizer's."""
     path = Path(trl.__file__).parent / "chat_templates" / "glm4moe.jinja"
     tokenizer, template = published(path)
     assert len(template.eos_ids) == 3
@@ -353,7 +355,7 @@ def test_text_ends_with_the_tokenizers_own_eos_though_the_chat_template_has_anot
 
 
 def sentencepiece(kind: str = "legacy", *, add_eos: bool = False) -> PreTrainedTokenizerFast:
-    """A Llama-2-style tokenizer: spaces are `▁`, one goes before every text, bytes fall back, BOS begins a text."""
+    """Return a Llama-2-style tokenizer: spaces are `▁`, one precedes every text, bytes fall back, BOS begins a text."""
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     if kind == "legacy":
         backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -391,7 +393,7 @@ LLAMA2 = (
 
 @pytest.mark.parametrize("kind", ["legacy", "first"])
 def test_llama_style_tokenizers_join_the_space_to_the_answers_first_word(kind: str) -> None:
-    """`[/INST] A` is one word for SentencePiece: the space is generated with it and does not belong to the prompt."""
+    """SentencePiece joins the space in `[/INST] A` to the word: it is generated, and is not part of the prompt."""
     tokenizer = sentencepiece(kind)
     tokenizer.chat_template = LLAMA2
     pair = PairTemplate(tokenizer).encode(ask(), reply())
@@ -404,7 +406,7 @@ def test_llama_style_tokenizers_join_the_space_to_the_answers_first_word(kind: s
 
 @pytest.mark.parametrize("kind", ["legacy", "first"])
 def test_bos_begins_text_once(kind: str) -> None:
-    """The tokenizer adds BOS to the prompt, and none to the response."""
+    """The tokenizer adds BOS to the prompt, not to the response."""
     tokenizer = sentencepiece(kind)
     pair = PairTemplate(tokenizer).encode("Ann paints", " a boat.")
     assert pair.prompt_ids[0] == tokenizer.bos_token_id
@@ -426,7 +428,7 @@ def test_a_template_that_writes_bos_is_not_given_a_second_one() -> None:
 
 
 def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt() -> None:
-    """With `add_eos_token`, a prompt tokenised by itself would end before the answer begins."""
+    """With `add_eos_token`, a prompt tokenised alone would end before the answer begins."""
     tokenizer = sentencepiece(add_eos=True)
     assert tokenizer("Ann paints")["input_ids"][-1] == tokenizer.eos_token_id
     pair = PairTemplate(tokenizer).encode("Ann paints", " a boat.")
@@ -436,7 +438,7 @@ def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt() -> None:
 
 
 def test_tokens_that_merge_across_the_boundary_are_split_there() -> None:
-    """No generation can produce a token that begins in its prompt."""
+    """No generation can produce a token that starts in its prompt."""
     tokenizer = tiny.tokenizer(chat_template=False)
     prompt, response = "Ann pai", "nts."
     merged = tokenizer(prompt + response)["input_ids"]
@@ -449,7 +451,7 @@ def test_tokens_that_merge_across_the_boundary_are_split_there() -> None:
 
 @pytest.mark.parametrize("kind", ["legacy", "first"])
 def test_a_prompt_that_ends_with_a_space_gets_no_second_one(kind: str) -> None:
-    """SentencePiece puts a space before a text that stands alone; an answer does not stand alone."""
+    """SentencePiece puts a space before a text that stands alone, but an answer does not stand alone."""
     tokenizer = sentencepiece(kind)
     pair = PairTemplate(tokenizer).encode("Response: ", "A red boat.")
     assert tokenizer.decode(pair.prompt_ids + pair.real_ids) == "<s> Response: A red boat.</s>"
@@ -463,7 +465,7 @@ BYTE_LEVEL, LEGACY, FIRST = tiny.tokenizer(chat_template=False), sentencepiece("
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(prompt=TEXT, response=TEXT)
 def test_the_text_is_kept_wherever_it_is_cut(tokenizer: PreTrainedTokenizerFast, prompt: str, response: str) -> None:
-    """Prompt and response decode to the text that they are parts of, and the prompt is tokenised as it is alone."""
+    """Prompt and response decode to their parts of the text, and the prompt is tokenised as it would be alone."""
     pair = PairTemplate(tokenizer).encode(prompt, response)
     assert pair.prompt_ids == tokenizer(prompt)["input_ids"]
     assert pair.real_ids[-1] == tokenizer.eos_token_id
@@ -475,7 +477,7 @@ def test_the_text_is_kept_wherever_it_is_cut(tokenizer: PreTrainedTokenizerFast,
 
 
 def lower_case() -> PreTrainedTokenizerFast:
-    """BERT's kind: lower case, no accents, words at white space, and an unknown token."""
+    """Return a BERT-style tokenizer: lower case, no accents, words split at white space, and an unknown token."""
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -486,7 +488,7 @@ def lower_case() -> PreTrainedTokenizerFast:
 
 
 def letters(unknown: str | None = "<unk>") -> PreTrainedTokenizerFast:
-    """A token for each of a few letters."""
+    """Return a tokenizer with one token for each of a few letters."""
     vocabulary = {"<unk>": 0, "<end>": 1} | {letter: 2 + number for number, letter in enumerate("abcd .?")}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     if unknown is None:
@@ -497,7 +499,7 @@ def letters(unknown: str | None = "<unk>") -> PreTrainedTokenizerFast:
 
 
 def compatible() -> PreTrainedTokenizerFast:
-    """Byte-level, with Unicode's compatible forms."""
+    """Return a byte-level tokenizer with Unicode compatibility normalisation."""
     tokenizer = tiny.tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
     return tokenizer
@@ -523,13 +525,13 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_the_tokenizer_changes_is_noted(name: str) -> None:
-    """Decoded, the tokens are the text, or the row says what became of it."""
+    """The tokens decode to the text, or the row notes what changed."""
     make, prompt, response, expected = CHANGES[name]
     assert PairTemplate(make()).encode(prompt, response).notes == expected
 
 
 def test_a_character_that_is_no_token_must_not_end_the_answer() -> None:
-    """Where the unknown token is the EOS token, it would."""
+    """It would, if the unknown token is also the EOS token."""
     tokenizer = letters()
     tokenizer.eos_token = "<unk>"
     with refused(EarlyEndError, "'<unk>'", "'b'"):
@@ -540,7 +542,7 @@ def test_a_character_that_is_no_token_must_not_end_the_answer() -> None:
 
 
 def with_bos(tokenizer: PreTrainedTokenizerFast, bos: str = tiny.END_OF_TEXT) -> PreTrainedTokenizerFast:
-    """A tokenizer that puts a token before every text."""
+    """Return a tokenizer that puts a token before every text."""
     special = [(bos, tokenizer.convert_tokens_to_ids(bos))]
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", special_tokens=special
@@ -550,7 +552,7 @@ def with_bos(tokenizer: PreTrainedTokenizerFast, bos: str = tiny.END_OF_TEXT) ->
 
 @pytest.mark.parametrize("is_named", [True, False])
 def test_text_that_begins_with_bos_gets_no_second_one(is_named: bool) -> None:
-    """Prompts that a chat template has rendered do. The token may be any that the tokenizer puts there."""
+    """Prompts rendered by a chat template may begin with BOS, which can be any token that the tokenizer adds."""
     tokenizer = with_bos(tiny.tokenizer(chat_template=False))
     if is_named:
         tokenizer.add_special_tokens({"bos_token": tiny.END_OF_TEXT})
@@ -568,7 +570,7 @@ def test_text_that_begins_with_bos_gets_no_second_one(is_named: bool) -> None:
 
 
 def test_the_digest_names_all_that_decides_the_tokens() -> None:
-    """Template, its arguments, EOS ids, vocabulary: another of these makes other tokens, and other generations."""
+    """Another template, template argument, EOS id or vocabulary gives other tokens, and other generations."""
     same = [PairTemplate(tiny.tokenizer()).digest() for _ in range(2)]
     assert same[0] == same[1]
     bigger = tiny.tokenizer()
@@ -587,7 +589,7 @@ def first(**changes: Any) -> PairTemplate:
 
 
 def test_the_first_definition_of_the_digest_is_that_of_version_0_1_0() -> None:
-    """Runs of that version are known by it."""
+    """Runs of version 0.1.0 are recognised by it."""
     tokenizer = tiny.tokenizer()
     identity = [
         tokenizer.chat_template,
@@ -637,14 +639,14 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_tokenizers_that_differ_in_anything_have_digests_of_their_own(name: str) -> None:
-    """Though their vocabularies are the same."""
+    """They have the same vocabulary, but different digests."""
     tokenizer = tiny.tokenizer()
     DIFFERENT[name](tokenizer)
     assert first(tokenizer=tokenizer).digest() != first().digest()
 
 
 def test_paths_and_padding_are_not_part_of_the_digest(tmp_path: Path) -> None:
-    """Nor are dates: saved and loaded, it is the same tokenizer."""
+    """Dates are not part of it either: a tokenizer that is saved and loaded keeps its digest."""
     tokenizer = tiny.tokenizer()
     for folder in ("a", "b"):
         tokenizer.save_pretrained(tmp_path / folder)
@@ -658,7 +660,7 @@ def test_paths_and_padding_are_not_part_of_the_digest(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_tokenizer_are_never_taken_from_a_cache(tmp_path: Path) -> None:
-    """Two tokenizers that differ in BOS, or in their own EOS, prepare the same file in turn."""
+    """Two tokenizers that differ in BOS or EOS prepare the same file in turn."""
     rows = load_rows(str(tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(4))))
     texts = []
     for tokenizer in (tiny.tokenizer(), with_bos(tiny.tokenizer()), tiny.tokenizer(eos_token=tiny.END_OF_TEXT)):
@@ -674,7 +676,7 @@ LOOKS_AT_TEXTS = tiny.CHATML.replace(
 
 @pytest.mark.parametrize("template", [tiny.CHATML, LOOKS_AT_TEXTS], ids=["plain", "looks-at-texts"])
 def test_the_texts_of_a_row_are_found_in_what_is_rendered(template: str) -> None:
-    """Also a text that the template itself writes, and one that stands there twice."""
+    """This includes a text that the template also writes itself, and one that occurs twice."""
     pair_template = PairTemplate(tiny.tokenizer(chat_template=template))
     texts = ["user", "a", "user", "a"]
     roles = ["user", "assistant", "user", "assistant"]

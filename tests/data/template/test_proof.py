@@ -1,4 +1,4 @@
-"""Whether a template has written all of a conversation in its place, and where the answer starts in it."""
+"""Checks whether a template has rendered all of a conversation in order, and where the answer starts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ CHAT: list[Message] = [
 
 
 def noticed(rendered: str, messages: list[Message]) -> set[str]:
-    """What is noticed of a conversation that is rendered so; `{0}` stands for the first text, as markers have it."""
+    """Return what is noticed if a conversation is rendered this way; `{0}` stands for the first text, written as a
+    marker.
+    """
     _, slots = written_with_markers(messages, Form(), own)
     text = rendered.format(*map(probe, slots))
     return check(text, find_markers(text, slots), slots, messages)
@@ -32,7 +34,7 @@ def test_a_template_that_writes_all_of_it_in_order_passes() -> None:
 
 
 def test_the_systems_message_may_stand_anywhere() -> None:
-    """Templates that put it before the last message do so at inference, too."""
+    """Templates that put it before the last message also do so at inference."""
     assert noticed("<u>{1}<s>{0}<a>{2}</a>", CHAT) == set()
 
 
@@ -52,7 +54,7 @@ def test_what_a_template_does_to_a_text_is_named(rendered: str, parts: tuple[str
 
 
 def test_a_form_is_as_bad_as_it_has_problems() -> None:
-    """By which the best of several forms is chosen to be spoken of."""
+    """The number of problems decides which of several forms is reported."""
     with refused(FormError, "message 0") as error:
         noticed("<a></a>", CHAT)
     assert error.value.badness == 3
@@ -79,8 +81,8 @@ def json_of(text: Any) -> str:
     [
         ("own", "own", True),
         ("json", "json", True),
-        ("python", "own", True),  # some models call tools in Python
-        ("own", "python", False),  # but a result in Python's words is no result any more
+        ("python", "own", True),  # some models write tool calls in Python
+        ("own", "python", False),  # but a result written in Python is not the result any more
     ],
 )
 def test_calls_and_results_may_be_json(value: str, result: str, is_fine: bool) -> None:
@@ -101,7 +103,7 @@ def test_arguments_as_python_prints_a_dict_are_refused() -> None:
 
 
 def test_a_result_may_stand_within_the_turn_that_asks_for_it() -> None:
-    """Tools answer within it, before or after its text."""
+    """Tools answer within that turn, before or after its text."""
     assert noticed("<u>{0}<a><t>{4}</t>{1}({2}={3})</a><a>{5}", CALLED) == set()
     assert [is_result({"role": role}) for role in ("tool", "ipython", "function", "assistant")] == [
         True,
@@ -135,9 +137,10 @@ def test_earlier_thinking_may_be_left_out_and_the_answers_may_not() -> None:
         # An empty thinking block before every answer belongs to the prompt; a space does not.
         ("<u>Q<a><think></think>A", "<u>Q<a>", "<u>Q<a><think></think>", False, ("<u>Q<a><think></think>", False)),
         ("<u>Q<a> A", "<u>Q<a>", "<u>Q<a> ", False, ("<u>Q<a>", False)),
-        # A generation is to think, a recorded answer has thought: they differ in scaffolding alone.
+        # A generation is about to think, and a recorded answer has thought: they differ in the template's own text
+        # alone.
         ("<u>Q<a>A", "<u>Q<a><think>\n", "<u>Q<a>", False, ("<u>Q<a>", True)),
-        # Behind a tool's result, a turn may be closed for a generation that a recorded answer goes on with.
+        # After a tool result, a template may close a turn for a generation but continue it for a recorded answer.
         ("<t>7A", "<t>7<end><model>", "<t>7", True, ("<t>7", True)),
     ],
 )
@@ -152,7 +155,7 @@ def test_where_an_answer_starts(
     ("text", "before", "head"),
     [
         ("<u>Q<b>A", "<u>Q<a>", "<u>Q<b>"),
-        ("<t>7A", "<t>7<end><model>", "<t>7"),  # not behind a result
+        ("<t>7A", "<t>7<end><model>", "<t>7"),  # not after a result
         ("<u>Q<b>A", "<u>Q<a>", None),
     ],
 )

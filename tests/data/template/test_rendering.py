@@ -1,4 +1,6 @@
-"""What is in a conversation is in its tokens; what a chat template leaves out refuses the row, or is noted."""
+"""All content of a conversation is in its tokens; if a chat template omits some, the row is refused, or the loss is
+noted.
+"""
 
 import json
 import pickle
@@ -30,7 +32,7 @@ def named(stem: str) -> Path:
 
 
 def template_of(path: Path) -> PairTemplate:
-    """A template of TRL's with the tokenizer and the EOS ids that its models publish."""
+    """Return a template of TRL's with the tokenizer and EOS ids that its models publish."""
     tokenizer = family_tokenizer(path)
     return PairTemplate(tokenizer, eos_token_ids(tokenizer, generation_config(path, tokenizer)))
 
@@ -52,7 +54,7 @@ def text_of(template: PairTemplate, pair: EncodedPair) -> str:
 
 
 def texts_in(messages: list[dict[str, Any]]) -> list[tuple[int, str]]:
-    """Every text of a conversation, with the number of its message; thinking is marked by a minus."""
+    """Return every text of a conversation, with its message's number; a minus marks thinking."""
     found = []
     for number, one in enumerate(messages):
         content = one.get("content") or ""
@@ -69,7 +71,7 @@ def texts_in(messages: list[dict[str, Any]]) -> list[tuple[int, str]]:
 
 
 def is_in(text: str, whole: str) -> bool:
-    """Whether a text stands there, as it is, as JSON, or as a string of Python's."""
+    """Return whether a text is included as it is, as JSON, or as a Python string."""
     text = text.strip()
     as_json = json.dumps(text, ensure_ascii=False)[1:-1]
     as_python = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
@@ -88,12 +90,12 @@ PLAY = {
     "parallel calls": 42,
     "text beside a call": 40,
 }
-"""How many of TRL's 72 templates play a shape of a conversation."""
+"""How many of TRL's 72 templates play each shape of conversation."""
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_template_of_trls_plays_a_shape_or_refuses_it(shape: str) -> None:
-    """Where it plays, all of it is in the tokens; a refusal names the message, or quotes the template."""
+    """If it plays the shape, the tokens include everything; a refusal names the message, or quotes the template."""
     counts: Counter[bool] = Counter()
     reasons: list[str] = []
     for path in TEMPLATES:
@@ -137,7 +139,7 @@ def test_parts_become_text_where_the_template_wants_text() -> None:
 
 
 def test_text_becomes_parts_where_the_template_wants_parts() -> None:
-    """SmolVLM's writes nothing of content that is text."""
+    """SmolVLM's template ignores content that is text."""
     template = template_of(named("smolvlm"))
     pair = encoded(template, message(U, "Which boat?"), message(A, "It's red."))
     assert "Which boat?" in text_of(template, pair)
@@ -145,7 +147,7 @@ def test_text_becomes_parts_where_the_template_wants_parts() -> None:
 
 
 def test_parts_that_are_no_text_are_refused_by_their_message() -> None:
-    """A picture can't be turned into tokens of text."""
+    """An image can't be turned into text tokens."""
     content = [{"type": "image_url", "image_url": {"url": "x"}}, *parts("Which?")]
     with refused(DataError, "message 0", "role 'user'", "content", "'image_url'"):
         encoded(chatml(), message(U, content), message(A, "A boat."))
@@ -154,7 +156,7 @@ def test_parts_that_are_no_text_are_refused_by_their_message() -> None:
 @pytest.mark.parametrize("as_text", [False, True], ids=["object", "JSON"])
 @pytest.mark.parametrize("stem", ["qwen2_5", "deepseekv3", "gptoss"])
 def test_arguments_are_given_as_the_template_wants_them(stem: str, as_text: bool) -> None:
-    """As an object for one, as JSON for another: the tokens are the same, and the JSON is valid."""
+    """Some templates take an object, some JSON: the tokens are the same, and the JSON is valid."""
     template = template_of(named(stem))
     arguments = {"colour": 'a "dark"\nred', "deep": {"list": [1, 2.5, None, True]}}
     call = {
@@ -189,7 +191,7 @@ SKIPPED = {
 
 @pytest.mark.parametrize("name", SKIPPED)
 def test_a_turn_that_the_template_skips_refuses_the_row(name: str) -> None:
-    """With the number of the row and of the message."""
+    """The error has the number of the row and of the message."""
     skipped, what = SKIPPED[name]
     rows = [[message(U, "Hi."), message(A, "Hi.")], [message(U, "Which?"), *skipped, message(A, "A boat.")]]
     dataset = Dataset.from_list([{"messages": rows[0]}, {"messages": rows[1]}])
@@ -203,7 +205,7 @@ def test_a_system_message_that_the_template_drops_refuses_the_row() -> None:
 
 
 def test_a_text_that_stands_elsewhere_too_does_not_hide_that_it_is_missing() -> None:
-    """The prompt says the same word as the turn that is dropped."""
+    """The prompt contains the same word as the dropped turn."""
     with refused(TemplateError, "leaves out", "content", "message 1"):
         encoded(chatml(SKIPS_TOOLS), message(U, "a boat"), message("tool", "a"), message(A, "a"))
 
@@ -218,7 +220,7 @@ def test_a_text_that_stands_elsewhere_too_does_not_hide_that_it_is_missing() -> 
     ],
 )
 def test_a_template_that_changes_texts_is_refused(write: str, what: tuple[str, ...]) -> None:
-    """Whether or not a row's own text would show it."""
+    """The row is refused even if its own text would not show the change."""
     source = tiny.CHATML.replace("m['content']", write) if "m['content']" in tiny.CHATML else None
     source = source or (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ " + write + " }}<|im_end|>\n{% endfor %}"
@@ -229,21 +231,21 @@ def test_a_template_that_changes_texts_is_refused(write: str, what: tuple[str, .
 
 
 def test_thinking_of_the_answer_must_not_be_left_out() -> None:
-    """It is trained on; only that of earlier answers may go."""
+    """The answer's thinking is trained on; only that of earlier answers may be omitted."""
     messages = SHAPES["thinking of the answer"]
     with refused(TemplateError, "leaves out", "thinking", "message 1", "role 'assistant'", "the answer"):
         encoded(chatml(), *messages)
 
 
 def test_where_a_template_begins_to_fail_is_said() -> None:
-    """Its own words, and the message with which it fails."""
+    """The error quotes the template, and names the message at which it fails."""
     complaint = "System role not supported"
     with refused(TemplateError, complaint, "message 0", "role 'system'"):
         encoded(template_of(named("gemma")), *SHAPES["system"])
 
 
 def test_a_template_that_looks_at_the_text_is_looked_at_by_row() -> None:
-    """One that leaves out a turn as soon as it reads a word is refused for the rows that have it."""
+    """A template that omits a turn containing a certain word is refused for the rows that have it."""
     source = (
         "{% for m in messages %}{% if 'secret' not in m['content'] %}<|im_start|>{{ m['role'] }}\n"
         "{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
@@ -257,7 +259,7 @@ def test_a_template_that_looks_at_the_text_is_looked_at_by_row() -> None:
 
 
 def test_a_template_may_read_a_text_as_long_as_it_writes_all_of_it() -> None:
-    """Qwen3's looks for results of tools in the user's text."""
+    """Qwen3's template looks for tool results in the user's text."""
     template = template_of(named("qwen3"))
     result = "<tool_response>\n3 found.\n</tool_response>"
     turns = [
@@ -273,7 +275,7 @@ def test_a_template_may_read_a_text_as_long_as_it_writes_all_of_it() -> None:
 
 @pytest.mark.parametrize("as_parts", [False, True], ids=["text", "parts"])
 def test_an_empty_thinking_block_of_the_row_is_part_of_its_answer(as_parts: bool) -> None:
-    """It belongs to the prompt only where the template itself puts it before every answer."""
+    """It belongs to the prompt only if the template itself writes it before every answer."""
     text = "<think>\n\n</think>\n\nA boat."
     answer = message(A, parts(text) if as_parts else text)
     for stem, expected in (("qwen2_5", text), ("qwen3", "A boat.")):
@@ -284,7 +286,7 @@ def test_an_empty_thinking_block_of_the_row_is_part_of_its_answer(as_parts: bool
 
 
 def test_an_answer_that_thinks_cant_stand_where_thinking_is_turned_off() -> None:
-    """The two that don't fit together are shown."""
+    """The error shows the answer's thinking and the setting that turns it off."""
     tokenizer = family_tokenizer(named("qwen3"))
     template = PairTemplate(tokenizer, chat_template_kwargs={"enable_thinking": False})
     with refused(TemplateError, r"'\n</think>\n\n'", r"'...\n</think>\n\n..."):
@@ -299,7 +301,7 @@ def noted(rows: list[list[dict[str, Any]]], template: PairTemplate, **options: A
 
 
 def test_outer_space_and_earlier_thinking_are_counted_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    """With the first row that has it; rows without are not counted."""
+    """The note names the first row affected; unaffected rows are not counted."""
     plain = [message(U, "Which?"), message(A, "A boat.")]
     thinks = [message(U, "Which?"), message(A, "<think>\nHm.\n</think>\n\nA boat."), *plain]
     spaced = [message(U, " Which?\n"), message(A, "A boat.")]
@@ -312,7 +314,7 @@ def test_outer_space_and_earlier_thinking_are_counted_and_named_once(caplog: pyt
 
 
 def test_tools_that_the_template_does_not_show_are_named() -> None:
-    """DeepSeek-V3's writes calls and results, but no tools."""
+    """DeepSeek-V3's template writes calls and results, but not the tools."""
     tools = [{"type": "function", "function": {"name": "find_boat", "description": "Finds.", "parameters": {}}}]
     for stem, expected in (("deepseekv3", {notes.TOOLS}), ("qwen2_5", set())):
         pair = encoded(template_of(named(stem)), *SHAPES["one tool round trip"], tools=tools)
@@ -320,7 +322,7 @@ def test_tools_that_the_template_does_not_show_are_named() -> None:
 
 
 def test_the_prompt_holds_a_rows_own_tools() -> None:
-    """Though kinds of conversations are told without them."""
+    """It does, although kinds of conversation are distinguished without tools."""
     template = template_of(named("qwen2_5"))
     for name in ("find_boat", "find_lamp"):
         tools = [{"type": "function", "function": {"name": name, "parameters": {}}}]
@@ -333,7 +335,7 @@ def test_the_prompt_holds_a_rows_own_tools() -> None:
 
 
 def test_a_kind_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After that a row is rendered once."""
+    """After that, each row is rendered once."""
     template = chatml()
     calls = Counter[str]()
     apply = template._renderer.apply
@@ -393,7 +395,7 @@ TEXTS = WORDS.filter(lambda text: bool(text.strip()))
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Any conversation that ends with an answer."""
+    """Generate any conversation that ends with an answer."""
     messages = [message("system", draw(TEXTS))] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(1, 2))):
         messages.append(message(U, draw(TEXTS)))
@@ -433,7 +435,7 @@ SOME = (
 def test_what_is_in_a_conversation_is_in_its_tokens_or_refused_or_noted(
     stem: str, messages: list[dict[str, Any]]
 ) -> None:
-    """Whatever its texts hold."""
+    """This holds for any texts."""
     template = _templates.setdefault(stem, template_of(named(stem)))
     try:
         pair = encoded(template, *messages)

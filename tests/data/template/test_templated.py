@@ -1,4 +1,4 @@
-"""Text that was templated before is refused or named, before a template is put around it a second time."""
+"""Text that already has a template applied is refused or reported, rather than templated twice."""
 
 import re
 from typing import Any
@@ -18,13 +18,13 @@ OPENED = "<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def rows(*prompts: str) -> Dataset:
-    """Rows of text, as conversations."""
+    """Return rows of text as conversations."""
     return as_conversations(Dataset.from_list([{"prompt": prompt, "completion": "A boat."} for prompt in prompts]))
 
 
 @pytest.mark.parametrize("prompt", [OPENED, f"\n{OPENED}", f"<|im_start|>system\nBe brief.<|im_end|>\n{OPENED}"])
 def test_text_that_begins_as_the_template_does_is_refused(prompt: str) -> None:
-    """With what to do: without `as_conversations`, it is read as it stands."""
+    """The error says what to do: without `as_conversations`, the text is read unchanged."""
     with refused(DataError, "Row 1", "message 0", "role 'user'", "'<|im_start|>", "`as_conversations`"):
         prepare(rows("Which?", prompt), PairTemplate(tiny.tokenizer()))
     plain = Dataset.from_list([{"prompt": prompt, "completion": "A boat."}])
@@ -41,7 +41,7 @@ def test_text_that_begins_as_the_template_does_is_refused(prompt: str) -> None:
     ],
 )
 def test_markers_of_templates_in_a_prompt_are_counted_and_named(prompt: str) -> None:
-    """They may be meant: nothing is refused."""
+    """They may be intended, so nothing is refused."""
     found = prepare_and_count(rows("Which?", prompt, prompt), PairTemplate(tiny.tokenizer()))
     assert found.notes["templated before"] == (2, 1)
     assert names(found.remarks[0], 2, "train", "row 1", "prompt", "`as_conversations`")
@@ -62,7 +62,7 @@ def test_usual_text_is_not_named() -> None:
     ],
 )
 def test_what_stands_before_a_users_text_is_learned_from_the_template(name: str, text: str) -> None:
-    """Without the default system prompt, the BOS and the end of the turn before it."""
+    """It excludes the default system prompt, BOS and the end of the previous turn."""
     (path,) = [path for path in TEMPLATES if path.stem == name]
     opening: Any = PairTemplate(family_tokenizer(path))._opening
     assert opening is not None

@@ -1,4 +1,4 @@
-"""A long text is tokenised once, and has the ids that the tokenizer's own call makes of it."""
+"""A long text is tokenised once, with the same ids as the tokenizer's own call."""
 
 import random
 from collections.abc import Callable
@@ -21,7 +21,7 @@ TEXT = " Ann paints 12 boats.\n\n  Émile:\t日本 🚤 don't"
 
 
 def sentencepiece(scheme: str) -> PreTrainedTokenizerFast:
-    """Spaces are `▁`, and one goes before the text; no words are split off before the model."""
+    """Return a tokenizer that turns spaces into `▁` and puts one before the text, without splitting off words first."""
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     if scheme == "prepended":
         backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -35,7 +35,7 @@ def sentencepiece(scheme: str) -> PreTrainedTokenizerFast:
 
 
 def words() -> PreTrainedTokenizerFast:
-    """BERT's kind: lower case, no accents, an unknown word."""
+    """Return a BERT-style tokenizer: lower case, no accents, an unknown word."""
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer, backend.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=["[UNK]", "[SEP]"], show_progress=False)
@@ -98,7 +98,7 @@ def test_a_long_text_has_the_ids_that_the_tokenizers_call_makes(name: str, speci
 
 @every_tokenizer
 def test_a_text_is_cut_only_where_both_parts_have_its_ids(name: str) -> None:
-    """Whatever tokens a vocabulary was given, and wherever the texts that grow end."""
+    """This holds for any added tokens, and wherever a growing text ends."""
     tokenizer, rng = TOKENIZERS[name](), random.Random(1)
     cuts = Cuts(tokenizer)
 
@@ -131,7 +131,7 @@ def test_a_tokenizer_with_a_call_of_its_own_is_called() -> None:
 
 @pytest.fixture
 def characters(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many characters are tokenised at a time."""
+    """Return the number of characters tokenised at a time."""
     found, before = [], text_ids.text_ids
 
     def counting(tokenizer: Any, text: str, **options: Any) -> list[int]:
@@ -168,7 +168,7 @@ def test_a_few_long_answers_are_tokenised_once(characters: list[int]) -> None:
     characters.clear()
 
     assert list(template.encode_answers(messages, [1, 3, 5, 7])) == alone
-    # The first answer is short, and so is tokenised with its prompt and without.
+    # The first answer is short, so it is tokenised both with and without its prompt.
     assert sum(characters) < 1.01 * (LONG // 2) * (8 + 2)
 
 
@@ -184,7 +184,7 @@ def test_of_a_text_whose_prompt_is_too_long_no_more_is_tokenised(characters: lis
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=[path.stem for path in TEMPLATES])
 def test_long_messages_have_the_tokens_of_short_ones(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every template, whether or not its text can be cut."""
+    """This holds for every template, whether or not its text can be cut."""
     tokenizer = family_tokenizer(path)
     template = PairTemplate(tokenizer, eos_token_ids(tokenizer, generation_config(path, tokenizer)))
     messages = [{"role": ("user", "assistant")[number % 2], "content": f"{number}{TEXT}"} for number in range(6)]
@@ -200,7 +200,7 @@ def test_long_messages_have_the_tokens_of_short_ones(path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("repeats", [1, LONG])
 def test_a_text_that_can_not_be_tokenised_is_named(repeats: int) -> None:
-    """`tokenizers` raises a bare exception for a word that is not in the vocabulary, if no token stands for such words."""
+    """`tokenizers` raises a bare exception for a word outside the vocabulary if there is no unknown token."""
     backend = Tokenizer(models.WordPiece({"a": 0, "</s>": 1}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")

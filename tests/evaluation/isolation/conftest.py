@@ -14,7 +14,7 @@ Play = Callable[..., dict[int, Any]]
 
 
 def room_with(*layers: str, limits: Limits | None = None) -> Room:
-    """A room with some layers, if this machine has them."""
+    """Return a room with some layers, if this machine has them."""
     for layer in layers:
         if layer in probe_layers().missing:
             pytest.skip(f"needs the isolation layer {layer}: {probe_layers().missing[layer]}")
@@ -22,14 +22,16 @@ def room_with(*layers: str, limits: Limits | None = None) -> Room:
 
 
 def steps_of(room: Room, code: str, *steps: str) -> dict[int, Any]:
-    """What became of expressions after some code, by their numbers; -1 is the code, if it failed."""
+    """Return the outcomes of expressions after some code, by their numbers; -1 is the code itself, if it failed."""
     task = {"before": "", "code": code, "steps": [("value", step) for step in steps]}
     return {line["step"]: line for line in room.play(task).lines}
 
 
 @pytest.fixture
 def hostile() -> Play:
-    """Plays hostile code, behind all layers: never without namespaces, an unprivileged user and limits."""
+    """Return a function that runs hostile code behind all layers, never without namespaces, an unprivileged user and
+    limits.
+    """
     room_with(Layer.NAMESPACES, Layer.USER, Layer.LIMITS)
 
     def play(code: str, *steps: str, limits: Limits | None = None) -> dict[int, Any]:
@@ -40,7 +42,7 @@ def hostile() -> Play:
 
 @pytest.fixture
 def harmless() -> Play:
-    """Plays harmless code, behind the layers that are named."""
+    """Return a function that runs harmless code behind the named layers."""
 
     def play(layers: tuple[str, ...], code: str, *steps: str, limits: Limits | None = None) -> dict[int, Any]:
         return steps_of(room_with(*layers, limits=limits), code, *steps)

@@ -1,4 +1,4 @@
-"""The way into the room, which a new interpreter takes."""
+"""A new interpreter enters the room correctly."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""System calls that fail raise the error of the system."""
+"""System calls that fail raise the system's error."""
 
 import errno
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Landlock alone: files outside can't be opened, and nothing can be executed."""
+"""With Landlock alone, files outside can't be opened, and nothing can be executed."""
 
 import socket
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def test_no_tcp_port_is_reached(harmless: Play) -> None:
 
 
 def test_the_newest_rights_of_a_version_are_asked_for() -> None:
-    """Numbers of `linux/landlock.h`: 13 rights on files in version 1, 14 in 2, 15 in 3 and 4, 16 from 5 on."""
+    """The numbers are those of `linux/landlock.h`: 13 rights on files in version 1, 14 in 2, 15 in 3 and 4, 16 from 5 on."""
     newest = [landlock._newest(landlock._ALL_OF_FILES, version) for version in range(1, 8)]
     assert newest == [0x1FFF, 0x3FFF, 0x7FFF, 0x7FFF, 0xFFFF, 0xFFFF, 0xFFFF]
     assert [landlock._newest(landlock._ALL_OF_TCP, version) for version in (3, 4)] == [0, 3]

@@ -1,4 +1,4 @@
-"""Limits of resources, as the process sees them."""
+"""Limits of resources apply, as seen by the process."""
 
 from collections.abc import Callable
 from typing import Any

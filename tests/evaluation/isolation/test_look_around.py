@@ -1,4 +1,4 @@
-"""What the attempts find without any layer: that everything is possible."""
+"""Without any layer, the attempts find that everything is possible."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from spin_trl.evaluation.isolation.room import Room
 
 
 def test_without_layers_everything_is_possible(tmp_path: Path) -> None:
-    """The attempts are harmless; the file is one of this test."""
+    """The attempts are harmless; the file belongs to this test."""
     outside = tmp_path / "outside"
     outside.write_text("as before", encoding="utf-8")
     (found,) = Room([]).play({"look_around": str(outside)}).lines

@@ -1,4 +1,4 @@
-"""Namespaces alone: another view of files, processes and the network."""
+"""Namespaces alone give another view of files, processes and the network."""
 
 import os
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def test_a_process_sees_no_other_files_and_processes(harmless: Play) -> None:
 
 
 def python_folders() -> list[list[str]]:
-    """First parts of the paths that Python is in."""
+    """Return the first parts of the paths that Python is in."""
     return [[os.path.realpath(path).split("/")[1]] for path in (os.__file__,)]
 
 
@@ -53,7 +53,7 @@ def test_only_the_work_folder_can_be_written_to(harmless: Play) -> None:
 
 
 def test_the_work_folder_is_no_larger_than_a_file_may_be(harmless: Play) -> None:
-    """Of 16 MiB, one file of 12 fits, and no second one."""
+    """With 16 MiB, one file of 12 fits, but no second one."""
     found = harmless((Layer.NAMESPACES,), "", *(f"open('{name}', 'wb').write(bytes(12 << 20))" for name in "ab"))
     assert found[0]["value"] == 12 << 20
     assert found[1]["failed"] == "OSError"

@@ -51,7 +51,7 @@ def test_a_class_that_extends_a_plain_one_arrives_as_that() -> None:
 
 
 class Equal:
-    """Is equal to everything."""
+    """Object that claims to equal everything."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -60,7 +60,7 @@ class Equal:
 
 
 class EqualNumber(int):
-    """A number that claims to be every other."""
+    """A number that claims to equal every other."""
 
     def __eq__(self, other: object) -> bool:
         return True

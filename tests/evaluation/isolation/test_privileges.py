@@ -1,4 +1,4 @@
-"""The user that code runs as."""
+"""Code runs as an unprivileged user."""
 
 import os
 from collections.abc import Callable
@@ -33,7 +33,7 @@ NAMES = ("CapEff", "CapPrm", "CapInh", "CapAmb", "NoNewPrivs")
 
 
 def test_keys_of_the_session_stay_outside(harmless: Play) -> None:
-    """The session's keyring is a new one, whose only name is that of anonymous ones."""
+    """The session's keyring is a new one, with the name of anonymous keyrings."""
     code = """
 import ctypes, platform
 number = {"x86_64": 250}.get(platform.machine(), 219)

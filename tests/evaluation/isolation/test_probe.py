@@ -1,4 +1,4 @@
-"""Which layers a machine has, and what follows from that."""
+"""The layers of a machine are determined, and so are the consequences."""
 
 import logging
 import os
@@ -66,7 +66,7 @@ def test_landlock_is_as_strong_as_its_version(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_layer_that_does_not_prevent_what_it_should_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a kernel that accepts a layer and does not enforce it."""
+    """A kernel may accept a layer and not enforce it."""
     everything = {
         "reads_outside": True, "writes_outside": True, "writes_inside": True, "imports": True, "network": ["eth0"],
         "process": 4321, "user": [0, 0, 0], "forks": True, "allocates": True, "enlarges": True, "variables": 3,

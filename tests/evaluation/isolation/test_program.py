@@ -1,4 +1,4 @@
-"""Programs, here in this process: harmless ones."""
+"""Harmless programs run here, in this process."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def test_a_step_that_fails_does_not_end_it() -> None:
 
 
 def test_code_is_no_script_and_inherits_no_future() -> None:
-    """Of this package's modules, `annotations`: with it, an annotation that has no value would not fail."""
+    """With this package's own `annotations`, an annotation that has no value would not fail."""
     assert lines_of("if __name__ == '__main__':\n    1 / 0", ("value", "__name__")) == [
         {"step": 0, "value": ["str", "generated"]}
     ]

@@ -1,4 +1,4 @@
-"""What hostile code can do from inside the room: nothing. It runs only where namespaces have been shown to work."""
+"""Hostile code can do nothing from inside the room. It runs only if namespaces have been shown to work."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ Play = Callable[..., dict[int, Any]]
 
 
 def processes_of(user: int) -> list[str]:
-    """Process ids of a user, on this machine."""
+    """Return process ids of a user, on this machine."""
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
@@ -46,7 +46,7 @@ def test_the_value_of_an_expression_comes_out(hostile: Play) -> None:
 def test_an_endless_program_ends_in_time(hostile: Play, code: str) -> None:
     started = time.monotonic()
     assert hostile(code, "1", limits=Limits(seconds=2, cpu_seconds=1)) == {}
-    assert time.monotonic() - started < 30  # far less on a machine that is not busy; without a limit it never ends
+    assert time.monotonic() - started < 30  # far less on an idle machine; without a limit it never ends
 
 
 def test_a_fork_bomb_does_not_fork(hostile: Play) -> None:
@@ -71,7 +71,7 @@ def test_printed_text_goes_nowhere(hostile: Play) -> None:
 
 
 def test_output_is_read_up_to_its_limit(hostile: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written past `print`, to every descriptor that may be the results'."""
+    """It is written without `print`, to every descriptor that may be the results'."""
     sizes: list[int] = []
     read = module._read_pipe
 
@@ -115,7 +115,7 @@ def attempt(act):
     except OSError as error:
         return type(error).__name__
 """
-    refusals = ["FileNotFoundError", "PermissionError", "OSError"]  # the last: of a read-only file system
+    refusals = ["FileNotFoundError", "PermissionError", "OSError"]  # the last: a read-only file system
     steps = {
         "attempt(lambda: open(path).read())": refusals,
         "attempt(lambda: open(path, 'w').close())": refusals,
@@ -152,7 +152,7 @@ def test_no_network_is_reached(hostile: Play) -> None:
 
 
 def test_no_secret_is_found(hostile: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither in the environment, of any process, nor in the Hub's token file."""
+    """There is none in the environment of any process, nor in the Hub's token file."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     token = tmp_path / "token"
     token.write_text("hf_secret", encoding="utf-8")
@@ -189,12 +189,12 @@ def attempt(process):
     assert found[3]["value"] == [
         "str",
         "alive",
-    ]  # its own parent is alive, too: with it, this process would have ended
+    ]  # the program's parent is alive, too; if it had ended, so would this process
     assert found[2]["value"] == ["str", "ProcessLookupError"]
 
 
 def test_a_daemon_does_not_outlive_its_program(hostile: Play) -> None:
-    """Even where processes are allowed, the kernel ends all that are left in the namespace."""
+    """Even if processes are allowed, the kernel ends all that are left in the namespace."""
     code = """
 import os, time
 if os.fork() == 0:
@@ -230,7 +230,7 @@ def test_what_is_left_in_the_work_folder_is_removed(
 def test_a_layer_that_can_not_be_put_on_is_named_and_nothing_runs(
     hostile: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here, a path that is to be shown inside and is gone."""
+    """Here, a path that should be visible inside no longer exists."""
     monkeypatch.setattr(module, "readable_paths", lambda: [str(tmp_path / "gone")])
     with refused(IsolationError, "'namespaces'", tmp_path / "gone"):
         hostile("", "1")

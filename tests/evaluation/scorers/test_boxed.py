@@ -1,4 +1,4 @@
-"""The answer in a box, as in competition mathematics."""
+"""The scorer reads the answer in a box, as in competition mathematics."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from spin_trl.evaluation.scorers.boxed import boxed, boxed_answer
     ],
 )
 def test_the_boxed_answer(response: str, expected: str | None) -> None:
-    """The last one, including nested braces; an answer that was cut off inside its box has none."""
+    """It is the last one, including nested braces; an answer that was truncated inside its box has none."""
     assert boxed_answer(response) == expected
 
 

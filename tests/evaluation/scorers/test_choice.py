@@ -1,4 +1,4 @@
-"""The letter that a response to a multiple-choice question means."""
+"""The scorer finds the letter that a response to a multiple-choice question means."""
 
 import pytest
 

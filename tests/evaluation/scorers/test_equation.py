@@ -1,4 +1,4 @@
-"""The value of an arithmetic answer, computed exactly."""
+"""The value of an arithmetic answer is computed exactly."""
 
 from fractions import Fraction
 
@@ -44,7 +44,7 @@ def test_the_value(response: str, expected: Fraction | None) -> None:
 
 
 def test_long_expressions_have_no_value() -> None:
-    """Up to the limit they are computed at any depth: 500 is the sum of 500 ones."""
+    """Up to the limit, they are computed at any depth: 500 is the sum of 500 ones."""
     assert equation_value("+".join(["1"] * 500)) == 500
     assert equation_value("+".join(["1"] * LONGEST_EXPRESSION)) is None
     assert equation_value("-" * (LONGEST_EXPRESSION - 1) + "1") in (None, -1)

@@ -1,4 +1,4 @@
-"""A response that equals the real one except for whitespace."""
+"""A response is right if it equals the real one except for white space."""
 
 from spin_trl.evaluation.scorers import exact_match
 

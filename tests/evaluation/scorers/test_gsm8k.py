@@ -1,4 +1,4 @@
-"""GSM8K's scores, worked out by hand, and on every answer in its published data."""
+"""GSM8K's scores match values worked out by hand, also on every answer in its published data."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_an_answer_line_is_a_line_and_the_format_is_all_of_it(response, answer_l
         (REAL, RIGHT),
         ("Quite another way.\n#### 1200", RIGHT),
         ("Working.\n#### 12", {"exact_match": 0.0, "answer_line": 1.0, "format": 1.0}),
-        ("Working.\n#### 1200.0", {"exact_match": 0.0, "answer_line": 1.0, "format": 1.0}),  # as it is: no arithmetic
+        ("Working.\n#### 1200.0", {"exact_match": 0.0, "answer_line": 1.0, "format": 1.0}),  # unchanged: no arithmetic
         ("#### 1200", {"exact_match": 1.0, "answer_line": 1.0, "format": 0.0}),
         ("It is 1200", {"exact_match": 0.0, "answer_line": 0.0, "format": 0.0}),
         ("", {"exact_match": 0.0, "answer_line": 0.0, "format": 0.0}),
@@ -78,7 +78,7 @@ def test_three_scores_of_an_answer(generated, expected):
 
 
 def test_data_without_answer_lines_gets_no_scores():
-    """Rates of something that the data does not have would only look like failures."""
+    """Rates that the data can't have would only look like failures."""
     assert gsm8k("How are you?", "Fine, thanks.", "Fine.\n#### 3") == {}
 
 
@@ -91,7 +91,7 @@ def test_every_published_answer_is_right_and_in_format(split):
     assert len(rows) == PUBLISHED[split]
     for previous, row in zip(rows[-1:] + rows, rows, strict=False):
         assert gsm8k(row["question"], row["answer"], row["answer"]) == RIGHT, row
-        # Another problem's answer is in format, and right only by chance.
+        # Another problem's answer has the right format, and is right only by chance.
         found = gsm8k(row["question"], row["answer"], previous["answer"])
         same = float(row["answer"].split("\n#### ")[1].replace(",", "")) == float(
             previous["answer"].split("\n#### ")[1].replace(",", "")

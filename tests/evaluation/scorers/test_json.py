@@ -1,4 +1,4 @@
-"""A response that is JSON from its first character to its last."""
+"""A response is right if it is JSON from its first character to its last."""
 
 from spin_trl.evaluation.scorers import valid_json
 

@@ -1,4 +1,4 @@
-"""The last number of a response, and when two of them are equal."""
+"""The scorer compares the last number of a response with that of the real one."""
 
 import pytest
 

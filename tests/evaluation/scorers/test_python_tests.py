@@ -1,4 +1,4 @@
-"""Generated code scored by its row's assertions, behind the layers that this machine has."""
+"""Generated code is scored by its row's assertions, behind the layers that this machine has."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def double(x):
 
 
 def test_code_that_says_that_it_is_right_is_not_believed(scorer: PythonTests) -> None:
-    """It writes to the results itself, and changes what compares."""
+    """It writes to the results itself, and replaces the comparison."""
     code = """
 import os, json
 for descriptor in range(3, 64):
@@ -89,7 +89,7 @@ def test_what_is_not_compared_here_is_counted_apart(scorer: PythonTests) -> None
 
 
 def test_setup_code_runs_after_the_code_and_imports_before_it(scorer: PythonTests) -> None:
-    """As in MBPP: trees of a class that the generated code defines, and CRLF at the ends of lines."""
+    """As in MBPP, trees use a class that the generated code defines, and lines end in CRLF."""
     code = "class Node:\r\n    def __init__(self, v): self.v = v\r\ndef value(n): return math.floor(n.v)\r\n"
     columns = {"test_setup_code": "root = Node(2.5)\r\nroot.left = Node(1)\r\n", "test_imports": ["import math"]}
     assert scored(scorer, code, ["assert value(root) == 2", "assert value(root.left) == 1"], **columns)["all"] == 1

@@ -1,4 +1,4 @@
-"""The transformers engine samples from the model's distribution, ends where it should, and leaves no trace."""
+"""The transformers engine samples from the model's distribution, stops where it should, and changes nothing else."""
 
 import dataclasses
 import itertools
@@ -30,7 +30,7 @@ def prompts(count: int = 6) -> list[list[int]]:
 
 
 def greedy_by_hand(model, prompt, eos_ids, limit):
-    """One sequence, no cache, no batch: argmax until EOS."""
+    """Answer one prompt without a cache or a batch: argmax until EOS."""
     ids = list(prompt)
     while len(ids) - len(prompt) < limit:
         with torch.no_grad():
@@ -41,12 +41,12 @@ def greedy_by_hand(model, prompt, eos_ids, limit):
 
 
 def ended(ids, eos_ids):
-    """An answer up to and with its first EOS."""
+    """Return an answer up to and including its first EOS."""
     return next((ids[: i + 1] for i, token in enumerate(ids) if token in eos_ids), ids)
 
 
 def sharpened(architecture="llama", **overrides):
-    """A tiny model whose greedy answers differ and are far from ties."""
+    """Return a tiny model whose greedy answers differ and are far from ties."""
     model = tiny.model(architecture, **overrides)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,7 +56,9 @@ def sharpened(architecture="llama", **overrides):
 
 
 def test_no_plan_is_built_for_every_new_token(monkeypatch):
-    """cuDNN's attention builds one for every length of the keys. Other kernels are unaffected, and it is restored."""
+    """cuDNN's attention builds a plan for every key length, so it is switched off. Other kernels are unaffected, and
+    it is restored.
+    """
     model, enabled, settings = tiny.model(), [], torch.backends.cuda
     forward = model.model.forward
 
@@ -82,7 +84,7 @@ def test_greedy_answers_are_those_of_each_prompt_alone(chunk_size):
     """Padding, chunks and dropped rows make no difference."""
     model = sharpened()
     endless = [greedy_by_hand(model, prompt, [], 24) for prompt in prompts()]
-    # Ids that occur in the answers end them, some early and some late; so rows are dropped at different times.
+    # Ids that occur in the answers end them, some early and some late, so rows are dropped at different times.
     eos_ids = [endless[0][2], endless[1][9], endless[2][17]]
     expected = [ended(ids, eos_ids) for ids in endless]
     engine = TransformersEngine(model, eos_ids, PAD, chunk_size=chunk_size)
@@ -124,7 +126,7 @@ def test_nothing_of_the_surroundings_changes():
 
 
 def test_the_models_own_generation_config_does_not_leak_in():
-    """A Qwen that ships with top_k 20 and a repetition penalty is sampled with the run's settings."""
+    """A Qwen model that ships with top_k 20 and a repetition penalty is sampled with the run's settings."""
     plain, opinionated = tiny.model("llama"), tiny.model("llama")
     opinionated.generation_config = GenerationConfig(
         do_sample=True, top_k=1, repetition_penalty=5.0, min_new_tokens=20, eos_token_id=9, max_new_tokens=2
@@ -136,7 +138,7 @@ def test_the_models_own_generation_config_does_not_leak_in():
 
 
 class FixedDistribution(LlamaForCausalLM):
-    """Gives token i probability p_i at every position, for any prompt."""
+    """Model that gives token i probability p_i at every position, for any prompt."""
 
     probabilities = (0.5, 0.3, 0.15, 0.05)
 
@@ -154,7 +156,7 @@ def fixed() -> FixedDistribution:
 
 
 def frequencies(sampling: Sampling, rows: int = 500) -> list[float]:
-    """How often each of the four tokens is sampled as the first one."""
+    """Return how often each of the four tokens is sampled first."""
     engine = TransformersEngine(fixed(), [7], pad_token_id=7)
     found = engine.generate([[1]] * rows, dataclasses.replace(sampling, max_new_tokens=8), seed=0)
     tokens = [token for response in found for token in response.ids]
@@ -181,7 +183,7 @@ def test_tokens_are_sampled_with_the_probabilities_that_the_settings_give_them(s
 
 
 def test_every_row_is_sampled_from_its_own_context():
-    """A bigram model with known probabilities: each transition is as frequent as it should be, while rows drop out."""
+    """In a bigram model with known probabilities, each transition has its expected frequency, while rows drop out."""
     generator = torch.Generator().manual_seed(4)
     logits = 2 * torch.randn(6, 6, generator=generator)
     eos = 5
@@ -193,7 +195,7 @@ def test_every_row_is_sampled_from_its_own_context():
     for start, response in zip(starts, found, strict=True):
         for last, token in itertools.pairwise([start, *response.ids]):
             counts[last, token] += 1
-    assert counts[eos].sum() == 0, "something was sampled behind EOS"
+    assert counts[eos].sum() == 0, "something was sampled after EOS"
     assert len({len(response.ids) for response in found}) == 9, "rows are meant to drop out at every length"
     visits = counts.sum(dim=1, keepdim=True)[:eos]
     expected = (logits.double() / 0.8).softmax(dim=1)[:eos]
@@ -203,7 +205,7 @@ def test_every_row_is_sampled_from_its_own_context():
 
 
 def test_eos_is_kept_if_and_only_if_it_was_sampled():
-    """Any id of the list ends an answer; a truncated answer has none of them."""
+    """Any id in the list ends an answer; a truncated answer has none of them."""
     engine = TransformersEngine(fixed(), [2, 3], pad_token_id=7, chunk_size=4)
     found = engine.generate([[1]] * 200, dataclasses.replace(SAMPLED, max_new_tokens=6), seed=0)
     assert {response.ids[-1] for response in found if response.finish_reason == "eos"} == {2, 3}
@@ -211,11 +213,12 @@ def test_eos_is_kept_if_and_only_if_it_was_sampled():
         ends = [token for token in response.ids if token in (2, 3)]
         assert len(ends) == (response.finish_reason == "eos")
         assert len(response.ids) == 6 or response.finish_reason == "eos"
-    # An answer of 6 tokens is cut with probability 0.8^6 = 0.262.
+    # An answer of 6 tokens is truncated with probability 0.8^6 = 0.262.
     assert sum(response.finish_reason == "length" for response in found) / 200 == pytest.approx(0.262, abs=0.12)
 
 
-# Every kind of cache: full and sliding attention, windows shorter than the text, convolutions, mixtures of experts.
+# Covers every kind of cache: full and sliding attention, windows shorter than the text, convolutions, mixtures of
+# experts.
 ARCHITECTURES = {
     **{name: (name, {}) for name in tiny.architectures()},
     "mistral, short window": ("mistral", {"sliding_window": 6}),
@@ -224,10 +227,10 @@ ARCHITECTURES = {
 }
 
 
-# Strict: the marks have to go when the engine is mended.
+# Strict, so that the marks have to be removed once the engine is fixed.
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_answers_each_prompt_as_if_it_were_alone(name: str) -> None:
-    """Rows that ended are dropped from the batch and from its cache, without an effect on the others."""
+    """Rows that ended are dropped from the batch and its cache, without affecting the others."""
     architecture, overrides = ARCHITECTURES[name]
     model = sharpened(architecture, **overrides)
     endless = [greedy_by_hand(model, prompt, [], 14) for prompt in prompts(5)]
@@ -242,7 +245,7 @@ def test_every_architecture_answers_each_prompt_as_if_it_were_alone(name: str) -
 
 
 def test_a_model_without_a_key_value_cache_runs_to_its_end() -> None:
-    """Mamba's state can't be split into rows; its answers are still right."""
+    """Mamba's state can't be split into rows, but its answers are still right."""
     config = MambaConfig(
         vocab_size=300, hidden_size=16, state_size=4, num_hidden_layers=2, bos_token_id=None, tie_word_embeddings=False
     )
@@ -262,7 +265,7 @@ def test_a_model_without_a_key_value_cache_runs_to_its_end() -> None:
 
 
 def test_greedy_answers_are_those_of_generate_row_by_row() -> None:
-    """transformers' own `generate`, one prompt at a time, with the same ends."""
+    """They equal those of transformers' own `generate`, one prompt at a time, with the same ends."""
     model = sharpened()
     endless = [greedy_by_hand(model, prompt, [], 24) for prompt in prompts()]
     eos_ids = [endless[0][2], endless[1][9], endless[2][17]]
@@ -277,7 +280,7 @@ def test_greedy_answers_are_those_of_generate_row_by_row() -> None:
 
 
 def test_an_adapters_base_model_keeps_its_generation_config() -> None:
-    """It is saved with the model later, and the run's sampling does not belong in it."""
+    """The config is later saved with the model, and must not contain the run's sampling settings."""
     base = tiny.model("llama")
     own, written = base.generation_config, base.generation_config.to_dict()
     model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
@@ -288,7 +291,7 @@ def test_an_adapters_base_model_keeps_its_generation_config() -> None:
 
 
 def test_a_mixture_of_experts_keeps_its_auxiliary_loss_for_training() -> None:
-    """Its router logits are off while it generates, and restored afterwards."""
+    """Its router logits are off while it generates, and are restored afterwards."""
     model = tiny.model("mixtral")
     assert model.config.output_router_logits
     TransformersEngine(model, [1], PAD).generate([[5], [6, 7]], SAMPLED, seed=0)

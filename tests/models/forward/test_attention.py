@@ -25,7 +25,7 @@ quick = settings(max_examples=50, deadline=None)
 
 
 def long_batch(seed: int, num_branches: int) -> Batch:
-    """Three pairs of rows that are longer than a block of the mask, at every alignment to it."""
+    """Return three pairs of rows that are longer than a block of the mask, at every alignment to it."""
     draw = random.Random(seed)
     rows: list[list[list[int]]] = [[] for _ in range(num_branches)]
     begins: list[list[int]] = [[] for _ in range(num_branches)]
@@ -49,7 +49,7 @@ SHORT = [
 
 
 def square(batch: Batch, layout: Layout) -> torch.Tensor:
-    """Whether a unique token must see another, shape (tokens, tokens), computed from the rows."""
+    """Return whether a unique token must see another, shape (tokens, tokens), computed from the rows."""
     expected = seen(batch, layout)
     result = torch.zeros(len(expected), len(expected), dtype=torch.bool)
     for number, others in enumerate(expected):
@@ -58,7 +58,7 @@ def square(batch: Batch, layout: Layout) -> torch.Tensor:
 
 
 def blocks(counts: torch.Tensor | None, indices: torch.Tensor | None) -> set[tuple[int, int]]:
-    """The blocks in a mask's lists, as (block of the first index, block of the second)."""
+    """Return the blocks in a mask's lists, as (block of the first index, block of the second)."""
     assert counts is not None
     assert indices is not None
     listed = zip(counts[0, 0].tolist(), indices[0, 0].tolist(), strict=True)
@@ -66,7 +66,7 @@ def blocks(counts: torch.Tensor | None, indices: torch.Tensor | None) -> set[tup
 
 
 def assert_mask_is(mask: BlockMask, expected: torch.Tensor) -> None:
-    """Token by token, and block by block: full blocks are seen completely, unlisted ones not at all."""
+    """Check a mask token by token and block by block: full blocks are seen completely, unlisted ones not at all."""
     tokens = len(expected)
     numbers, zero = torch.arange(tokens), torch.tensor(0)
     assert torch.equal(mask.mask_mod(zero, zero, numbers[:, None], numbers[None]), expected)
@@ -97,7 +97,7 @@ def test_flex_attentions_mask_is_what_the_rows_see(batch: Batch) -> None:
 
 @pytest.mark.parametrize("batch", LONG, ids=["two branches", "three branches"])
 def test_long_rows_are_cut_into_blocks(batch: Batch) -> None:
-    """With some 1,200 tokens: blocks that are seen completely, in part and not at all all occur."""
+    """Some 1,200 tokens give blocks that are seen completely, in part and not at all."""
     layout = batch.lay_out()
     mask, expected = block_mask(layout), square(batch, layout)
     assert_mask_is(mask, expected)
@@ -108,7 +108,7 @@ def test_long_rows_are_cut_into_blocks(batch: Batch) -> None:
 
 
 class Layer(torch.nn.Module):
-    """The attributes of an attention layer that attention uses."""
+    """Stand-in with the attributes of an attention layer that attention uses."""
 
     is_causal = True
 
@@ -118,7 +118,7 @@ class Layer(torch.nn.Module):
 
 
 def tokens_of(layout: Layout, groups: int) -> list[torch.Tensor]:
-    """Random query, key and value for every unique token, in double precision, and a weight for every result."""
+    """Return random query, key and value for every unique token, in double precision, and a weight for every result."""
     generator = torch.Generator().manual_seed(7)
     count = layout.source.numel()
 
@@ -129,7 +129,7 @@ def tokens_of(layout: Layout, groups: int) -> list[torch.Tensor]:
 
 
 def by_hand(batch: Batch, layout: Layout, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Plain causal attention over each whole row, reduced to the unique tokens: (1, heads, tokens, dim)."""
+    """Compute plain causal attention over each whole row, reduced to the unique tokens: (1, heads, tokens, dim)."""
     groups = query.size(1) // key.size(1)
     results: dict[int, torch.Tensor] = {}
     for row in row_numbers(batch, layout).values():
@@ -166,7 +166,7 @@ def our_attention(layout: Layout, query: torch.Tensor, key: torch.Tensor, value:
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("batch", SHORT, ids=range(len(SHORT)))
 def test_gathered_rows_attend_as_whole_rows_do(batch: Batch, groups: int) -> None:
-    """Results and all gradients, with a key for every query head and with shared ones."""
+    """Results and all gradients are equal, with a key for every query head and with shared ones."""
     assert_attends_as_rows_do(batch, groups)
 
 
@@ -196,7 +196,7 @@ def assert_attends_as_rows_do(batch: Batch, groups: int) -> None:
 @pytest.mark.parametrize("batch", [*SHORT, LONG[0]], ids=[*range(len(SHORT)), "long"])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_flex_attention_attends_as_whole_rows_do(batch: Batch, groups: int) -> None:
-    """PyTorch's own function with our mask; on a CPU it is not compiled and has no gradient."""
+    """PyTorch's own function is called with our mask; on a CPU it is not compiled and has no gradient."""
     layout = batch.lay_out()
     query, key, value, _ = tokens_of(layout, groups)
     with torch.no_grad():
@@ -216,7 +216,7 @@ def test_gathered_rows_in_bfloat16_stay_in_bfloat16() -> None:
 
 @pytest.mark.parametrize("is_masked", [False, True])
 def test_without_a_layout_it_is_transformers_own(is_masked: bool) -> None:
-    """Bit for bit, with any other arguments that a model passes."""
+    """It is bitwise equal, with any other arguments that a model passes."""
     query, key, value = (torch.randn(2, heads, 5, DIMENSION) for heads in (HEADS, 2, 2))
     mask = torch.ones(2, 1, 5, 5).tril().bool() if is_masked else None
     arguments: dict[str, Any] = {"scaling": SCALING, "dropout": 0.0, "sliding_window": 3}
@@ -228,7 +228,7 @@ def test_without_a_layout_it_is_transformers_own(is_masked: bool) -> None:
 
 
 def test_a_model_that_is_not_given_a_layout_is_what_it_was() -> None:
-    """Logits for a padded batch, and greedy continuations."""
+    """Logits for a padded batch, and greedy continuations, are unchanged."""
     model, text = tiny.model(), tiny.tokenizer()
     rows = text(["Ann paints a boat.", "Bob"], return_tensors="pt", padding=True, padding_side="left")
     rows.pop("token_type_ids", None)
@@ -255,7 +255,7 @@ def test_a_model_over_unique_tokens_gives_each_rows_logits(architecture: str) ->
 
 
 def test_a_model_that_is_not_told_of_the_layout_fails_loudly() -> None:
-    """The placeholder mask has a dimension of 0, which no attention accepts: nothing attends to everything by mistake."""
+    """The placeholder mask has a dimension of 0, which no attention accepts, so nothing attends to everything by mistake."""
     ids = torch.tensor([[1, 2, 3], [1, 2, 4]])
     layout = lay_out(ids, torch.ones_like(ids), ids, num_pairs=1)
     mask = attention_inputs(layout)["attention_mask"]
@@ -304,7 +304,9 @@ def test_flex_attention_computes_in_autocasts_dtype(monkeypatch: pytest.MonkeyPa
     reason="torch compiles for CPUs with vector instructions alone",
 )
 def test_flex_attention_as_transformers_compiles_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code for a GPU on a CPU, where it has no gradients; and only one length, as torch 2.13 can't compile more there."""
+    """Code for a GPU is compiled on a CPU, where it has no gradients, and for only one length, as torch 2.13 can't
+    compile more there.
+    """
     monkeypatch.setattr("spin_trl.models.forward.attention.has_flex_attention", lambda device: True)
     model, batch = tiny.model(head_dim=16).eval(), LONG[1]
     model.set_attn_implementation(IMPLEMENTATIONS["sdpa"])

@@ -1,4 +1,4 @@
-"""Prompts shared between responses: DPOTrainer's numbers, from one forward over the unique tokens of a batch."""
+"""Prompts shared between responses give DPOTrainer's numbers, from one forward over the unique tokens of a batch."""
 
 import copy
 import json
@@ -71,7 +71,7 @@ Batch = dict[str, Any]
 
 
 def examples(*lengths: tuple[int, int, int], seed: int = 0) -> list[Example]:
-    """Tokenised pairs of random tokens, by the lengths of prompt, real and generated response."""
+    """Return tokenised pairs of random tokens, by the lengths of prompt, real and generated response."""
     draw = random.Random(seed)
 
     def ids(count: int) -> list[int]:
@@ -84,7 +84,7 @@ def examples(*lengths: tuple[int, int, int], seed: int = 0) -> list[Example]:
 
 
 def alike(example: Example, tokens: int | None, *, other_way: bool = False) -> Example:
-    """A pair whose generated response is the beginning of its real one, or all of it; or the other way round."""
+    """Return a pair whose generated response is the beginning of its real one, or all of it; or the other way round."""
     real, generated = example["chosen_ids"], example["chosen_ids"][:tokens]
     return {
         **example,
@@ -124,7 +124,7 @@ def batch_of(rows: list[Example], **settings: Any) -> Batch:
 
 @pytest.fixture(params=SHAPES)
 def shape(request: pytest.FixtureRequest) -> Batch:
-    """A batch of each shape."""
+    """Return a batch of each shape."""
     rows, settings = SHAPES[request.param]
     return batch_of(rows, **settings)
 
@@ -144,7 +144,7 @@ class Pass:
 
 
 class Gradients(TrainerCallback):
-    """Copies the gradients of the first optimiser step of a training."""
+    """Callback that copies the gradients of the first optimiser step of a training."""
 
     def __init__(self) -> None:
         self.found: dict[str, torch.Tensor] = {}
@@ -155,13 +155,13 @@ class Gradients(TrainerCallback):
 
 
 def gradients_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of the gradients of all parameters that have one."""
+    """Return copies of the gradients of all parameters that have one."""
     named = model.named_parameters()
     return {name: parameter.grad.detach().clone() for name, parameter in named if parameter.grad is not None}
 
 
 def one_pass(trainer: DPOTrainer, batch: Batch) -> Pass:
-    """Loss, metrics and gradients of a batch, with the current weights."""
+    """Return loss, metrics and gradients of a batch, with the current weights."""
     trainer.model.train()
     trainer.model.zero_grad()
     torch.manual_seed(0)
@@ -174,7 +174,7 @@ def one_pass(trainer: DPOTrainer, batch: Batch) -> Pass:
 
 
 def ties_of(batch: Batch) -> float:
-    """Share of a batch's pairs whose two responses are equal."""
+    """Return the share of a batch's pairs whose two responses are equal."""
     tokens = zip(batch["input_ids"], batch["completion_mask"], strict=True)
     responses = [ids[mask.bool()].tolist() for ids, mask in tokens]
     num_pairs = len(responses) // 2
@@ -183,7 +183,7 @@ def ties_of(batch: Batch) -> float:
 
 
 def one_step(trainer: DPOTrainer, rows: list[Example] | None = None) -> Pass:
-    """The same from a step of training, as the training loop takes it."""
+    """Return the same from a step of training, as the training loop takes it."""
     gradients = Gradients()
     trainer.add_callback(gradients)
     torch.manual_seed(0)
@@ -196,13 +196,13 @@ def one_step(trainer: DPOTrainer, rows: list[Example] | None = None) -> Pass:
 
 
 def same(expected: Pass, found: Pass, *, relative: float = RELATIVE, noise: float = NOISE, moves: bool = True) -> None:
-    """Two passes gave the same loss, metrics and gradients.
+    """Check that two passes gave the same loss, metrics and gradients.
 
     Args:
-        expected: which says what is right.
-        found: to be held against it.
-        relative: difference of a number, and of a gradient's norm.
-        noise: absolute difference of a gradient's norm.
+        expected: the pass that is right.
+        found: the pass that is compared with it.
+        relative: tolerance of a number, and of a gradient's norm.
+        noise: absolute tolerance of a gradient's norm.
         moves: whether the loss must have a gradient, so that there is something to compare.
     """
     assert found.loss == pytest.approx(expected.loss, rel=relative, abs=1e-7)
@@ -216,7 +216,7 @@ def same(expected: Pass, found: Pass, *, relative: float = RELATIVE, noise: floa
 def same_gradients(
     expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], relative: float, noise: float
 ) -> None:
-    """Every parameter has the same gradient, up to a part of its norm."""
+    """Check that every parameter has the same gradient, up to a fraction of its norm."""
     assert found.keys() == expected.keys()
     assert found
     for name, gradient in expected.items():
@@ -234,16 +234,17 @@ def trainers(
     overrides: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> tuple[DPOTrainer, SPINTrainer]:
-    """DPOTrainer, and SPINTrainer with `shared_prefix`, each with its own copies of a policy and of another reference.
+    """Return DPOTrainer, and SPINTrainer with `shared_prefix`, each with its own copies of a policy and of another
+    reference.
 
     Args:
-        folder: to write to.
-        architecture: of both models.
-        shared: `shared_prefix`. With True there is an error wherever prompts would not be shared.
-        change: what is done to every model.
-        settings: of both trainers.
-        overrides: of the models' configuration.
-        kwargs: of both trainers.
+        folder: output folder.
+        architecture: architecture of both models.
+        shared: `shared_prefix`; with True, there is an error if prompts would not be shared.
+        change: function applied to every model.
+        settings: settings of both trainers.
+        overrides: settings of the models' configuration.
+        kwargs: arguments of both trainers.
     """
     kwargs.setdefault("train_dataset", tiny.preference(2))
     made = []
@@ -263,20 +264,20 @@ def trainers(
 
 @pytest.fixture(scope="module", params=MODELS)
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[DPOTrainer, SPINTrainer]:
-    """Trainers of each architecture, whose weights no test changes."""
+    """Return trainers of each architecture, whose weights no test changes."""
     folder = tmp_path_factory.mktemp(request.param)
     return trainers(folder, request.param, overrides=MODELS[request.param])
 
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """The warnings about prompts that are not shared."""
+    """Return the warnings about prompts that are not shared."""
     caplog.set_level(logging.WARNING, "spin_trl.models.forward.batch")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "spin_trl.models.forward.batch"]
 
 
 def noted(original: Callable[..., Any], is_shared: bool, run: list[bool]) -> Callable[..., Any]:
-    """A function that also records its calls, except on the batch of a probe."""
+    """Return a function that also records its calls, except on the batch of a probe."""
 
     def note(model: Any, forward: Any, kwargs: dict[str, Any], *args: Any) -> Any:
         if kwargs["input_ids"].shape != (2, 6):
@@ -288,7 +289,7 @@ def noted(original: Callable[..., Any], is_shared: bool, run: list[bool]) -> Cal
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """For every forward from now on except the probes: whether it ran over unique tokens."""
+    """Record, for every forward from now on except the probes, whether it ran over unique tokens."""
     run: list[bool] = []
     for name, is_shared in (("over_unique_tokens", True), ("over_rows", False)):
         monkeypatch.setattr(forwards, name, noted(getattr(forwards, name), is_shared, run))
@@ -301,7 +302,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_every_shape_of_batch_gives_dpotrainers_numbers(
     both: tuple[DPOTrainer, SPINTrainer], shape: Batch, request: pytest.FixtureRequest
 ) -> None:
-    """Loss, metrics and the gradient of every parameter, against a reference that is another model."""
+    """Loss, metrics and the gradient of every parameter are equal, with another model as the reference."""
     expected, found = (one_pass(trainer, shape) for trainer in both)
     is_tie = "equal responses]" in request.node.name.replace("-", "]")
     same(expected, found, moves=not is_tie)
@@ -311,7 +312,7 @@ def test_every_shape_of_batch_gives_dpotrainers_numbers(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_batches_give_dpotrainers_numbers(seed: int, tmp_path: Path) -> None:
-    """One to six pairs of any lengths, some of them truncated, with many tokens that are equal by chance."""
+    """One to six pairs have any lengths, some of them truncated, with many tokens that are equal by chance."""
     draw = random.Random(seed)
     dpo, spin = trainers(tmp_path)
     for _ in range(8):
@@ -327,7 +328,7 @@ def test_random_batches_give_dpotrainers_numbers(seed: int, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("architecture", OTHER_MODELS)
 def test_other_architectures_give_dpotrainers_numbers(architecture: str, tmp_path: Path) -> None:
-    """Other kinds of position encoding, windows longer than the rows, other experts."""
+    """They have other position encodings, windows longer than the rows, or other experts."""
     dpo, spin = trainers(tmp_path, architecture, overrides=OTHER_MODELS[architecture])
     for name in ("ordinary", "cut at the beginning"):
         rows, settings = SHAPES[name]
@@ -358,7 +359,9 @@ def test_other_architectures_give_dpotrainers_numbers(architecture: str, tmp_pat
 def test_positions_that_are_scaled_by_the_longest_row(
     architecture: str, overrides: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Short rows, long ones, short ones again: the scale is that of the batch's rows, not of the row of unique tokens."""
+    """With short rows, long ones, then short ones again, the scale is that of the batch's rows, not of the row of
+    unique tokens.
+    """
     dpo, spin = trainers(tmp_path, architecture, overrides={"max_position_embeddings": 16, **overrides})
     for lengths in ((4, 5, 6), (10, 15, 12), (4, 5, 6), (5, 10, 8)):
         batch = batch_of(examples(lengths, lengths))
@@ -381,7 +384,7 @@ def test_positions_that_are_scaled_by_the_longest_row(
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()) or "plain",
 )
 def test_a_step_of_training_is_dpotrainers(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Through the training loop, with checkpointing, accumulation, precomputed references and other weightings."""
+    """It goes through the training loop, with checkpointing, accumulation, precomputed references and other weightings."""
     data = tiny.preference(3)
     dpo, spin = trainers(tmp_path, settings={"per_device_train_batch_size": 3, **settings}, train_dataset=data)
     same(one_step(dpo), one_step(spin), relative=2e-5 if "ld_alpha" in settings else RELATIVE)
@@ -389,7 +392,9 @@ def test_a_step_of_training_is_dpotrainers(settings: dict[str, Any], tmp_path: P
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_lora_is_dpotrainers(checkpointing: bool, tmp_path: Path) -> None:
-    """The adapter's gradients, with the base model as the reference, in one model that runs with and without it."""
+    """The adapter's gradients are equal, with the base model as the reference, in one model that runs with and without
+    it.
+    """
     config = LoraConfig(
         r=4, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM", init_lora_weights=False
     )
@@ -402,7 +407,9 @@ def test_lora_is_dpotrainers(checkpointing: bool, tmp_path: Path) -> None:
 
 
 def test_activations_that_were_stored_elsewhere_are_taken_back(tmp_path: Path) -> None:
-    """Imitates `activation_offloading` of tensors saved for the backward pass, with copies in place of a GPU's streams."""
+    """This imitates `activation_offloading` of tensors saved for the backward pass, with copies in place of a GPU's
+    streams.
+    """
     dpo, spin = trainers(tmp_path, settings={"per_device_train_batch_size": 3})
     kept: list[torch.Tensor] = []
 
@@ -427,7 +434,7 @@ def test_activation_offloading_is_dpotrainers(tmp_path: Path) -> None:
 
 
 def test_twenty_steps_are_dpotrainers(tmp_path: Path) -> None:
-    """Losses of training and evaluation; rounding is not amplified."""
+    """The losses of training and evaluation are equal, and rounding is not amplified."""
     settings = {
         "max_steps": 20,
         "optim": "adamw_torch",
@@ -447,7 +454,7 @@ def test_twenty_steps_are_dpotrainers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_bfloat16_is_no_further_from_float32_than_dpotrainers(tmp_path: Path) -> None:
-    """The mean distance of 64 batches' losses, under autocast, up to a tenth; weights don't move."""
+    """The mean distance of 64 batches' losses, under autocast, is at most a tenth larger; weights don't move."""
     lengths = random.Random(5)
     rows = examples(*((lengths.randint(1, 20), lengths.randint(1, 20), lengths.randint(1, 20)) for _ in range(128)))
     settings = {"max_steps": 64, "learning_rate": 0.0, "per_device_train_batch_size": 2}
@@ -498,7 +505,7 @@ def test_our_objectives_are_what_they_are_without_sharing(loss_type: str, tmp_pa
 
 
 def test_tspins_third_branch_shares_its_prompt_too(runs: list[bool], tmp_path: Path) -> None:
-    """Longer, shorter and equal proto responses: the gradients of the three are those without sharing."""
+    """With longer, shorter and equal proto responses, the gradients of the three are those without sharing."""
     first = build(tiny.model(), overrides={"loss_type": "tspin", "output_dir": "first", "max_steps": 1})
     first.train()
     store = store_of(first)
@@ -521,7 +528,8 @@ def test_tspins_third_branch_shares_its_prompt_too(runs: list[bool], tmp_path: P
     same(found[False], found[True])
 
 
-# ---- where batches are made -----------------------------------------------------------------------------------------
+# ---- where batches are built
+# -------------------------------------------------------------------------------------------
 
 
 def test_the_data_loaders_worker_lays_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -559,7 +567,7 @@ def test_batches_of_evaluation_are_laid_out_too(tmp_path: Path) -> None:
 
 
 def test_a_collator_of_the_users_own(tmp_path: Path) -> None:
-    """Any that makes DPOTrainer's batches, with or without padding that DPOTrainer's own would not add."""
+    """Any collator that builds DPOTrainer's batches works, with or without padding that DPOTrainer's own would not add."""
 
     def collate(rows: Sequence[Example]) -> Batch:
         return batch_of(list(rows), pad_to_multiple_of=10)
@@ -572,7 +580,7 @@ def test_a_collator_of_the_users_own(tmp_path: Path) -> None:
 
 
 def test_a_stream_of_pairs(runs: list[bool], tmp_path: Path) -> None:
-    """An iterable dataset has no layout from its worker; the forward makes it."""
+    """An iterable dataset gets no layout from its worker, so the forward computes it."""
     data = tiny.preference(6).to_iterable_dataset()
     dpo, spin = trainers(tmp_path, settings={"max_steps": 3}, train_dataset=data)
     assert LAYOUT not in next(iter(spin.get_train_dataloader()))
@@ -584,7 +592,7 @@ def test_a_stream_of_pairs(runs: list[bool], tmp_path: Path) -> None:
 
 
 def test_a_layout_that_does_not_fit_is_made_anew(tmp_path: Path) -> None:
-    """A batch that was changed after its worker had laid it out, for example by a callback or a subclass."""
+    """The batch was changed after its worker had laid it out, for example by a callback or a subclass."""
     dpo, spin = trainers(tmp_path, settings={"per_device_train_batch_size": 3}, train_dataset=tiny.preference(3))
     batch = next(iter(spin.get_train_dataloader()))
     layout = batch.pop(LAYOUT)
@@ -596,7 +604,7 @@ def test_a_layout_that_does_not_fit_is_made_anew(tmp_path: Path) -> None:
 
 
 def lying(kind: str) -> Callable[[PreTrainedModel], None]:
-    """Changes a Llama so that it computes something else over unique tokens, in a way that no rule foresees."""
+    """Change a Llama so that it computes something else over unique tokens, in a way that no rule foresees."""
 
     def change(model: PreTrainedModel) -> None:
         layer, backbone = model.model.layers[0], model.model
@@ -626,7 +634,7 @@ def lying(kind: str) -> Callable[[PreTrainedModel], None]:
 def test_a_model_that_lies_is_found_out(
     kind: str, tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """A small pair, run both ways before the first batch, gives different log-probabilities: the forward is unchanged."""
+    """A small pair, run both ways before the first batch, gives different log-probabilities, so the forward is unchanged."""
     dpo, spin = trainers(tmp_path, change=lying(kind), shared=None)
     for name in ("ordinary", "one response begins the other"):
         batch = batch_of(SHAPES[name][0])
@@ -714,7 +722,7 @@ FALLING_BACK: dict[str, tuple[str, dict[str, Any], tuple[object, ...]]] = {
 def test_falling_back_gives_dpotrainers_numbers_and_says_why_once(
     case: str, tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
-    """Several batches, one warning; the policy's also covers the reference."""
+    """Several batches give one warning, and the policy's also covers the reference."""
     architecture, overrides, parts = FALLING_BACK[case]
     dpo, spin = trainers(tmp_path, architecture, shared=None, overrides=overrides)
     for rows in (ORDINARY, examples((12, 5, 7), (10, 12, 2)), examples((20, 20, 20))):
@@ -725,7 +733,9 @@ def test_falling_back_gives_dpotrainers_numbers_and_says_why_once(
 
 @pytest.mark.parametrize("case", FALLING_BACK)
 def test_a_recipe_that_wants_sharing_fails_where_it_cannot_be_had(case: str, tmp_path: Path) -> None:
-    """If the kind of model decides it, before anything is computed; otherwise with the first batch that shows it."""
+    """If the kind of model decides it, it fails before anything is computed; otherwise with the first batch that shows
+    it.
+    """
     architecture, overrides, parts = FALLING_BACK[case]
     with refused(RecipeError, "`shared_prefix: true`", *parts):
         one_pass(trainers(tmp_path, architecture, overrides=overrides)[1], batch_of(ORDINARY))
@@ -737,7 +747,7 @@ def test_a_recipe_that_wants_sharing_fails_where_it_cannot_be_had(case: str, tmp
 def test_rows_within_the_sliding_window_are_still_shared(
     tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """Long, short, long, short: the reason for the long ones does not apply to the others."""
+    """With long, short, long, short rows, the reason for the long ones does not apply to the others."""
     dpo, spin = trainers(tmp_path, "mistral", shared=None, overrides={"sliding_window": 12})
     for lengths in ((10, 5, 7), (5, 4, 7), (9, 12, 2), (3, 9, 1)):
         batch = batch_of(examples(lengths))
@@ -762,7 +772,7 @@ def test_the_reference_of_a_mixture_runs_as_its_policy_does(tmp_path: Path, runs
 def test_a_mixture_without_its_auxiliary_loss_is_shared(
     by_config: bool, tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """A weight of 0 in the trainer's settings, or in the model's, whose router logits are then not used."""
+    """The weight is 0 in the trainer's settings, or in the model's, whose router logits are then not used."""
     settings = {} if by_config else {"router_aux_loss_coef": 0.0}
     overrides = {"router_aux_loss_coef": 0.0} if by_config else {}
     dpo, spin = trainers(tmp_path, "mixtral", shared=None, settings=settings, overrides=overrides)
@@ -788,7 +798,7 @@ def test_rows_filled_up_on_the_left_are_run_as_they_are(
 def test_a_batch_with_more_than_tokens_is_run_as_it_is(
     tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """The user's own positions, which DPOTrainer passes to the model."""
+    """It has the user's own positions, which DPOTrainer passes to the model."""
     dpo, spin = trainers(tmp_path, shared=None)
     batch = batch_of(ORDINARY)
     batch["position_ids"] = 2 * torch.arange(batch["input_ids"].size(1)).expand(batch["input_ids"].shape)
@@ -809,7 +819,7 @@ def test_a_batch_with_more_than_tokens_is_run_as_it_is(
 def test_settings_that_sharing_would_change(
     settings: dict[str, Any], setting: str, tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
-    """They are told so before training."""
+    """The user is told before training."""
     with refused(RecipeError, setting):
         trainers(tmp_path, settings=settings)
     dpo, spin = trainers(tmp_path, shared=None, settings={**settings, "seed": 3})
@@ -820,7 +830,7 @@ def test_settings_that_sharing_would_change(
 def test_without_sharing_nothing_is_laid_out_or_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """`shared_prefix: false`, on a model that could share, and on one that could not."""
+    """With `shared_prefix: false`, this holds for a model that could share, and for one that could not."""
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("laid out")
@@ -849,7 +859,7 @@ def test_sharing_is_what_happens_by_itself(
 
 @pytest.mark.filterwarnings("error:None of the inputs have requires_grad")
 def test_checkpointing_is_as_quiet_as_dpotrainers(tmp_path: Path) -> None:
-    """TRL disables it when there are no gradients, because PyTorch would warn."""
+    """TRL disables checkpointing when there are no gradients, because PyTorch would warn."""
     checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
     for trainer in trainers(tmp_path, settings=checkpointing, train_dataset=tiny.preference(3)):
         one_step(trainer)
@@ -913,7 +923,7 @@ def test_a_copy_of_a_model_has_its_own_weights(tmp_path: Path) -> None:
 
 
 def test_a_model_may_be_given_to_one_trainer_after_another(tmp_path: Path) -> None:
-    """Shared, unshared, and DPOTrainer's: each gives the same as with a model of its own."""
+    """Shared, unshared, and DPOTrainer's each give the same result as with a model of their own."""
     policy, reference = tiny.model(), tiny.model(seed=1)
     more = {"train_dataset": tiny.preference(2), "processing_class": tiny.tokenizer()}
     dpo, spin = kinds(str(tmp_path))
@@ -943,9 +953,10 @@ if PartialState().is_main_process:
 
 
 def losses_by_sharing(folder: str) -> list[list[list[float]]]:
-    """Losses, gradient norms and margins of four steps, of DPOTrainer's, and with and without sharing.
+    """Return losses, gradient norms and margins of four steps, of DPOTrainer's, and with and without sharing.
 
-    With all weights, and with an adapter and checkpointing; 15 rows, which two processes can't share evenly.
+    They are computed with all weights, and with an adapter and checkpointing; 15 rows can't be split evenly between
+    two processes.
     """
     lora = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
     ways: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -969,7 +980,7 @@ def losses_by_sharing(folder: str) -> list[list[list[float]]]:
 
 @pytest.mark.slow
 def test_two_processes_share_prompts_too(tmp_path: Path) -> None:
-    """DDP over gloo: the gradients that are averaged are those of the same losses."""
+    """With DDP over gloo, the averaged gradients are those of the same losses."""
     script, result = tmp_path / "losses.py", tmp_path / "losses.json"
     script.write_text(LOSSES, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
@@ -995,11 +1006,11 @@ dist.destroy_process_group()
 
 
 def sharded(checkpointing: bool) -> tuple[str, float, float, int]:
-    """A model whose parameters lie on two processes, run with and without sharing.
+    """Run a model whose parameters are sharded over two processes, with and without sharing prompts.
 
     Returns:
-        The class that torch made of the model; the largest difference of a log-probability, in nats; the largest of a
-        gradient, relative to its norm; and how many gradients there are.
+        The class that torch turned the model into; the largest difference of a log-probability, in nats; the largest
+        of a gradient, relative to its norm; and the number of gradients.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -1030,7 +1041,9 @@ def sharded(checkpointing: bool) -> tuple[str, float, float, int]:
 
 @pytest.mark.slow
 def test_sharded_weights_share_prompts_too(tmp_path: Path) -> None:
-    """torch's `fully_shard` over gloo, with and without checkpointing: gathered layer by layer, forward and backward."""
+    """torch's `fully_shard` runs over gloo, with and without checkpointing: weights are gathered layer by layer,
+    forward and backward.
+    """
     script, result = tmp_path / "sharded.py", tmp_path / "sharded.json"
     script.write_text(SHARDED, encoding="utf-8")
     options = ["--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]

@@ -1,4 +1,4 @@
-"""The head scores only labelled positions, on a CPU too, with the same results as TRL's head."""
+"""The head scores only labelled positions, also on a CPU, with the same results as TRL's head."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ TILE = "_CHUNKED_LOGPROB_CHUNK_SIZE"
 
 
 def batch() -> dict[str, torch.Tensor]:
-    """Two rows of eight columns, with padding; five tokens are scored."""
+    """Return two rows of eight columns, with padding; five tokens are scored."""
     ids = torch.randint(0, 300, (2, 8), generator=torch.Generator().manual_seed(3))
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
@@ -27,21 +27,21 @@ def batch() -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-# Of the five labels: the position that predicts it in the flattened batch (row * 8 + column - 1), and where its result
-# goes in the flattened results, which have a column less (row * 7 + column - 1).
+# For each of the five labels: the position that predicts it in the flattened batch (row * 8 + column - 1), and the
+# index of its result in the flattened results, which have one column less (row * 7 + column - 1).
 SCORED = [4, 5, 6, 11, 12]
 SLOTS = torch.tensor([4, 5, 6, 10, 11])
 
 
 def model(outputs: tuple[str, ...] = OUTPUTS) -> PreTrainedModel:
-    """The tiny Llama with TRL's head."""
+    """Return the tiny Llama with TRL's head."""
     result = tiny.model()
     add_fused_lm_head(result, outputs=outputs)
     return result
 
 
 def over_labels(model: PreTrainedModel, rows: dict[str, torch.Tensor], scored: list[int]) -> FusedCausalLMOutput:
-    """A forward whose head sees only some positions."""
+    """Run a forward whose head sees only some positions."""
     labels = rows["labels"][:, 1:].flatten()
     inputs = {name: value for name, value in rows.items() if name != "labels"}
     with labelled_positions(model.base_model, torch.tensor(scored, dtype=torch.long)):
@@ -49,7 +49,9 @@ def over_labels(model: PreTrainedModel, rows: dict[str, torch.Tensor], scored: l
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Positions that TRL's head receives from now on, and columns of the vocabulary that it computes at once."""
+    """Record the positions that TRL's head receives from now on, and the columns of the vocabulary that it computes at
+    once.
+    """
     calls: list[tuple[int, int]] = []
     original = trl.trainer.utils._ChunkedLogProbFunction
 
@@ -64,7 +66,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_the_head_sees_labelled_positions_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU TRL itself passes all fourteen; here it gets the five that are scored, in smaller tiles."""
+    """On a CPU, TRL itself passes all fourteen; here the head gets the five that are scored, in smaller tiles."""
     policy, rows, calls = model(), batch(), spied(monkeypatch)
     policy(**rows, fused_lm_head=True)
     over_labels(policy, rows, SCORED)
@@ -72,7 +74,7 @@ def test_the_head_sees_labelled_positions_only(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_its_results_are_trls() -> None:
-    """All results of TRL's head, and the gradient of every parameter."""
+    """All results of TRL's head, and the gradient of every parameter, are equal."""
     theirs, ours, rows = model(), model(), batch()
     expected = theirs(**rows, fused_lm_head=True)
     found = over_labels(ours, rows, SCORED)
@@ -90,7 +92,7 @@ def test_its_results_are_trls() -> None:
 
 
 def test_log_probabilities_are_those_of_the_logits() -> None:
-    """Computed from a plain forward's logits: log softmax at the label."""
+    """They are computed from a plain forward's logits: log softmax at the label."""
     policy, rows = model(), batch()
     with torch.no_grad():
         logps = tiny.model()(rows["input_ids"], attention_mask=rows["attention_mask"]).logits.log_softmax(dim=-1)
@@ -110,7 +112,7 @@ def test_results_are_left_as_they_are_where_they_have_no_columns() -> None:
 
 
 def test_no_label_at_all_has_no_gradient() -> None:
-    """A batch whose responses were all cut off contributes 0, as with TRL's head, and does not fail."""
+    """A batch whose responses were all truncated away contributes 0, as with TRL's head, and does not fail."""
     policy, rows = model(), batch()
     rows["labels"].fill_(-100)
     output = spread(over_labels(policy, rows, []), SLOTS[:0], (2, 8))
@@ -120,12 +122,12 @@ def test_no_label_at_all_has_no_gradient() -> None:
 
 
 def test_trl_still_has_the_tile_that_is_made_smaller() -> None:
-    """If an upgrade renamed it, training on a CPU would silently lose speed."""
+    """If an upgrade renamed it, training on a CPU would silently become slower."""
     assert getattr(trl.trainer.utils, TILE) > CPU_TILE
 
 
 def test_the_backbone_and_trls_tile_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the context, and after an exception within it."""
+    """They are restored after the context, and after an exception within it."""
     policy, rows, calls = model(), batch(), spied(monkeypatch)
     before = policy(**rows, fused_lm_head=True).log_probs
     for fails in (False, True):
@@ -149,7 +151,7 @@ def test_a_tile_that_is_smaller_already_stays(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_the_tile_only_speed_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another version of TRL may not have it: the context neither fails nor creates one."""
+    """Another version of TRL may not have it; the context then neither fails nor creates one."""
     monkeypatch.delattr(trl.trainer.utils, TILE)
     with labelled_positions(tiny.model().base_model, torch.tensor([0])):
         assert not hasattr(trl.trainer.utils, TILE)

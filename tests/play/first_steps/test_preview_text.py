@@ -1,4 +1,4 @@
-"""A preview as printed: added and truncated text is marked, long texts are shortened, and numbers add up."""
+"""A printed preview marks added and truncated text, shortens long texts, and shows numbers that add up."""
 
 import io
 import re
@@ -59,7 +59,7 @@ def printed(found: Preview, *, full: bool = False) -> str:
 
 
 def test_the_head_says_what_is_read_and_how() -> None:
-    """A path in brackets is not markup, and no line is wrapped."""
+    """A path in brackets is not taken for markup, and no line is wrapped."""
     head = printed(found_of()).splitlines()[:2]
     assert names(head[0], "train[/b].jsonl", "12 rows", "messages")
     assert names(head[1], "org/model", "`max_length` 96", "<|im_end|>")
@@ -79,7 +79,7 @@ def test_text_of_a_row_stands_as_it_is(text: str) -> None:
 
 
 def test_a_long_text_keeps_its_beginning_and_end() -> None:
-    """At most this many characters are shown, with the number of the others in the middle."""
+    """At most this many characters are shown, with the number of omitted ones in the middle."""
     words = "".join(f"{number:05d} " for number in range(1000))
     found = found_of(shown_of(Piece(words[:3000], is_prompt=True), Piece(words[3000:], is_prompt=True), END))
     line = next(line for line in printed(found).splitlines() if line.startswith("00000"))

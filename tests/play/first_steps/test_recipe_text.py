@@ -101,7 +101,7 @@ ODD = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 def test_whatever_is_quoted_is_read_back(odd: str) -> None:
-    """As a value it is unchanged; in a comment it neither ends a line nor controls a terminal."""
+    """A quoted value is read back unchanged; in a comment, it neither ends the line nor controls the terminal."""
     data = data_of(
         settings=DataConfig(dataset_name=odd, dataset_config=odd, dataset_train_split=odd),
         columns=[odd],
@@ -121,7 +121,7 @@ def test_whatever_is_quoted_is_read_back(odd: str) -> None:
 
 @pytest.mark.parametrize("data", [None, data_of(), data_of(scorer="gsm8k")], ids=["no-data", "data", "scored"])
 def test_settings_in_comments_can_be_set(data: SeenData | None) -> None:
-    """Uncommented, each is a setting that a recipe may have; the other sets and SFT first are among them."""
+    """Each one, uncommented, is a valid setting of a recipe; the other sets and SFT first are among them."""
     lines = re.findall(r"^# (\w+: .+?)(?:  +#.*)?$", text_of(model_of(), data), re.MULTILINE)
     found = {name for line in lines for name in yaml.safe_load(line)}
     assert {"start", "held_out_name", "test_name", "retain_name"} <= found
@@ -129,7 +129,7 @@ def test_settings_in_comments_can_be_set(data: SeenData | None) -> None:
 
 
 def test_sft_first_is_not_suggested_for_an_adapter() -> None:
-    """It is the result of some training, and goes on from there."""
+    """The adapter is itself the result of training, and self-play continues from it."""
     assert "# start: sft" in text_of(model_of(), data_of())
     assert "# start: sft" not in text_of(model_of(is_adapter=True), data_of())
 
@@ -155,7 +155,7 @@ def test_lines_of_comments_are_not_long() -> None:
 def test_max_length_holds_the_rows_but_a_long_tail(
     whole: list[int], positions: int | None, expected: int, cut: str
 ) -> None:
-    """Capped at the model's positions. A comment says how much it truncates."""
+    """The suggested length is at most the model's positions. A comment says how much it truncates."""
     text = text_of(model_of(positions), data_of(lengths=(whole, [40] * 100)))
     assert yaml.safe_load(text)["max_length"] == expected
     assert names(next(line for line in text.splitlines() if line.startswith("max_length: ")), cut)

@@ -1,4 +1,4 @@
-"""The report in a browser: on a phone and on a screen, light and dark, it runs no scripts and makes no requests.
+"""In a browser, on a phone and on a screen, light and dark, the report runs no scripts and makes no requests.
 
 Needs the `playwright` package and a Chromium, its own or the system's; skipped if either is missing.
 """
@@ -91,7 +91,7 @@ def test_it_runs_nothing_asks_for_nothing_and_fits(browser, report, size, scheme
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance (WCAG 2.2) of `rgb(r, g, b)`."""
+    """Return the relative luminance (WCAG 2.2) of `rgb(r, g, b)`."""
     parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -99,7 +99,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_lines_can_be_told_from_the_ground(browser, report, scheme):
-    """WCAG contrast ratios: 4.5 for text, 3 for lines."""
+    """WCAG requires contrast ratios of 4.5 for text and 3 for lines."""
     page = browser.new_page(color_scheme=scheme)
     page.goto(report.as_uri())
     read = """names => { const e = document.createElement('i'); document.body.append(e);

@@ -1,4 +1,4 @@
-"""The page: one file without external requests, in which everything from a run is shown as text."""
+"""The page is one file without external requests, in which everything from a run is shown as text."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The samples in a report: a fair choice, those won and lost, and never more than the page can hold."""
+"""The samples in a report are a fair choice plus those won and lost, and never more than the page can hold."""
 
 import pytest
 
@@ -107,7 +107,7 @@ def test_samples_beyond_the_budget_are_left_out_and_that_is_said():
     places = {one: number for number, one in enumerate(ALL, start=1)}
     choices = choose_samples(ALL[:40], {}, {})
     (everything,) = sections(choices, places, {"start": rows}, "start")
-    assert len(everything.samples) == 40  # of 12 kB and 15 kB, escaped
+    assert len(everything.samples) == 40  # 12 kB and 15 kB, escaped
     (some,) = sections(choices, places, {"start": rows}, "start", budget=100_000)
     assert len(some.samples) == 3
     assert sections(choices, places, {"start": rows}, "start", budget=100) == []
