@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,63 +25,37 @@ from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
 from ..config.paths import output_folder
 from ..config.start import StartConfig
-from ..config.unusual import long_warmup, unusual
+from ..config.unusual import unusual
 from ..counts import counted
 from ..data.columns import is_text
 from ..data.preferences import check_pairs
-from ..errors import DataError, RunDirectoryError, noted, refuse_unplayable
+from ..errors import DataError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer
-from ..files import JOURNAL
 from ..hub.cards import write_cards
 from ..hub.push import Pushing
 from ..models.adapters import Policy
 from ..report import terminal
 from ..report.record import read_record
-from ..run.adapter_bases import follow
-from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
 from ..run.journal import MADE, RETENTION, TEST, Step
 from ..run.objects import best_stage
 from ..run.run import LAUNCHED, Run, given_stage
-from ..run.settings import freeze, python_settings, renew
+from ..run.settings import python_settings
 from ..run.stage import BEST_SFT, DPO, Stage
-from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds
 from .arguments import SMOKE_ROWS, drawn_rows, first_rows, measured_rows_of, scorer_from, sft_adapter
-from .console import Figures, all_figures, intention, phase_line, show, table_of_tests, watched
+from .console import intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, deliver_best, judge, settle, settle_generations
-from .given import keep_given
-from .mend import mend
 from .phases import Launch, in_this_process
 from .plugin import check_launcher, training_plugin
-from .prepare import check_human_responses, check_scorer_columns, prepare_data
+from .prepare import check_human_responses, check_scorer_columns
 from .rehearse import processes_of, reasons, starts_from_adapter
-from .same_start import check_same_start, is_same_start, point_adapters_at_start
+from .result import RunResult, result_of
+from .same_start import check_same_start
+from .set_up import RunData, claim_directory, set_up
 from .trackers import track, track_dpo, track_tests
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The result of a run.
-
-    Attributes:
-        best_stage: `start`, or the iteration with the best figure.
-        best_model: folder or Hub name of the best model.
-        figures: held-out figures by stage (the start, the iterations, and the baseline arms), and with the prefix
-            `retention/` those on the retention set.
-        directory: the run directory.
-        stopped: why the run ended before its last iteration, or None.
-        test_figures: figures on the test set, by stage; empty without one.
-    """
-
-    best_stage: str
-    best_model: str
-    figures: Figures
-    directory: Path
-    stopped: str | None = None
-    test_figures: Figures = field(default_factory=dict)
 
 
 class SelfPlay:
@@ -298,19 +271,7 @@ class SelfPlay:
                 cards.result()  # the cards are written again, with the new figures
             self._play_last(phase, iteration)
             pushing.finished(iteration)
-        delivered = best_stage(self.directory)
-        if delivered is None:
-            raise RunDirectoryError(
-                f"{self.directory.best} was removed while the run was playing. Run the same command to write it again."
-            )
-        return RunResult(
-            delivered,
-            run.model_of(delivered),
-            all_figures(run, iteration),
-            self.directory.path,
-            stopped,
-            {stage.name: dict(stage.test.figures) for stage in read_record(self.directory).tested},
-        )
+        return result_of(run, iteration, stopped)
 
     def _play_last(self, phase: str, iteration: int) -> None:
         """Play a phase that follows the last iteration, and show its figures wherever a run's results are shown."""
@@ -411,50 +372,10 @@ class SelfPlay:
         return any(entry["phase"] in (*MADE, Step.GATE) for entry in news)
 
     def _set_up(self) -> None:
-        """Do what all phases rely on: freeze the settings, check or save the start, and prepare the data."""
-        if PartialState().is_main_process:
-            freeze(self.directory, self._settings, lambda: is_same_start(self.state))
-            self._check_trust()
-            if LAUNCHED not in os.environ:  # otherwise the process that launched this one has just checked
-                check_same_start(self.state)
-                follow(self.directory)
-            if self.state.given is not None:
-                keep_given(self.state, self.state.given)
-            if LAUNCHED not in os.environ:
-                mend(self.state)
-        PartialState().wait_for_everyone()
-        pairs = self.pairs if self.state.play.then_dpo else None
-        prepare_data(self.state, self.train_dataset, self.eval_dataset, self.measured, pairs)
-        if PartialState().is_main_process:
-            point_adapters_at_start(self.state)
-            self._say_of_warmup()
-            renew(self.directory, self._settings)
-        PartialState().wait_for_everyone()
-
-    def _say_of_warmup(self) -> None:
-        """Warn about a long warm-up, now that the number of steps is known. The launcher has warned for a launched phase."""
-        run = self.state
-        if LAUNCHED in os.environ or run.done(Step.TRAIN, Stage.of(0)):
-            return
-        for sentence in long_warmup(
-            run.args, run.play, len(run.self_play_rows()), processes_of(run.play.accelerate_config)
-        ):
-            logger.warning(sentence)
-
-    def _check_trust(self) -> None:
-        """Check that no code that came with the directory runs untrusted. Code named by the user's settings is trusted."""
-        code, directory = named_code(self._settings), self.directory.ownership
-        inside = code_inside(directory, code)
-        if inside and self._trust_run:
-            TrustedRuns().add(directory, code)
-        elif inside and LAUNCHED not in os.environ:
-            check_trust(directory, inside if not TrustedRuns().trusts(directory, code) else {}, is_trusted=False)
-        TrustedRuns().add(directory, code)
+        """Do what all phases rely on, in the claimed directory."""
+        data = RunData(self.train_dataset, self.eval_dataset, self.measured, self.pairs)
+        set_up(self.state, data, self._settings, trust_run=self._trust_run)
 
     def _claim_directory(self) -> None:
         """Claim the directory for this run, or check that it belongs to it."""
-        self.directory.claim(self.state.play.existing_run, self._recipe)
-        if not self.directory.ownership.has_begun():
-            # An earlier attempt left no results, and what it did leave may belong to other settings.
-            self.directory.clear(keep=TRANSIENT)
-        self.directory.own(JOURNAL)
+        claim_directory(self.state, self._recipe)
