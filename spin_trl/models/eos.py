@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..files import DEFINITION
 from .adapters import base_of, is_adapter
 from .loading import LoadSettings, loading, model_config_of
+from .vocabulary import LARGEST_ID
 
 
 def eos_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -73,9 +74,10 @@ def _declared(configurations: Iterable[Any]) -> set[int]:
             for token in ids if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]:
                 if token is None:
                     continue
-                if not isinstance(token, int):
+                if not isinstance(token, int) or token > LARGEST_ID:
                     raise DataError(
-                        f"A configuration of the model has the `eos_token_id` {ids!r}; expected one id, or several."
+                        f"A configuration of the model has the `eos_token_id` {ids!r}; expected one id, or several, of "
+                        "its vocabulary."
                     )
                 found.add(int(token))
     return {token for token in found if token >= 0}

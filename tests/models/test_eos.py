@@ -99,7 +99,16 @@ def test_a_run_of_version_0_1_0_goes_on_with_the_ids_that_it_knew(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[" * 5_000, "3", '{"eos_token_id": "a"}', '{"eos_token_id": [[1]]}'], ids=range(5)
+    "content",
+    [
+        "",
+        "[" * 5_000,
+        "3",
+        '{"eos_token_id": "a"}',
+        '{"eos_token_id": [[1]]}',
+        '{"eos_token_id": 18446744073709551616}',
+    ],
+    ids=range(6),
 )
 def test_what_names_the_ids_is_not_passed_over_where_it_is_damaged(
     llama_folder: Path, tmp_path: Path, content: str
