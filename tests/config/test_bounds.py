@@ -45,6 +45,7 @@ def test_a_reason_is_part_of_the_message() -> None:
     [
         (POSSIBLE, "per_device_train_batch_size", 1, 0),
         (POSSIBLE, "learning_rate", 0.0, -1e-12),
+        (POSSIBLE, "num_train_epochs", 1e6, 1e308),  # counted in steps, the latter is infinite
         (POSSIBLE, "seed", 2**32 - 1, 2**32),  # numpy's seeds have 32 bits
         (TRAINABLE, "label_smoothing", 0.49, 0.5),  # half of the pairs reversed: nothing to learn
         (TRAINABLE, "max_length", 2, 1),  # a prompt and a response need a token each
