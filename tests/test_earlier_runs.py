@@ -94,8 +94,7 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Conti
     return go_on
 
 
-# ---- the archives
-# ------------------------------------------------------------------------------------------------------
+# ---- the archives ---------------------------------------------------------------------------------------------------
 
 
 def test_they_are_small_and_know_nothing_of_the_machine_that_played_them(tmp_path: Path) -> None:

@@ -284,8 +284,7 @@ def test_a_recipe_without_data_says_so(read: Read) -> None:
         read("", "--dataset_name", "none.jsonl").data.train()
 
 
-# ---- written settings
-# ---------------------------------------------------------------------------------------------------
+# ---- written settings -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Generated code sees only part of the assertions, and they hold only if they are true."""
+"""Assertions are split into what generated code gets to see and what stays here, and hold only if they are true."""
 
 import math
 from typing import Any

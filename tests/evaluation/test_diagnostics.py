@@ -63,7 +63,7 @@ def test_spins_coefficients_before_and_after() -> None:
 
 
 def test_coefficients_of_a_weighted_sum_of_losses() -> None:
-    """For 2 SPACE + SPIN, TRL's sft has no log-ratio and adds nothing."""
+    """The sum is 2 SPACE + SPIN; TRL's sft has no log-ratio and adds nothing."""
     losses, values = {"space": 2.0, "sigmoid": 1.0, "sft": 0.1}, {"space_mu": 1.0, "beta": 0.5}
     figures = game_figures(ROWS, losses, values)
     assert figures["coefficient/real_start"] == pytest.approx(2 * -0.5 - 0.25)
@@ -82,7 +82,7 @@ def test_iris_weighs_pairs_so_their_mean_stays_and_few_may_be_in_play() -> None:
 
 
 def test_tspin_and_simpo_are_measured_without_an_opponent() -> None:
-    """T-SPIN has the advantage over the opponent, sigma(-alpha (L - L')), on likelihoods; S-SimPO has it per token."""
+    """T-SPIN uses the advantage over the opponent, sigma(-alpha (L - L')), on likelihoods; S-SimPO uses it per token."""
     figures = game_figures(ROWS, {"tspin": 1.0}, {"tspin_alpha": 1.0, "tspin_beta": 0.1})
     assert figures["coefficient/real_end"] == pytest.approx(-sum(sigma(-gap) for gap in (3.0, -5.0, -2.0)) / 3)
     figures = game_figures(ROWS, {"simpo": 1.0}, {"simpo_beta": 2.0, "simpo_gamma": 0.5})

@@ -103,8 +103,7 @@ def test_quantised_weights_have_a_digest_that_use_does_not_change(tmp_path: Path
     assert name != digest(AutoModelForCausalLM.from_pretrained(folder))
 
 
-# ---- adapters of every kind
-# ------------------------------------------------------------------------------------------
+# ---- adapters of every kind -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tied", [False, True])

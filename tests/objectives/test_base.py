@@ -142,8 +142,7 @@ def test_scales_and_orders_must_be_positive(
         function(value)
 
 
-# ---- the optima of the objectives: every response, every expectation exact
-# ---------------------------------------------
+# ---- the optima of the objectives: every response, every expectation exact ------------------------------------------
 
 
 DATA, OPPONENT = logps(0.30, 0.05, 0.25, 0.10, 0.30), logps(0.10, 0.25, 0.15, 0.40, 0.10)

@@ -207,8 +207,7 @@ def test_a_gap_that_is_no_number_does_not_become_the_order() -> None:
     assert 0.5 <= order("gap", None, 1, 3, math.nan) <= 3.0
 
 
-# ---- accepted values
-# ----------------------------------------------------------------------------------------------------
+# ---- accepted values ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,7 @@ def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
     assert phases() == ["iteration-0", "iteration-1"]
 
 
-# ---- the rules, on records of runs that were never played
-# ---------------------------------------------------------------
+# ---- the rules, on records of runs that were never played -----------------------------------------------------------
 
 
 def played(*nlls: float | None, prompts: int = PROMPTS, spread: float = 0.0, **figures: float) -> RunRecord:

@@ -47,8 +47,7 @@ def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-# ---- the files of a run
-# -----------------------------------------------------------------------------------------------
+# ---- the files of a run ---------------------------------------------------------------------------------------------
 
 
 def test_a_run_leaves_what_the_design_says(played: Path) -> None:
@@ -189,8 +188,7 @@ def test_a_run_prints_a_table_that_grows(llama_folder: Path, capsys: pytest.Capt
     assert "loss 0.6931 -> " in printed
 
 
-# ---- resuming
-# ----------------------------------------------------------------------------------------------------------
+# ---- resuming -------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_command_again_does_nothing(played: Path, llama_folder: Path) -> None:

@@ -31,8 +31,7 @@ def said(run: Run) -> str:
     return "\n".join(reasons(run, ROWS, 1))
 
 
-# ---- when something is checked
-# -----------------------------------------------------------------------------------------
+# ---- when something is checked --------------------------------------------------------------------------------------
 
 
 def test_the_less_is_left_to_be_trained_the_less_is_asked(llama_folder: Path) -> None:

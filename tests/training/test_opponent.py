@@ -97,8 +97,7 @@ def test_the_error_is_a_runtime_error_that_ends_the_command_with_1() -> None:
     assert OpponentError.exit_code == 1
 
 
-# ---- recording log-probs
-# -----------------------------------------------------------------------------------------------
+# ---- recording log-probs --------------------------------------------------------------------------------------------
 
 
 class Output:

@@ -173,8 +173,7 @@ def test_ordinary_answers_are_not_warned_about(tmp_path: Path, caplog: pytest.Lo
     assert caplog.text == ""
 
 
-# ---- the cache key of the opponent's log-probs
-# ---------------------------------------------------------------------------
+# ---- the cache key of the opponent's log-probs ----------------------------------------------------------------------
 
 
 def fingerprint(tmp_path: Path, made: Generations, data: Dataset | None = None, **options: Any) -> str:

@@ -431,8 +431,7 @@ def test_an_adapter_may_be_evaluated_on_a_stream_of_pairs(llama_folder: Path) ->
     assert trainer.evaluate()["eval_loss"] > 0
 
 
-# ---- what self-play can't do
-# -------------------------------------------------------------------------------------------
+# ---- what self-play can't do ----------------------------------------------------------------------------------------
 
 
 def test_what_self_play_can_not_do_is_refused_before_a_model_is_loaded() -> None:

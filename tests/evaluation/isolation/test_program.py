@@ -44,7 +44,7 @@ def test_a_step_that_fails_does_not_end_it() -> None:
 
 
 def test_code_is_no_script_and_inherits_no_future() -> None:
-    """With this package's own `annotations`, an annotation that has no value would not fail."""
+    """With this package's `from __future__ import annotations`, an undefined annotation would not fail."""
     assert lines_of("if __name__ == '__main__':\n    1 / 0", ("value", "__name__")) == [
         {"step": 0, "value": ["str", "generated"]}
     ]

@@ -1,4 +1,4 @@
-"""The scorer compares the last number of a response with that of the real one."""
+"""The scorer finds the last number of a response, and decides whether two numbers are equal."""
 
 import pytest
 

@@ -89,7 +89,7 @@ def test_what_is_not_compared_here_is_counted_apart(scorer: PythonTests) -> None
 
 
 def test_setup_code_runs_after_the_code_and_imports_before_it(scorer: PythonTests) -> None:
-    """As in MBPP, trees use a class that the generated code defines, and lines end in CRLF."""
+    """As in MBPP, the set-up code builds trees of a class that the generated code defines, and lines end in CRLF."""
     code = "class Node:\r\n    def __init__(self, v): self.v = v\r\ndef value(n): return math.floor(n.v)\r\n"
     columns = {"test_setup_code": "root = Node(2.5)\r\nroot.left = Node(1)\r\n", "test_imports": ["import math"]}
     assert scored(scorer, code, ["assert value(root) == 2", "assert value(root.left) == 1"], **columns)["all"] == 1

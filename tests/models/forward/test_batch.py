@@ -528,8 +528,7 @@ def test_tspins_third_branch_shares_its_prompt_too(runs: list[bool], tmp_path: P
     same(found[False], found[True])
 
 
-# ---- where batches are built
-# -------------------------------------------------------------------------------------------
+# ---- where batches are built ----------------------------------------------------------------------------------------
 
 
 def test_the_data_loaders_worker_lays_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
