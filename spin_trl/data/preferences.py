@@ -43,6 +43,7 @@ class Pairs:
         identical: number of pairs that were left out because both responses are equal.
         skipped: number of rows that were left out because they can't be used (`bad_rows: skip`).
         remarks: both in sentences, which have been logged as warnings.
+        numbers: numbers of the pairs in the data (0-based).
     """
 
     rows: Dataset
@@ -50,13 +51,15 @@ class Pairs:
     identical: int = 0
     skipped: int = 0
     remarks: list[str] = field(default_factory=list)
+    numbers: Sequence[int] = ()
 
     def without(self, groups: set[str]) -> tuple[Pairs, int]:
         """Return the pairs whose prompts are in none of some groups, and the number of those that are."""
         kept = [number for number, group in enumerate(self.groups) if group not in groups]
         dropped = len(self.groups) - len(kept)
         rows, of_rows = self.rows.select(kept), [self.groups[number] for number in kept]
-        return Pairs(rows, of_rows, self.identical, self.skipped, self.remarks), dropped
+        numbers = [self.numbers[number] for number in kept]
+        return Pairs(rows, of_rows, self.identical, self.skipped, self.remarks, numbers), dropped
 
 
 def check_pairs(dataset: Dataset) -> Dataset:
@@ -129,7 +132,7 @@ def read_pairs(dataset: Dataset, bad_rows: BadRows | None = None) -> Pairs:
         )
     for remark in remarks:
         logger.warning("%s", remark)
-    return Pairs(read.select(kept), groups, identical, len(bad), remarks)
+    return Pairs(read.select(kept), groups, identical, len(bad), remarks, kept)
 
 
 def explicit(row: Mapping[str, Any]) -> dict[str, Any]:
