@@ -401,8 +401,8 @@ def test_dpo_trains_what_the_arms_ask_for(tmp_path: Path, llama_folder: Path) ->
 @pytest.mark.slow
 def test_a_comparison_with_dpo_on_top(tmp_path: Path, llama_folder: Path) -> None:
     """DPO on SFT first, and on self-play after SFT first: on the same pairs, with the same settings, for as many steps. Both
-    have a row of figures, costs and test figures, and the second is compared with the first prompt by prompt. Three of 24 pairs
-    have held-out prompts, and four have test prompts."""
+    have a row of figures, costs and test figures, and the second is compared with the first prompt by prompt. Of 24 pairs,
+    three have held-out prompts, and four test prompts."""
     pairs = tiny.write_jsonl(tmp_path / "pairs.jsonl", tiny.preference(24))
     test = tiny.write_jsonl(tmp_path / "test.jsonl", tiny.sft(runs.ROWS + 4).select(range(runs.ROWS, runs.ROWS + 4)))
     known = {"dpo_name": str(pairs), "dpo_learning_rate": 1e-2, "dpo_num_train_epochs": 1, "test_name": str(test)}
@@ -435,7 +435,7 @@ def test_a_comparison_with_dpo_on_top(tmp_path: Path, llama_folder: Path) -> Non
         own = [Compute(**one).total for one in (*before, entry["compute"])]
         assert row["compute_so_far"] == sum(own) > sum(own[:-1]) > 0
         played[name] = (runs.contents(directory / "data/dpo"), read_recipe(str(directory / "recipe.yaml")))
-        assert f"{row['nll']:.3f}" in next(line for line in text.splitlines() if name in line)
+        assert f"{row['nll']:.3f}" in next(line for line in text.splitlines() if line.startswith(f"│ {name} "))
     rows, recipes = zip(*played.values(), strict=True)
     assert rows[0] == rows[1] == rows[2]
     assert recipes[0].play.dpo_args == recipes[2].play.dpo_args == {"learning_rate": 1e-2, "num_train_epochs": 1}
