@@ -302,7 +302,7 @@ def _points(summary: Summary, figure: str) -> Series:
     return {
         arm: [
             Point(iteration, found[figure], *_ends(found, figure), came_from=iteration - 1)
-            for iteration, found in {**({} if has_one_point(arm) else start), **iterations}.items()
+            for iteration, found in {**({} if _has_one_point(arm) else start), **iterations}.items()
             if not math.isnan(found.get(figure, math.nan))
         ]
         for arm, iterations in summary.items()
@@ -310,7 +310,7 @@ def _points(summary: Summary, figure: str) -> Series:
     }
 
 
-def has_one_point(arm: str) -> bool:
+def _has_one_point(arm: str) -> bool:
     """Return whether an arm has a single row, at the end, that does not continue the start step by step."""
     return arm == BEST_SFT or arm.endswith(AFTER_DPO)
 

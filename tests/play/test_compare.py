@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -367,35 +366,6 @@ def test_supervised_arms_are_the_baselines_of_the_first_run(tmp_path: Path, llam
     assert iris.baseline is None
     with refused(RecipeError, "`baseline: sft-best`", "`start: sft`"):
         Comparison(str(recipe), ["--start", "given"], ["space", "sft-best"])
-
-
-def test_dpo_trains_what_the_arms_ask_for(tmp_path: Path, llama_folder: Path) -> None:
-    """In the run of the self-play arm; DPO on the start in the first one. An arm may be spelt in two ways, and a run that no
-    arm ends with DPO in has none of its settings."""
-    pairs = str(tiny.write_jsonl(tmp_path / "pairs.jsonl", tiny.preference(4)))
-    recipe = runs.recipe(
-        tmp_path / "r", llama_folder, start="sft", dpo_name=pairs, dpo_beta=0.3, then_dpo="iteration-0"
-    )
-
-    def asked(*arms: str, overrides: Sequence[str] = (), **more: Any) -> list[tuple[list[str] | None, str | None]]:
-        found = Comparison(str(recipe), list(overrides), list(arms), **more)
-        recipes = [found.recipes[name, 42] for name in (one.name for one in found.arms)]
-        return [(one.play.then_dpo, one.data.dpo_name) for one in recipes]
-
-    none = (None, None)
-    assert asked("space", "iris > dpo") == [none, (["best"], pairs)]
-    assert asked("space", "sft > dpo", "sft>iris>dpo") == [(["start"], pairs), (["best"], pairs)]
-    assert asked("sft > spin > dpo", "start > dpo") == [(["start", "best"], pairs)]
-    assert asked("space", "space > dpo", overrides=["--then_dpo", "last"]) == [(["last"], pairs)]
-    own = {"space": {"optim": "sgd"}}  # harmless where all of DPO is in one run, or has its own
-    assert asked("space > dpo", "start > dpo", arm_settings=own) == [(["start", "best"], pairs)]
-    more = ["--dpo_optim", "sgd"]
-    assert asked("iris > dpo", "space > dpo", overrides=more, arm_settings=own) == [(["best"], pairs)] * 2
-    found = Comparison(str(recipe), [], ["sft", "sft > dpo", "space", "start>dpo", "sft > space > dpo", "space"])
-    assert [one.name for one in (*found.arms, *found.supervised, *found.with_dpo)] == [
-        "space", "sft", "sft > dpo", "sft > space > dpo"
-    ]  # fmt: skip
-    assert found.recipes["space", 42].play.dpo_args == {"beta": 0.3}
 
 
 @pytest.mark.slow
