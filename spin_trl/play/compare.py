@@ -58,7 +58,7 @@ from ..run.stage import BEST_SFT, DFT, SFT, START, Stage, smoothing_of_arm
 from ..run.trust import check_trust_of_recipe
 from .arms import Arm, Launches, share_start
 from .compare_dpo import ask_for_dpo, check_chains, check_equal_dpo
-from .compare_rows import PlayedArm, dpo_in_words, figures_after_dpo, figures_of_arm, figures_on_test
+from .compare_rows import PlayedArm, dpo_arms_in_words, figures_after_dpo, figures_of_arm, figures_on_test
 from .gate import finalists
 
 OUTPUT = "output.txt"
@@ -301,7 +301,7 @@ class Comparison:
             self._console.print(table)
         rates, remarks = self._on_supervised()
         played = [self._played(arm, seed) for arm in self.with_dpo for seed in self.seeds]
-        trained, of_dpo = dpo_in_words(played, self.arms[0].name, has_supervised=bool(self.supervised))
+        trained, of_dpo = dpo_arms_in_words(played, self.arms[0].name, has_supervised=bool(self.supervised))
         remarks += of_dpo
         for remark in remarks:
             self._console.print(remark, highlight=False, soft_wrap=True)

@@ -132,7 +132,7 @@ def figures_on_test(
     return [ArmFigures(arm, 0, seed, figures)]
 
 
-def dpo_in_words(
+def dpo_arms_in_words(
     played: Sequence[PlayedArm], first: str, *, has_supervised: bool
 ) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
     """Return what DPO trained for each arm that ends with it, and remarks on what these arms have in common.
@@ -163,7 +163,7 @@ def dpo_in_words(
     each = "each with" if len(found) > 1 else "with"
     remarks = [
         f"{', '.join(found)}: DPO on the same pairs with the same settings, {each} "
-        f"{_counts(pairs, 'preference pair')} and {_counts(steps, 'gradient step')}."
+        f"{_range_in_words(pairs, 'preference pair')} and {_range_in_words(steps, 'gradient step')}."
     ]
     remarks += [f"{arm} trains further: {', '.join(of)}." for arm, of in origins.items()]
     if has_supervised:
@@ -171,7 +171,7 @@ def dpo_in_words(
     return found, remarks
 
 
-def _counts(numbers: Sequence[int], noun: str) -> str:
+def _range_in_words(numbers: Sequence[int], noun: str) -> str:
     return counted(numbers[0], noun) if len(numbers) == 1 else f"{numbers[0]:,} to {counted(numbers[-1], noun)}"
 
 

@@ -44,7 +44,7 @@ _LOGGED_BY_DPO = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins
 def stages_of_dpo(run: Run) -> list[Stage]:
     """Return the stages that `then_dpo` asks for, once all iterations have been played."""
     record, found = read_record(run.directory), list[Stage]()
-    known = {START, BASE, *(stage.name for stage in _trained(record))}
+    known = {START, BASE, *(stage.name for stage in _trained_stages(record))}
     for name in run.play.then_dpo or ():
         origin = origin_of_dpo(record, run.play, name)
         # An iteration that the run ended before is left out.
@@ -62,14 +62,14 @@ def origin_of_dpo(record: RunRecord, play: SelfPlayConfig, name: str) -> Stage:
         play: settings of its loop, which say what is best.
         name: one of [`ORIGINS`], or the name of an iteration.
     """
-    trained = _trained(record)
+    trained = _trained_stages(record)
     last = trained[-1].name if trained else START
     if name == OF_BEST and trained:
         return best_of({stage.name: stage for stage in trained}, metric_of(play))
     return last if name in (OF_BEST, OF_LAST) else Stage(name)
 
 
-def _trained(record: RunRecord) -> list[StageRecord]:
+def _trained_stages(record: RunRecord) -> list[StageRecord]:
     """Return the start and the iterations that have been trained."""
     return [one for one in record.self_play if one.name.is_start or newest(record.journal, Step.TRAIN, one.name)]
 

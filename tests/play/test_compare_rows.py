@@ -10,7 +10,7 @@ import yaml
 from messages import names
 from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.play.arms import Arm
-from spin_trl.play.compare_rows import PlayedArm, dpo_in_words, figures_after_dpo, figures_of_arm, figures_on_test
+from spin_trl.play.compare_rows import PlayedArm, dpo_arms_in_words, figures_after_dpo, figures_of_arm, figures_on_test
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import Journal, Step
 from spin_trl.run.stage import Stage
@@ -83,13 +83,13 @@ def test_a_row_after_dpo_has_the_compute_of_its_chain(directory: RunDirectory) -
 
 def test_dpo_says_what_its_rows_have_in_common(directory: RunDirectory) -> None:
     arms = [played(name, directory, seed) for name in ("start > dpo", "space > dpo") for seed in (42, 1042)]
-    found, remarks = dpo_in_words(arms, "space", has_supervised=True)
+    found, remarks = dpo_arms_in_words(arms, "space", has_supervised=True)
     assert found["space > dpo"] == [
         {"seed": seed, "stage": "dpo/iteration-0", "pairs": 21, "steps": 6} for seed in (42, 1042)
     ]
     assert names(remarks[0], "start > dpo, space > dpo", "21 preference pairs", "6 gradient steps")
     assert names(remarks[2], "space > dpo", "iteration 0", 42, 1042)
     assert names(remarks[3], "space")
-    assert len(dpo_in_words(arms, "space", has_supervised=False)[1]) == 3
+    assert len(dpo_arms_in_words(arms, "space", has_supervised=False)[1]) == 3
     last = played("space > dpo", directory, then_dpo=["last"])  # not trained yet
-    assert dpo_in_words([last], "space", has_supervised=True) == ({}, [])
+    assert dpo_arms_in_words([last], "space", has_supervised=True) == ({}, [])

@@ -70,11 +70,11 @@ def in_pieces(
         The pieces, in order, and whether it is known which of them come from the row itself.
     """
     ids = [*prompt_ids, *response_ids]
-    whole = text_of(tokenizer, ids)
+    whole = decoded_text(tokenizer, ids)
 
     def place_of(count: int) -> int:
         """Return where the first `count` tokens end in the text. A token decoded alone may give other text."""
-        return min(len(text_of(tokenizer, ids[:count])), len(whole))
+        return min(len(decoded_text(tokenizer, ids[:count])), len(whole))
 
     beyond = limit.beyond(len(ids))
     cut = (place_of(len(ids) - beyond), len(whole)) if limit.keeps_start else (0, place_of(beyond))
@@ -109,7 +109,7 @@ def _within(spans: Sequence[tuple[int, int]], place: int) -> bool:
     return index >= 0 and spans[index][0] <= place < spans[index][1]
 
 
-def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def decoded_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """Return the text of tokens, with special tokens, as it is."""
     found: Any = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return str(found)

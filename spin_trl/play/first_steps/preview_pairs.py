@@ -17,7 +17,7 @@ from ...data.template.pair_template import PairTemplate
 from ...errors import DataError
 from ...quiet import quiet
 from ...training.pair_ends import difference_in_ends, tokens_of_dpo
-from .pieces import Limit, Piece, in_pieces, text_of
+from .pieces import Limit, Piece, decoded_text, in_pieces
 
 MOST_PAIRS = 2000
 """Number of pairs that are checked, unless all are requested."""
@@ -104,12 +104,12 @@ def preview_pairs(
     remarks = [one for one in found.remarks if not (refusals and "`bad_rows: skip`" in one)]
     ends = difference_in_ends(found.rows, template.tokenizer, template)
     places = {number: place for place, number in enumerate(found.numbers)}
-    shown = [_shown(found, places.get(number), number, template.tokenizer, limit) for number in wanted]
+    shown = [_shown_pair(found, places.get(number), number, template.tokenizer, limit) for number in wanted]
     remarks += [ends] if ends is not None else []
     return PreviewedPairs(total, checked, len(found.rows), shown, args.max_length, remarks, refusals)
 
 
-def _shown(
+def _shown_pair(
     found: Pairs, place: int | None, number: int, tokenizer: PreTrainedTokenizerBase, limit: Limit
 ) -> ShownPair:
     if place is None:
@@ -126,7 +126,7 @@ def _shown(
         )
     pieces = {}
     for name, response in (("chosen", chosen), ("rejected", rejected)):
-        whole = text_of(tokenizer, [*prompt, *response])
+        whole = decoded_text(tokenizer, [*prompt, *response])
         pieces[name], _ = in_pieces(tokenizer, prompt, response, limit, whole, _own_spans(whole, explicit(row), name))
     return ShownPair(
         number,
