@@ -102,7 +102,7 @@ def read_pairs(dataset: Dataset, bad_rows: BadRows | None = None) -> Pairs:
     read = dataset.select_columns([name for name in PAIR_COLUMNS if name in dataset.column_names])
     bad, kept, groups, identical, first = list[BadRow](), list[int](), list[str](), 0, ""
     for number, row in enumerate(rows_of(read)):
-        problem, kind = _problem(row), "text" if isinstance(row["chosen"], str) else "messages"
+        problem, kind = _problem_of_pair(row), "text" if isinstance(row["chosen"], str) else "messages"
         first = first or ("" if problem else kind)
         if not problem and kind != first:
             problem = f"its responses are {kind}, but those of the rows before are {first}."
@@ -177,7 +177,7 @@ def _repeats_prompt(row: Mapping[str, Any]) -> bool:
     return isinstance(chosen[0], Mapping) and chosen[0].get("role") != "assistant"
 
 
-def _problem(row: Mapping[str, Any]) -> str | None:
+def _problem_of_pair(row: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a pair, or None."""
     for name in [name for name in PARTS_OF_PAIR if name in row]:
         value = row[name]
