@@ -24,7 +24,8 @@ def add(commands: Any) -> None:
         required=True,
         metavar="ARM",
         help="losses (sigmoid space tspin spif iris ...), weighted sums (space+0.1*sft), or supervised arms (sft, "
-        "sft-smoothing-0.1, sft-dft, sft-best)",
+        "sft-smoothing-0.1, sft-dft, sft-best); with DPO on top of a self-play arm, or of the start: 'sigmoid > dpo', "
+        "'start > dpo' (in quotes)",
     )
     parser.add_argument(
         "--equal",

@@ -12,7 +12,8 @@ from .session import quieten, run_dir_of
 _WHAT_IT_SHOWS = """\
 Show rows as a run will tokenise them: the prompt, the real response and how it ends, what the chat template adds, and what
 `max_length` truncates. Also count the rows that are left out. Only the tokenizer is loaded, and nothing is written. If the
-data has more than 5,000 rows, an evenly spaced sample is counted.
+data has more than 5,000 rows, an evenly spaced sample is counted. With `dpo_name`, preference pairs are shown as well, as
+DPOTrainer will tokenise them.
 Exit codes: 0 a run accepts these rows; 2 it does not, or the input is bad.
 """
 

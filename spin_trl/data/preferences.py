@@ -43,6 +43,7 @@ class Pairs:
         identical: number of pairs that were left out because both responses are equal.
         skipped: number of rows that were left out because they can't be used (`bad_rows: skip`).
         remarks: both in sentences, which have been logged as warnings.
+        numbers: numbers of the pairs in the data (0-based).
     """
 
     rows: Dataset
@@ -50,13 +51,15 @@ class Pairs:
     identical: int = 0
     skipped: int = 0
     remarks: list[str] = field(default_factory=list)
+    numbers: Sequence[int] = ()
 
     def without(self, groups: set[str]) -> tuple[Pairs, int]:
         """Return the pairs whose prompts are in none of some groups, and the number of those that are."""
         kept = [number for number, group in enumerate(self.groups) if group not in groups]
         dropped = len(self.groups) - len(kept)
         rows, of_rows = self.rows.select(kept), [self.groups[number] for number in kept]
-        return Pairs(rows, of_rows, self.identical, self.skipped, self.remarks), dropped
+        numbers = [self.numbers[number] for number in kept]
+        return Pairs(rows, of_rows, self.identical, self.skipped, self.remarks, numbers), dropped
 
 
 def check_pairs(dataset: Dataset) -> Dataset:
@@ -99,7 +102,7 @@ def read_pairs(dataset: Dataset, bad_rows: BadRows | None = None) -> Pairs:
     read = dataset.select_columns([name for name in PAIR_COLUMNS if name in dataset.column_names])
     bad, kept, groups, identical, first = list[BadRow](), list[int](), list[str](), 0, ""
     for number, row in enumerate(rows_of(read)):
-        problem, kind = _problem(row), "text" if isinstance(row["chosen"], str) else "messages"
+        problem, kind = _problem_of_pair(row), "text" if isinstance(row["chosen"], str) else "messages"
         first = first or ("" if problem else kind)
         if not problem and kind != first:
             problem = f"its responses are {kind}, but those of the rows before are {first}."
@@ -129,7 +132,7 @@ def read_pairs(dataset: Dataset, bad_rows: BadRows | None = None) -> Pairs:
         )
     for remark in remarks:
         logger.warning("%s", remark)
-    return Pairs(read.select(kept), groups, identical, len(bad), remarks)
+    return Pairs(read.select(kept), groups, identical, len(bad), remarks, kept)
 
 
 def explicit(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +177,7 @@ def _repeats_prompt(row: Mapping[str, Any]) -> bool:
     return isinstance(chosen[0], Mapping) and chosen[0].get("role") != "assistant"
 
 
-def _problem(row: Mapping[str, Any]) -> str | None:
+def _problem_of_pair(row: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a pair, or None."""
     for name in [name for name in PARTS_OF_PAIR if name in row]:
         value = row[name]

@@ -8,6 +8,7 @@ and ZeRO-3 (`estimate_zero2_model_states_mem_needs` and its ZeRO-3 counterpart),
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,7 @@ class MemoryPlan:
             "train": (True, lambda: self._train(longest)),
             "evaluate": (self.lengths.num_held_out > 0, lambda: self._evaluate(longest)),
             "baseline": (bool(setup.play.baseline), lambda: self._supervised(longest, size, accumulation)),
+            "dpo": (bool(setup.play.then_dpo) and self.lengths.preferences is not None, self._dpo),
         }
         return [
             Phase(name, self._with_reserve(name, parts()))
@@ -218,6 +220,28 @@ class MemoryPlan:
         smoothings = [self.setup.recipe.start.start_label_smoothing, *self.setup.play.baseline_label_smoothing]
         play = functools.partial(supervised, self.policy, rows, smoothing=any(smoothings))
         return self._stepped(play, accumulation, frozen=False)
+
+    def _dpo(self) -> dict[str, int]:
+        """Return the parts of DPO on top: of a step on the longest pairs, or of the reference's pass before the first step.
+
+        In full fine-tuning, the reference is only that pass. With an adapter, DPO on an iteration keeps a frozen copy of it.
+        """
+        setup, lengths = self.setup.of_dpo(), self.lengths.preferences
+        assert lengths is not None
+        pair = PairLengths(lengths.longest[0], lengths.longest[1:])
+        shares = self.shares_prompts() and obstacles.of_length(self.policy.base.config, pair.longest) is None
+        plan = copy.copy(self)
+        plan.setup = setup
+        args = setup.args
+        play = functools.partial(training, self.policy, [pair] * args.per_device_train_batch_size, shared=shares)
+        trained = plan._stepped(play, args.gradient_accumulation_steps)
+        if setup.peft is not None:
+            if not self.setup.keeps_adapter:  # the planned policy has no frozen copy
+                trained["adapters"] *= 2
+            return trained
+        scored = scoring(self.policy, [pair] * setup.opponent_batch, shared=shares)
+        reference = plan._static(frozen=True) | _by_part(scored)
+        return max(trained, reference, key=lambda parts: sum(parts.values()))
 
     def _opponent(self, longest: bool) -> dict[str, int]:
         pairs = self._micro_batch(self.setup.opponent_batch, branches=2, longest=longest)
@@ -341,7 +365,7 @@ class MemoryPlan:
 
     def _with_reserve(self, name: str, parts: dict[str, int]) -> dict[str, int]:
         if self.setup.on_gpu:
-            several = self.setup.num_processes > 1 and name in ("train", "opponent's pass", "baseline")
+            several = self.setup.num_processes > 1 and name in ("train", "opponent's pass", "baseline", "dpo")
             reserve = CONTEXT + (COMMUNICATION if several else 0) + SLACK * sum(parts.values())
             parts = parts | {"reserve": round(reserve)}
         return {part: parts[part] for part in PARTS if parts.get(part)}

@@ -24,12 +24,14 @@ class PreferenceLengths:
         pair: mean number of tokens of a prompt with both of its responses.
         response: mean number of tokens of a response.
         ends: sentence on how DPOTrainer's tokens differ from the run's, or None.
+        longest: numbers of tokens of the prompt, the chosen and the rejected response of the longest pair of the sample.
     """
 
     num_pairs: int
     pair: float
     response: float
     ends: str | None = None
+    longest: tuple[int, int, int] = (0, 0, 0)
 
 
 def preference_lengths(recipe: Recipe, pairs: Dataset, template: PairTemplate) -> PreferenceLengths:
@@ -54,4 +56,14 @@ def preference_lengths(recipe: Recipe, pairs: Dataset, template: PairTemplate) -
         prompts = min(prompts, most)
         response = min(response, most - prompts)
     ends = difference_in_ends(rows, template.tokenizer, template)
-    return PreferenceLengths(total, prompts + 2 * response, response, ends)
+    parts = zip(*(found[f"{part}_ids"] for part in ("prompt", "chosen", "rejected")), strict=True)
+    longest = max((_cut(most, *map(len, pair)) for pair in parts), key=sum)
+    return PreferenceLengths(total, prompts + 2 * response, response, ends, longest)
+
+
+def _cut(most: int | None, prompt: int, chosen: int, rejected: int) -> tuple[int, int, int]:
+    """Return the numbers of tokens of a pair's parts after its rows are truncated to `most` tokens."""
+    if most is None:
+        return prompt, chosen, rejected
+    prompt = min(prompt, most)
+    return prompt, min(chosen, most - prompt), min(rejected, most - prompt)

@@ -106,6 +106,7 @@ class Plan:
             "opponent's pass": ["precompute_ref_batch_size", "max_new_tokens"],
             "start": ["start_batch_size", "max_length"],
             "baseline": ["per_device_train_batch_size", "max_length"],
+            "dpo": ["dpo_per_device_train_batch_size", "dpo_max_length"],
         }
         return of_phase.get(phase.name, ["per_device_train_batch_size", "max_new_tokens"])
 
@@ -249,7 +250,7 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
     setup = memory.setup
     args, peft = setup.args, setup.peft
     size = args.per_device_train_batch_size
-    trains, answers = phase.name in ("train", "baseline", "start"), phase.name in ("generate", "evaluate")
+    trains, answers = phase.name in ("train", "baseline", "start", "dpo"), phase.name in ("generate", "evaluate")
     # Smaller batches help only while rows dominate the peak.
     rows = sum(phase.parts.get(part, 0) for part in ("activations", "logits", "KV cache"))
     by_rows = rows > ROWS_MATTER * phase.total
@@ -289,7 +290,9 @@ def _more_gpus(plan: Plan, limit: float) -> Advice | None:
         return None
     count = max(2, setup.num_processes * (2 if setup.sharding.kind == "ZeRO-3" else 1))
     while count <= MOST_GPUS:
-        trained = _again(plan, {}, Sharding("ZeRO-3", count)).phases(only={"train", "opponent's pass", "baseline"})
+        trained = _again(plan, {}, Sharding("ZeRO-3", count)).phases(
+            only={"train", "opponent's pass", "baseline", "dpo"}
+        )
         peak = max(phase.total for phase in [*trained, *whole] if phase.name != "start")
         if peak <= limit:
             return Advice(("accelerate_config",), f"accelerate_config: zero3, on {count} GPUs", "", peak, True)

@@ -14,6 +14,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import CONFIG_NAME
 from trl import get_quantization_config
 
+from ..config.dpo_on_top import dpo_config
 from ..config.loop import iteration_settings
 from ..config.recipe import Recipe
 from ..config.sft_first import sft_values
@@ -200,6 +201,14 @@ class Setup:
         setup.args = copy.copy(self.args)
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "optim"):
             setattr(setup.args, name, sft_values(self.play).get(name, getattr(self.args, name)))
+        setup.optim = str(getattr(setup.args.optim, "value", setup.args.optim))
+        return setup
+
+    def of_dpo(self) -> Setup:
+        """Return the setup of DPO on top: its settings, with the adapter of self-play."""
+        setup = copy.copy(self)
+        setup.args = dpo_config(self.args, self.play)
+        setup.opponent_batch = scoring_batch(setup.args)
         setup.optim = str(getattr(setup.args.optim, "value", setup.args.optim))
         return setup
 

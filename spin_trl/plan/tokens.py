@@ -239,7 +239,8 @@ def _assumed_pairs(recipe: Recipe, length: int) -> PreferenceLengths | None:
     count = ASSUMED_ROWS
     if is_local(recipe.data.dpo_name or "") and not named_code({"dpo_name": recipe.data.dpo_name}):
         count = len(recipe.data.pairs() or ())
-    return PreferenceLengths(min(count, recipe.play.dpo_max or count), 3.0 * length, float(length))
+    pairs = min(count, recipe.play.dpo_max or count)
+    return PreferenceLengths(pairs, 3.0 * length, float(length), longest=(length, length, length))
 
 
 def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:

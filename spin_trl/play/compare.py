@@ -3,7 +3,8 @@
 Supervised arms may have the first arm's compute instead of its steps (`baseline_equal`).
 
 For each seed, one arm produces what all arms share: θ_0 (if it is built from scratch), its figures, and its generations. The
-supervised arm is the baseline of the first run. Every arm runs in its own process, which resumes where it was interrupted.
+supervised arm is the baseline of the first run. DPO on top is a stage of the run whose model it trains. Every run has its
+own process, which resumes where it was interrupted.
 """
 
 from __future__ import annotations
@@ -19,29 +20,33 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+from rich.table import Table
+
 from ..config.arguments import without_options
+from ..config.dpo_on_top import against_dpo
 from ..config.loop import PER_ITERATION, iteration_settings
 from ..config.recipe import Recipe
 from ..config.traits import OF_AN_ARM
 from ..errors import DivergedError, LaunchError, RecipeError, refuse_unplayable, visible
-from ..evaluation.summary import ByPrompt, difference
 from ..files import home_expanded, write_json, write_text
 from ..objectives.registry import check_losses, own_settings, use_beta
 from ..report import terminal
 from ..report.comparison import (
     AGAINST,
+    FROM_DPO,
     ArmFigures,
+    ComparedWith,
     EarlyEnd,
+    Summary,
     add_sums,
     comparison_table,
     cost_table,
-    costs_of_stage,
     plot_comparison,
     summarise_cells,
+    table_of_test_set,
 )
-from ..report.record import read_record, read_shown_figures, read_stage
+from ..report.record import read_record, read_stage
 from ..report.supervised import best_sft_in_words, learning_rates, length_in_words, untuned_in_words
-from ..report.tables import COSTED_STEPS
 from ..run.directory import RunDirectory
 from ..run.journal import Journal, Step, diverged, newest
 from ..run.marker import COMPARISON
@@ -52,6 +57,8 @@ from ..run.settings import freeze, renew
 from ..run.stage import BEST_SFT, DFT, SFT, START, Stage, smoothing_of_arm
 from ..run.trust import check_trust_of_recipe
 from .arms import Arm, Launches, share_start
+from .compare_dpo import ask_for_dpo, check_chains, check_equal_dpo
+from .compare_rows import PlayedArm, dpo_arms_in_words, figures_after_dpo, figures_of_arm, figures_on_test
 from .gate import finalists
 
 OUTPUT = "output.txt"
@@ -67,7 +74,7 @@ class Comparison:
     Args:
         source: the recipe.
         overrides: command-line settings for all arms.
-        arms: names of losses, weighted sums of losses, and supervised arms.
+        arms: names of losses, weighted sums of losses, supervised arms, and chains that end with DPO (`sigmoid > dpo`).
         seeds: number of seeds: the recipe's own, and others far from it.
         devices: number of arms that run at the same time, each on its own GPU if there are GPUs.
         arm_settings: settings of individual arms, such as a learning rate.
@@ -89,10 +96,14 @@ class Comparison:
     ) -> None:
         self.source, self.overrides, self.devices = source, list(overrides), devices
         self.arm_settings = dict(arm_settings or {})
-        everyone = list({arm.name: arm for arm in map(Arm.parse, arms)}.values())
-        self.arms = [arm for arm in everyone if arm.losses]
+        given, everyone = {name: Arm.parse(name) for name in arms}, dict[tuple[str, bool], Arm]()
+        for arm in given.values():
+            everyone.setdefault(arm.key, arm)
+        self.arms = list({arm.self_play: arm.before_dpo() for arm in everyone.values() if arm.losses}.values())
+        self.with_dpo = [arm for arm in everyone.values() if arm.has_dpo]
+        supervised = [arm for arm in everyone.values() if not arm.losses and not arm.has_dpo]
         # The first one is compared with at every iteration, which the arm from the base does not have.
-        self.supervised = sorted((arm for arm in everyone if not arm.losses), key=lambda arm: arm.name == BEST_SFT)
+        self.supervised = sorted(supervised, key=lambda arm: arm.name == BEST_SFT)
         if not self.arms:
             raise RecipeError("A comparison needs at least one self-play arm: it sets the number of steps of `sft`.")
         if seeds < 1 or devices < 1:
@@ -106,6 +117,8 @@ class Comparison:
         self._check_arm_settings()
         self.base = read_recipe(source, self.overrides, losses=self.arms[0].losses)
         check_trust_of_recipe(self.base, self.overrides, is_trusted=trust_run)
+        check_chains(given, self.base)
+        check_equal_dpo({self._player(arm).name for arm in self.with_dpo}, self.arm_settings, self.base)
         self.folder = home_expanded(self.base.play.run_dir or Path("runs") / f"{self.base.name}-compare")
         self.ownership = Ownership(self.folder, COMPARISON)
         if os.path.exists(self.folder / "journal.jsonl"):
@@ -161,16 +174,24 @@ class Comparison:
         recipe.play.baseline = [*([SFT] if smoothings else []), *others] or None
         recipe.play.baseline_label_smoothing = smoothings or [0.0]
         refuse_unplayable(against_arms(recipe.play))
+        ask_for_dpo(recipe, [one for one in self.with_dpo if self._player(one) == arm], self._directory(arm, seed))
+        refuse_unplayable(against_dpo(recipe.args, recipe.play, has_pairs=recipe.data.dpo_name is not None))
         if recipe.play.baseline_learning_rate is None and "learning_rate" in own:
             # The learning rate given for all arms, not the first arm's own.
             of_all = iteration_settings(self.base.play, 0)
             recipe.play.baseline_learning_rate = of_all.get("learning_rate", self.base.args.learning_rate)
         return recipe
 
+    def _player(self, arm: Arm) -> Arm:
+        """Return the self-play arm in whose run an arm is played: the first one for supervised arms and DPO on the start."""
+        return arm.before_dpo() if arm.losses else self.arms[0]
+
     def _directory(self, arm: Arm, seed: int) -> RunDirectory:
-        """Return the run directory of an arm. A supervised arm is the first arm's baseline."""
-        folder = (arm if arm.losses else self.arms[0]).name.replace("*", "x")
-        return RunDirectory(self.ownership.place(f"seed-{seed}") / folder)
+        """Return the directory of the run in which an arm is played."""
+        return RunDirectory(self.ownership.place(f"seed-{seed}") / self._player(arm).name.replace("*", "x"))
+
+    def _played(self, arm: Arm, seed: int) -> PlayedArm:
+        return PlayedArm(arm, seed, self._directory(arm, seed), self.recipes[self._player(arm).name, seed].play)
 
     # ---- playing ------------------------------------------------------------------------------------------------------
 
@@ -231,7 +252,7 @@ class Comparison:
             if first.done():
                 return _output(source)
             time.sleep(0.5)
-        share_start(source, self._directory(arm, seed))
+        share_start(source, self._directory(arm, seed), pairs=bool(self.recipes[arm.name, seed].play.then_dpo))
         return self._play_arm(arm, seed)
 
     def _play_arm(self, arm: Arm, seed: int) -> Path | None:
@@ -263,6 +284,9 @@ class Comparison:
             finals = finalists(record, self.recipes[arm.name, seed].play)
             if not all(newest(record.journal, Step.TEST, stage) for stage in finals):
                 return False
+        of_dpo = [self._played(one, seed).stage_of_dpo(record) for one in self.with_dpo if self._player(one) == arm]
+        if not all(newest(record.journal, Step.EVALUATE, stage) for stage in of_dpo):
+            return False
         return bool(record.stopped) or all(newest(record.journal, Step.EVALUATE, stage) for stage in stages)
 
     # ---- showing ------------------------------------------------------------------------------------------------------
@@ -272,36 +296,49 @@ class Comparison:
         summary = summarise_cells(cells, len(self.seeds))
         add_sums(summary)
         baseline = self.supervised[0].name if self.supervised else None
-        table, wide = (
-            comparison_table(summary, self.metric, len(self.seeds), width, baseline)
-            for width in (self._console.width, None)
-        )
-        self._console.print(table)
-        if (costs := cost_table(summary, self._console.width)) is not None:
-            self._console.print(costs)
+        on_test = summarise_cells([cell for seed in self.seeds for cell in self._test_cells(seed)], len(self.seeds))
+        for table in self._tables(summary, on_test, self._console.width):
+            self._console.print(table)
         rates, remarks = self._on_supervised()
+        played = [self._played(arm, seed) for arm in self.with_dpo for seed in self.seeds]
+        trained, of_dpo = dpo_arms_in_words(played, self.arms[0].name, has_supervised=bool(self.supervised))
+        remarks += of_dpo
         for remark in remarks:
             self._console.print(remark, highlight=False, soft_wrap=True)
         ended = [end for seed in self.seeds for arm in self.arms if (end := self._end(arm, seed)) is not None]
         for end in ended:
             self._console.print(str(end), style="bold", highlight=False, soft_wrap=True)
-        costs = cost_table(summary, None)
-        text = _printed(wide) + ("" if costs is None else _printed(costs))
+        text = "".join(map(_printed, self._tables(summary, on_test, None)))
         text += "".join(f"\n{line}\n" for line in (*remarks, *ended))
         write_text(self.ownership.own("table.txt"), visible(text))
         plot_comparison(self.ownership.own("plot.png"), summary, self.metric, baseline, self.base.play.baseline_equal)
         result = {
             "recipe": self.source,
-            "arms": [arm.name for arm in (*self.arms, *self.supervised)],
+            "arms": [arm.name for arm in (*self.arms, *self.supervised, *self.with_dpo)],
             "seeds": self.seeds,
             "figures": summary,
             "ended": [asdict(end) for end in ended],
         }
+        if on_test:
+            result["test"] = {arm: figures for arm, rows in on_test.items() for figures in rows.values()}
+        if self.with_dpo:
+            result |= {"dpo": trained, "remarks": remarks}
         if self.supervised:
             result |= {"equal": self.base.play.baseline_equal, "learning_rates": rates, "remarks": remarks}
         write_json(self.ownership.own("comparison.json"), result)
         self._console.print(f"Table, plot and figures: {self.folder}", highlight=False)
         return result
+
+    def _tables(self, summary: Summary, on_test: Summary, width: int | None) -> list[Table]:
+        """Return the tables of a comparison: the held-out figures, those on the test set, and the costs."""
+        baseline = self.supervised[0].name if self.supervised else None
+        against = ComparedWith(baseline, self._dpo_on_start.name if self._dpo_on_start is not None else None)
+        found = [
+            comparison_table(summary, self.metric, len(self.seeds), width, against),
+            table_of_test_set(on_test, self.metric, len(self.seeds), width, against),
+            cost_table(summary, width),
+        ]
+        return [table for table in found if table is not None]
 
     def _on_supervised(self) -> tuple[dict[str, float], list[str]]:
         """Return the learning rates of the supervised arms, and remarks on how long they are and how they were trained."""
@@ -330,34 +367,44 @@ class Comparison:
             return EarlyEnd(arm.name, seed, record.stopped["stage"], record.stopped["reason"])
         return None
 
+    @property
+    def _dpo_on_start(self) -> Arm | None:
+        """The arm of DPO on the start, with which DPO on top of self-play is compared."""
+        return next((arm for arm in self.with_dpo if not arm.losses), None)
+
     def _cells(self, seed: int) -> list[ArmFigures]:
-        """Return the figures of a seed by arm and iteration; self-play arms are compared with the first supervised arm."""
+        """Return the figures of a seed by arm and iteration. Self-play arms are compared with the first supervised arm, and
+        DPO on top of them with DPO on the start."""
         first = self._directory(self.arms[0], seed)
-        cells = _figures_of_arm(first, START, START, -1, seed)
+        cells = figures_of_arm(first, START, START, -1, seed)
         for arm in (*self.arms, *self.supervised):
             for t in range(self.num_iterations):
                 is_compared = arm.losses and self.supervised
                 against = read_stage(first, self.supervised[0].stage(t)).values if is_compared else None
-                cells += _figures_of_arm(self._directory(arm, seed), arm.stage(t), arm.name, t, seed, against)
+                cells += figures_of_arm(self._directory(arm, seed), arm.stage(t), arm.name, t, seed, against)
+        without = self._dpo_on_start
+        of_start = None if without is None else read_stage(first, self._played(without, seed).stage_of_dpo()).values
+        for arm in self.with_dpo:
+            against = of_start if arm.losses else None
+            cells += figures_after_dpo(self._played(arm, seed), self.num_iterations, against, FROM_DPO)
         return cells
 
-
-def _figures_of_arm(
-    directory: RunDirectory, stage: Stage, arm: str, iteration: int, seed: int, against: ByPrompt | None = None
-) -> list[ArmFigures]:
-    """Return the figures of a stage, with its prompt-by-prompt differences from the supervised arm, if any."""
-    entries = [entry for entry in Journal(directory.journal).entries() if entry["stage"] == stage]
-    if not newest(entries, Step.EVALUATE):
-        return []
-    measured = read_stage(directory, stage)
-    figures = read_shown_figures(directory, stage)
-    for name in measured.values:
-        found = difference(name, measured.values, against or {})
-        if found is not None:
-            name += AGAINST
-            figures |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-    entries = [entry for entry in entries if entry["phase"] in COSTED_STEPS]
-    return [ArmFigures(arm, iteration, seed, figures | costs_of_stage(entries))]
+    def _test_cells(self, seed: int) -> list[ArmFigures]:
+        """Return the figures of a seed on the test set, if any: those of the start and of every arm's best model."""
+        if self.base.data.test_name is None:
+            return []
+        everyone = (*self.arms, *self.supervised, *self.with_dpo)
+        best = {arm.name: self._played(arm, seed).finalist() for arm in everyone}
+        without = self._dpo_on_start
+        cells = figures_on_test(START, read_stage(self._directory(self.arms[0], seed), START), seed, {})
+        for arm in everyone:
+            others = {}
+            if arm.losses and not arm.has_dpo and self.supervised:
+                others[AGAINST] = best[self.supervised[0].name]
+            if arm.losses and arm.has_dpo and without is not None:
+                others[FROM_DPO] = best[without.name]
+            cells += figures_on_test(arm.name, best[arm.name], seed, others)
+        return cells
 
 
 def _has_start(directory: RunDirectory) -> bool:

@@ -16,18 +16,19 @@ from transformers import PrinterCallback
 from ..config.dpo import OF_BEST, OF_LAST
 from ..config.dpo_on_top import dpo_config
 from ..config.iteration import SPINConfig
+from ..config.loop import SelfPlayConfig
 from ..config.paths import output_folder
 from ..errors import SpinError
 from ..evaluation.selection import best_of
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy
-from ..report.record import read_record
+from ..report.record import RunRecord, StageRecord, read_record
 from ..run.compute import Compute
 from ..run.integrity import recorded
-from ..run.journal import Step
+from ..run.journal import Step, newest
 from ..run.progress import ReportSteps
 from ..run.run import Run, find_stage, free_memory, since
-from ..run.stage import Stage
+from ..run.stage import BASE, START, Stage
 from ..training.preference_trainer import PreferenceTrainer
 from ..training.unplayable import refusal_of_trainer
 from ..training.whole_checkpoints import newest_checkpoint
@@ -41,19 +42,36 @@ _LOGGED_BY_DPO = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins
 
 
 def stages_of_dpo(run: Run) -> list[Stage]:
-    """Return the stages that `then_dpo` asks for, once all iterations have been played.
+    """Return the stages that `then_dpo` asks for, once all iterations have been played."""
+    record, found = read_record(run.directory), list[Stage]()
+    known = {START, BASE, *(stage.name for stage in _trained_stages(record))}
+    for name in run.play.then_dpo or ():
+        origin = origin_of_dpo(record, run.play, name)
+        # An iteration that the run ended before is left out.
+        found += [Stage.after_dpo(origin)] if origin in known else []
+    return list(dict.fromkeys(found))
+
+
+def origin_of_dpo(record: RunRecord, play: SelfPlayConfig, name: str) -> Stage:
+    """Return the stage that a value of `then_dpo` stands for, once all iterations have been played.
 
     `best` and `last` stand for the iteration that they are now, so that a stage keeps its name if more iterations follow.
+
+    Args:
+        record: record of the run.
+        play: settings of its loop, which say what is best.
+        name: one of [`ORIGINS`], or the name of an iteration.
     """
-    record = read_record(run.directory)
-    trained = [stage for stage in record.self_play if stage.name.is_start or run.done(Step.TRAIN, stage.name)]
-    last = trained[-1].name if trained else Stage.of(-1)
-    best = best_of({stage.name: stage for stage in trained}, metric_of(run.play)) if trained else last
-    found = {OF_BEST: best, OF_LAST: last}
-    known = {str(stage.name) for stage in trained}
-    # An iteration that the run ended before is left out.
-    names = [str(found.get(name, name)) for name in run.play.then_dpo or ()]
-    return [Stage.after_dpo(name) for name in dict.fromkeys(names) if name in known or Stage(name).iteration < 0]
+    trained = _trained_stages(record)
+    last = trained[-1].name if trained else START
+    if name == OF_BEST and trained:
+        return best_of({stage.name: stage for stage in trained}, metric_of(play))
+    return last if name in (OF_BEST, OF_LAST) else Stage(name)
+
+
+def _trained_stages(record: RunRecord) -> list[StageRecord]:
+    """Return the start and the iterations that have been trained."""
+    return [one for one in record.self_play if one.name.is_start or newest(record.journal, Step.TRAIN, one.name)]
 
 
 def train_on_pairs(run: Run, stage: Stage) -> None:

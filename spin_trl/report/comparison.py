@@ -15,7 +15,7 @@ from ..evaluation.figures import FIGURES, Figure, figure_of, is_figure
 from ..evaluation.intervals import mean_and_error, of_mean
 from ..run.compute import compute_of
 from ..run.journal import Entry
-from ..run.stage import BEST_SFT, Stage
+from ..run.stage import BEST_SFT, DPO, Stage
 from .drawing import Point, Series, lines_chart, write_picture
 from .terminal_table import COLUMNS, difference_of, run_table
 
@@ -49,6 +49,14 @@ MORE_COLUMNS = (*(figure for figure in FIGURES.values() if figure.of_comparisons
 
 AGAINST = "_vs_baseline"
 """Suffix of a figure's difference from the supervised arm at the same iteration; negative if that arm's is higher."""
+
+FROM_DPO = "_vs_dpo"
+"""Suffix of a figure's difference, after DPO on top of self-play, from DPO on the start."""
+
+AFTER_DPO = f" > {DPO}"
+"""End of the names of arms that end with DPO on top. They have a single row, one iteration after the last."""
+
+_DIFFERENCES = (AGAINST, FROM_DPO)
 
 Summary = dict[str, dict[int, dict[str, float]]]
 """Figures by arm and iteration; the start is a separate arm, at iteration -1."""
@@ -121,13 +129,34 @@ def _mean(found: Sequence[Mapping[str, float]], num_seeds: int) -> dict[str, flo
         means[name], error = mean_and_error(values)
         if len(values) > 1:
             means[f"{name}_se"] = error
-        if len(values) > 1 and name.endswith(AGAINST):
+        if len(values) > 1 and name.endswith(_DIFFERENCES):
             means[f"{name}_low"], means[f"{name}_high"] = of_mean(values)
     return means
 
 
+@dataclass(frozen=True)
+class ComparedWith:
+    """The arms that a comparison's other arms are compared with, prompt by prompt.
+
+    Attributes:
+        baseline: name of the supervised arm that self-play arms are compared with, or None.
+        dpo: name of the arm of DPO on the start, with which DPO on top of self-play is compared, or None.
+    """
+
+    baseline: str | None = None
+    dpo: str | None = None
+
+    def columns(self, metric: str) -> list[Figure]:
+        """Return the columns of the differences in a metric."""
+        named = {AGAINST: self.baseline, FROM_DPO: self.dpo}
+        return [difference_of(metric, f"{metric}{of}", f"minus {name} [95 %]") for of, name in named.items() if name]
+
+
+NOTHING = ComparedWith()
+
+
 def comparison_table(
-    summary: Summary, metric: str, num_seeds: int, width: int | None, baseline: str | None = None
+    summary: Summary, metric: str, num_seeds: int, width: int | None, compared_with: ComparedWith = NOTHING
 ) -> Table:
     """Return the table of a comparison, with one row per arm and iteration.
 
@@ -136,7 +165,7 @@ def comparison_table(
         metric: metric of the recipe, named above the table.
         num_seeds: number of seeds played.
         width: width of the terminal in columns; None: all columns are shown.
-        baseline: name of the supervised arm that the others are compared with, or None.
+        compared_with: the arms that the others are compared with.
     """
     costs = {figure.name for figure in COSTS}
     rows = {
@@ -149,20 +178,46 @@ def comparison_table(
         for arm, iterations in summary.items()
         for iteration, figures in iterations.items()
     }
-    difference = difference_of(metric, f"{metric}{AGAINST}", f"minus {baseline} [95 %]")
     over = f"over {num_seeds} seeds" if num_seeds > 1 else "over the held-out prompts, for one seed"
     return run_table(
         rows,
         None,
         f"Objectives side by side (compared by {metric})",
         width,
-        columns=(*COLUMNS, difference, *MORE_COLUMNS),
+        columns=(*COLUMNS, *compared_with.columns(metric), *MORE_COLUMNS),
+        caption=f"± one standard error {over}",
+    )
+
+
+def table_of_test_set(
+    summary: Summary, metric: str, num_seeds: int, width: int | None, compared_with: ComparedWith = NOTHING
+) -> Table | None:
+    """Return the table of figures on the test set, with one row per arm; None if there are none.
+
+    Args:
+        summary: result of [`summarise_cells`] for the test set, with one iteration per arm.
+        metric: metric of the recipe; `nll` takes its place if the test set does not have it.
+        num_seeds: number of seeds played.
+        width: width of the terminal in columns; None: all columns are shown.
+        compared_with: the arms that the others are compared with.
+    """
+    rows = {arm: figures for arm, iterations in summary.items() for figures in iterations.values()}
+    if not rows:
+        return None
+    shown = metric if any(metric in figures for figures in rows.values()) else "nll"
+    over = f"over {num_seeds} seeds" if num_seeds > 1 else "over the test prompts, for one seed"
+    return run_table(
+        rows,
+        None,
+        "On the test set: the best model of every arm by the held-out prompts",
+        width,
+        columns=(*COLUMNS, *compared_with.columns(shown)),
         caption=f"± one standard error {over}",
     )
 
 
 def _row_name(arm: str, iteration: int) -> str:
-    return START_ARM if arm == START_ARM else f"{arm}/iteration-{iteration}"
+    return arm if arm == START_ARM or arm.endswith(AFTER_DPO) else f"{arm}/iteration-{iteration}"
 
 
 def costs_of_stage(entries: Sequence[Entry]) -> dict[str, float]:
@@ -185,7 +240,8 @@ def add_sums(summary: Summary) -> None:
     for arm, iterations in summary.items():
         so_far = 0.0 if arm in (START_ARM, BEST_SFT) else starts
         for figures in iterations.values():
-            if "compute" not in figures:
+            # After DPO, it is known of every seed: each has a model of its own that DPO started from.
+            if "compute" not in figures or arm.endswith(AFTER_DPO):
                 break
             so_far += figures["compute"]
             figures[COMPUTE_SO_FAR] = so_far
@@ -246,7 +302,7 @@ def _points(summary: Summary, figure: str) -> Series:
     return {
         arm: [
             Point(iteration, found[figure], *_ends(found, figure), came_from=iteration - 1)
-            for iteration, found in {**({} if arm == BEST_SFT else start), **iterations}.items()
+            for iteration, found in {**({} if _has_one_point(arm) else start), **iterations}.items()
             if not math.isnan(found.get(figure, math.nan))
         ]
         for arm, iterations in summary.items()
@@ -254,10 +310,15 @@ def _points(summary: Summary, figure: str) -> Series:
     }
 
 
+def _has_one_point(arm: str) -> bool:
+    """Return whether an arm has a single row, at the end, that does not continue the start step by step."""
+    return arm == BEST_SFT or arm.endswith(AFTER_DPO)
+
+
 def _ends(found: Mapping[str, float], figure: str) -> tuple[float | None, float | None]:
     value, error = found[figure], found.get(f"{figure}_se", math.nan)
     low, high = value - error, value + error
-    if figure.endswith(AGAINST):
+    if figure.endswith(_DIFFERENCES):
         low, high = (found.get(f"{figure}{end}", math.nan) for end in ("_low", "_high"))
     # A single prompt, or one seed out of several, has no interval.
     return (None, None) if math.isnan(low) or math.isnan(high) else (low, high)

@@ -204,7 +204,7 @@ def test_all_turns_of_a_conversation_are_shown(preview: Preview) -> None:
 def test_on_a_terminal_colours_say_what_marks_say_elsewhere() -> None:
     from rich.console import Console
 
-    from spin_trl.play.first_steps.preview import Piece
+    from spin_trl.play.first_steps.pieces import Piece
     from spin_trl.play.first_steps.preview_text import ASCII_MARKS, MARKS, _written
 
     pieces = [

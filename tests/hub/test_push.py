@@ -13,6 +13,7 @@ from rich.console import Console
 from safetensors.torch import load as load_safetensors
 
 import runs
+import tiny
 from hub.server import TOKEN, USER, LocalHub, problems_of_card
 from messages import names, refused
 from read_only import read_only
@@ -192,6 +193,35 @@ def test_a_run_that_goes_on_pushes_what_is_missing_only(hub: LocalHub, tmp_path:
     assert hub.model(REPO).commits["iter-0"] == first
     assert "iter-1" in hub.model(REPO).branches
     assert (f"{REPO}-pairs") in [name for kind, name in hub.repositories if kind == "dataset"]
+
+
+@pytest.mark.slow
+def test_what_dpo_made_has_a_branch_of_its_own(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
+    """In a run that had finished and been pushed without it, too. A push that failed is made up for by the next call, which
+    pushes nothing else again, and the result is on `main` if it is the best."""
+    pairs = tiny.write_jsonl(tmp_path / "pairs.jsonl", tiny.preference(24))
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, push_to_hub=True, hub_model_id="small")
+    assert main(["run", str(recipe)]) == 0
+    repo, run = hub.model(REPO), tmp_path / "run"
+    assert set(repo.branches) == {"main", "iter-0"}
+    before = list(repo.commits["iter-0"])
+    more = ["--then_dpo", "best", "--dpo_name", str(pairs), "--dpo_learning_rate", "1e-2", "--dpo_max_steps", "4"]
+    hub.fail("/commit/dpo-iter-0", times=-1, status=403)
+    assert main(["run", str(recipe), *more]) == 0
+    made = runs.weights(run / "dpo/iteration-0/model")
+    assert repo.branches.get("dpo-iter-0", {}).get("model.safetensors") != made
+    hub.faults.clear()
+    assert main(["run", str(recipe), *more]) == 0
+    assert set(repo.branches) == {"main", "iter-0", "dpo-iter-0"}
+    assert repo.commits["iter-0"] == before
+    pushed = repo.branches["dpo-iter-0"]["model.safetensors"]
+    assert pushed == made != repo.branches["iter-0"]["model.safetensors"]
+    assert names(card_on(hub, "dpo-iter-0").text, "preference pairs", 'revision="dpo-iter-0"')
+    best = yaml.safe_load((run / "best.json").read_text(encoding="utf-8"))["stage"]
+    assert repo.branches["main"]["model.safetensors"] == runs.weights(run / best / "model")
+    commits = hub.count("/commit/")
+    assert main(["run", str(recipe), *more]) == 0
+    assert hub.count("/commit/") == commits
 
 
 def test_without_a_token_a_run_plays_on(hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd, monkeypatch) -> None:

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 import spin_trl
+import tiny
 from plan.shapes import ZEPHYR, folder, recipe, small
 from spin_trl.plan.memory import state_bytes
 from spin_trl.plan.planning import Wishes, make_plan
 
 
 def plan(tmp_path, config, on_gpu=True, wishes=None, **settings):
+    tmp_path.mkdir(exist_ok=True)
     path = recipe(tmp_path, folder(tmp_path / "model", config), **settings)
     return make_plan(path, [], wishes or Wishes(), on_gpu=on_gpu)
 
@@ -121,6 +123,32 @@ def test_sft_first_may_train_another_adapter_than_self_play(tmp_path):
     adapted = plan(tmp_path / "b", small(), start="sft", use_peft=True)
     assert phase(adapted, "start").parts["optimiser"] < 0.2 * weights
     assert phase(adapted, "train").parts["adapters"] == 2 * phase(adapted, "generate").parts["adapters"]
+
+
+def test_dpo_on_top_by_hand(tmp_path):
+    """A step has no second model, and with an adapter a frozen copy of it; logits of 2 x 2 responses are half of those
+    of 2 x 4. The reference's pass has neither gradients nor optimiser states."""
+    pairs = str(tiny.write_jsonl(tmp_path / "pairs.jsonl", tiny.preference(20)))
+    size = "dpo_per_device_train_batch_size"
+    settings = {"then_dpo": "best", "dpo_name": pairs, "num_iterations": 1, "precompute_ref_batch_size": 1}
+    found = plan(tmp_path, small(), **settings, **{size: 4})
+    assert found.lengths.preferences.longest == (64, 64, 64)  # as assumed without the data
+    ours, usual = phase(found, "dpo").parts, phase(found, "train").parts
+    assert [ours[part] for part in ("weights", "gradients", "optimiser")] == [
+        usual[part] for part in ("weights", "gradients", "optimiser")
+    ]
+    few, sgd = (
+        phase(plan(tmp_path / name, small(), **settings, **more), "dpo").parts
+        for name, more in (("few", {size: 2}), ("sgd", {size: 4, "dpo_optim": "sgd"}))
+    )
+    assert ours["logits"] == pytest.approx(2 * few["logits"])
+    assert "optimiser" not in sgd
+    settings |= {"precompute_ref_batch_size": 64}
+    reference = phase(plan(tmp_path / "reference", small(), **settings), "dpo").parts
+    assert not {"gradients", "optimiser"} & reference.keys()
+    adapted = plan(tmp_path / "adapted", small(), **settings, use_peft=True)
+    assert phase(adapted, "dpo").parts["adapters"] == 2 * phase(adapted, "generate").parts["adapters"]
+    assert "dpo" not in [one.name for one in plan(tmp_path / "none", small(), num_iterations=1).phases]
 
 
 def test_reference_free_losses_have_no_pass_of_the_opponent(tmp_path):

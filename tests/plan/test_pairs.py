@@ -25,6 +25,11 @@ def test_lengths_by_hand(tmp_path: Path) -> None:
     assert found.pair == pytest.approx(sum(wholes) / 6 - sum(prompts) / 6)
     assert found.response == pytest.approx(sum(wholes) / 12 - sum(prompts) / 6)
     assert found.ends is None
+    parts = [(prompts[row], wholes[2 * row] - prompts[row], wholes[2 * row + 1] - prompts[row]) for row in range(6)]
+    assert sum(found.longest) == max(map(sum, parts))
+    read.args.max_length = prompts[0] + 1
+    assert preference_lengths(read, pairs, PairTemplate(tokenizer)).longest[1:] == (1, 1)
+    read.args.max_length = 64
     assert preference_lengths(read, tiny.preference(6, True), PairTemplate(tokenizer)).ends
     read.play.dpo_max = 4
     assert preference_lengths(read, pairs, PairTemplate(tokenizer)).num_pairs == 4

@@ -76,10 +76,10 @@ def test_a_plan_begins_with_the_recipe_as_the_user_named_it() -> None:
         source="recipe.yaml",
         setup=SimpleNamespace(
             recipe=recipe, peft=None, checkpointing=False, dtype="torch.float32", precision="no",
-            sharding=SimpleNamespace(described="one process"),
+            sharding=SimpleNamespace(described="one process"), play=SimpleNamespace(then_dpo=None),
         ),
         memory=SimpleNamespace(policy=SimpleNamespace(num_parameters=1_234), shares_prompts=lambda: True),
-        lengths=SimpleNamespace(num_rows=3, num_held_out=1, prompt=2, real=5, described="counted"),
+        lengths=SimpleNamespace(num_rows=3, num_held_out=1, prompt=2, real=5, described="counted", preferences=None),
     )  # fmt: skip
     show_model(terminal.console(file, 200), shown)  # type: ignore[arg-type]
     first = file.getvalue().splitlines()[0]

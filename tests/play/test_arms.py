@@ -14,7 +14,7 @@ from spin_trl.errors import RecipeError
 from spin_trl.play import arms
 from spin_trl.play.arms import Arm, Launches, share_start
 from spin_trl.run.directory import RunDirectory
-from spin_trl.run.journal import DATA, Journal, Step
+from spin_trl.run.journal import DATA, PAIRS, Journal, Step
 from spin_trl.run.stage import smoothing_of_arm
 
 
@@ -86,6 +86,42 @@ def test_an_arm_is_named_by_its_losses(name: str, losses: dict[str, float], smoo
     assert (None if found.losses else smoothing_of_arm(found.name)) == smoothing
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sigmoid > dpo", ("sigmoid > dpo", "sigmoid", True, False)),
+        ("0.5*sigmoid+0.1*sft>dpo", ("0.5*sigmoid+0.1*sft > dpo", "0.5*sigmoid+0.1*sft", True, False)),
+        ("sft > spin > dpo", ("sft > sigmoid > dpo", "sigmoid", True, True)),
+        ("start>space >dpo", ("start > space > dpo", "space", True, False)),
+        ("start > dpo", ("start > dpo", "", True, False)),
+        ("sft>dpo", ("sft > dpo", "", True, True)),
+        ("sft > space", ("space", "space", False, True)),
+        ("spin", ("sigmoid", "sigmoid", False, False)),
+    ],
+)
+def test_a_chain_names_the_steps_of_an_arm(name: str, expected: tuple[str, str, bool, bool]) -> None:
+    found = Arm.parse(name)
+    assert (found.name, found.self_play, found.has_dpo, found.has_sft) == expected
+    if found.losses:
+        assert found.before_dpo() == Arm.parse(expected[1])
+
+
+def test_the_same_arm_may_be_spelt_in_two_ways() -> None:
+    for one, other in (("sft > dpo", "start > dpo"), ("sft > spin > dpo", "sigmoid>dpo"), ("start > space", "space")):
+        assert Arm.parse(one).key == Arm.parse(other).key
+    assert len({Arm.parse(name).key for name in ("space", "space > dpo", "start > dpo", "sft")}) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dpo", "dpo > sigmoid", "sigmoid > dpo > dpo", "sigmoid > space > dpo", "sft > dpo > space", "> dpo", "sft >", ">",
+     "sft-dft > dpo", "sft > sft", "start > sft-best > dpo", "space > sft", "space >  > dpo"],
+)  # fmt: skip
+def test_a_chain_without_a_meaning_is_refused(name: str) -> None:
+    with refused(RecipeError, repr(name), "`dpo`", "`start > dpo`"):
+        Arm.parse(name)
+
+
 def test_a_number_that_is_none_is_refused_with_the_arm() -> None:
     for name, number in (("x*space", "'x'"), ("sft-smoothing-much", "'much'")):
         with refused(RecipeError, repr(name), number):
@@ -124,6 +160,19 @@ def source(tmp_path: Path) -> RunDirectory:
         figures = {"dataset": "d0"} if step is Step.PREPARE else {}
         journal.append(step, stage, seconds=1.0, **figures)
     return directory
+
+
+def test_preference_pairs_are_shared_with_a_run_that_trains_on_them(source: RunDirectory, tmp_path: Path) -> None:
+    path = source.own("data") / "dpo/pairs.arrow"
+    path.parent.mkdir()
+    path.write_text("pairs", encoding="utf-8")
+    Journal(source.journal).append(Step.PREPARE, PAIRS, dataset="d1")
+    for pairs in (True, False):
+        target = begun(tmp_path / f"target {pairs}")
+        share_start(source, target, pairs=pairs)
+        assert (target.path / "data/dpo/pairs.arrow").exists() is pairs
+        assert (Journal(target.journal).find(Step.PREPARE, PAIRS) is not None) is pairs
+        assert (target.path / "data/train/a.arrow").exists()
 
 
 def begun(path: Path) -> RunDirectory:

@@ -12,11 +12,15 @@ import psutil
 import pytest
 
 import runs
+import tiny
 from messages import names, refused
 from spin_trl.cli import main
 from spin_trl.errors import DivergedError, LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play.arms import Arm, Launches, share_start
-from spin_trl.play.compare import Comparison, _figures_of_arm
+from spin_trl.play.compare import Comparison
+from spin_trl.play.compare_rows import figures_of_arm
+from spin_trl.report.record import read_record
+from spin_trl.run.compute import Compute
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import Journal, Step
 from spin_trl.run.recipe import read_recipe
@@ -167,6 +171,26 @@ def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path
             ("`--arm_settings`", "'space'", "'optim'", "sft"),
         ),
         (["space"], {"overrides": ["--identical_generations", "drop"]}, ("`identical_generations: drop`",)),
+        (["start > dpo"], {"overrides": ["--dpo_name", "p.jsonl"]}, ("self-play",)),
+        (["space > dpo"], {}, ("'space > dpo'", "`dpo_name`")),
+        (
+            ["space", "sft > spin > dpo"],
+            {"overrides": ["--dpo_name", "p.jsonl"]},
+            ("'sft > spin > dpo'", "`start: sft`", "'sigmoid > dpo'"),
+        ),
+        (
+            ["space", "sft>dpo"],
+            {"overrides": ["--dpo_name", "p.jsonl"]},
+            ("'sft>dpo'", "`start: sft`", "'start > dpo'"),
+        ),
+        (
+            ["space > dpo", "iris > dpo"],
+            {
+                "overrides": ["--dpo_name", "p.jsonl"],
+                "arm_settings": {"iris": {"learning_rate": 1e-3, "optim": "sgd"}},
+            },
+            ("`--arm_settings`", "'iris'", "'optim'", "`dpo_optim`"),
+        ),
     ],
     ids=[
         "no self-play arm",
@@ -179,6 +203,11 @@ def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path
         "beta of its own",
         "optimiser of the first arm",
         "dropped generations",
+        "DPO without self-play alone",
+        "DPO without pairs",
+        "a chain with SFT first",
+        "DPO on SFT first",
+        "optimiser of one DPO",
     ],
 )
 def test_what_can_not_be_compared_is_refused(
@@ -342,6 +371,69 @@ def test_supervised_arms_are_the_baselines_of_the_first_run(tmp_path: Path, llam
 
 
 @pytest.mark.slow
+def test_a_comparison_with_dpo_on_top(tmp_path: Path, llama_folder: Path) -> None:
+    """DPO on SFT first, and on self-play after SFT first: on the same pairs, with the same settings, for as many steps. Both
+    have a row of figures, costs and test figures, and the second is compared with the first prompt by prompt. Of 24 pairs,
+    three have held-out prompts, and four test prompts."""
+    pairs = tiny.write_jsonl(tmp_path / "pairs.jsonl", tiny.preference(24))
+    test = tiny.write_jsonl(tmp_path / "test.jsonl", tiny.sft(runs.ROWS + 4).select(range(runs.ROWS, runs.ROWS + 4)))
+    known = {"dpo_name": str(pairs), "dpo_learning_rate": 1e-2, "dpo_num_train_epochs": 1, "test_name": str(test)}
+    first = {"start": "sft", "sft_learning_rate": 1e-2, "sft_num_train_epochs": 1}
+    recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1, **known, **first)
+    arms = ["sigmoid", "iris", "sft", "sft > dpo", "sft > spin > dpo", "sft>iris>dpo"]
+    assert main(["compare", str(recipe), "--arms", *arms, "--equal", "compute"]) == 0
+    folder = tmp_path / "r/run"
+    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    dpo = ["sft > dpo", "sft > sigmoid > dpo", "sft > iris > dpo"]
+    assert found["arms"] == ["sigmoid", "iris", "sft", *dpo]
+    figures, text = found["figures"], (folder / "table.txt").read_text(encoding="utf-8")
+    played = {}
+    for name, player in zip(dpo, ("sigmoid", "sigmoid", "iris"), strict=True):
+        (trained,) = found["dpo"][name]
+        directory, stage = arm(folder, player), trained["stage"]
+        entry = runs.entry("train", stage, directory)
+        assert (entry["preferences"], entry["steps"]) == (trained["pairs"], trained["steps"]) == (17, 5)
+        recorded = read_record(RunDirectory(directory))
+        best = min(recorded.self_play, key=lambda one: one.figures["nll"]).name
+        assert stage == f"dpo/{'start' if name == dpo[0] else best}"
+        (iteration,) = figures[name]
+        row = figures[name][iteration]
+        measured = json.loads((directory / stage / "metrics.json").read_text(encoding="utf-8"))
+        assert (iteration, row["nll"], row["steps"]) == ("1", measured["nll"], 5)
+        on_test = json.loads((directory / stage / "test/metrics.json").read_text(encoding="utf-8"))
+        assert (found["test"][name]["nll"], found["test"][name]["prompts"]) == (on_test["nll"], 4)
+        chain = ("start", "iteration-0")[: 1 + (stage == "dpo/iteration-0")]
+        before = [one["compute"] for one in runs.journal(directory) if one["stage"] in chain and one.get("compute")]
+        own = [Compute(**one).total for one in (*before, entry["compute"])]
+        assert row["compute_so_far"] == sum(own) > sum(own[:-1]) > 0
+        played[name] = (runs.contents(directory / "data/dpo"), read_recipe(str(directory / "recipe.yaml")))
+        assert f"{row['nll']:.3f}" in next(line for line in text.splitlines() if line.startswith(f"│ {name} "))
+    rows, recipes = zip(*played.values(), strict=True)
+    assert rows[0] == rows[1] == rows[2]
+    assert recipes[0].play.dpo_args == recipes[2].play.dpo_args == {"learning_rate": 1e-2, "num_train_epochs": 1}
+    for name in dpo[1:]:
+        difference = figures[name]["1"]["nll_vs_dpo"]
+        assert difference == pytest.approx(figures[name]["1"]["nll"] - figures[dpo[0]]["1"]["nll"], abs=1e-6)
+        assert found["test"][name]["nll_vs_dpo"] == pytest.approx(
+            found["test"][name]["nll"] - found["test"][dpo[0]]["nll"], abs=1e-6
+        )
+    assert "nll_vs_dpo" not in figures["sigmoid"]["0"]
+    assert "nll_vs_baseline" not in figures[dpo[1]]["1"]
+    assert found["test"].keys() == {"start", *found["arms"]}
+    assert "nll_vs_baseline" in found["test"]["iris"]
+    assert "minus sft > dpo [95 %]" in text
+    said = [line for line in found["remarks"] if any(name in line for name in dpo)]
+    assert names(said[0], *dpo, "17 preference pairs", "5 gradient steps")
+    assert all(" ".join(remark.split()) in " ".join(text.split()) for remark in found["remarks"])
+    before = runs.contents(folder, ignore=("plot.png",))
+    assert main(["compare", str(recipe), "--arms", *arms, "--equal", "compute"]) == 0
+    assert runs.contents(folder, ignore=("plot.png",)) == before
+    assert main(["compare", str(recipe), "--arms", "sigmoid", "iris", "sft", "--equal", "compute"]) == 0
+    fewer = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert fewer["figures"] == {name: of for name, of in figures.items() if name not in dpo}
+
+
+@pytest.mark.slow
 def test_a_comparison_with_equal_compute(tmp_path: Path, llama_folder: Path) -> None:
     """The table and comparison.json list costs and their sums: SFT from the base has cost as much as SFT first and
     self-play, to within a step. They also say that the learning rates were not tuned.
@@ -478,9 +570,9 @@ def test_nothing_is_left_to_compare_where_every_arm_stops(
 def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tmp_path: Path) -> None:
     """`spin-trl eval` also writes to the journal."""
     directory = RunDirectory(shutil.copytree(arm(compared, "iris"), tmp_path / "copy", symlinks=True))
-    (before,) = _figures_of_arm(directory, "iteration-0", "iris", 0, 42)
+    (before,) = figures_of_arm(directory, "iteration-0", "iris", 0, 42)
     Journal(directory.journal).append("lm-eval", "iteration-0", seconds=7200.0)
-    assert _figures_of_arm(directory, "iteration-0", "iris", 0, 42) == [before]
+    assert figures_of_arm(directory, "iteration-0", "iris", 0, 42) == [before]
 
 
 @pytest.mark.slow

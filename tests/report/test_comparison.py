@@ -7,6 +7,7 @@ import pytest
 from messages import names
 from spin_trl.report.comparison import (
     ArmFigures,
+    ComparedWith,
     EarlyEnd,
     _points,
     add_sums,
@@ -15,6 +16,7 @@ from spin_trl.report.comparison import (
     costs_of_stage,
     plot_comparison,
     summarise_cells,
+    table_of_test_set,
 )
 from spin_trl.report.drawing import Point
 
@@ -64,12 +66,43 @@ SUMMARY = {
 
 def test_the_table_has_a_row_for_every_arm_and_iteration() -> None:
     """Costs vary with the machine, so they have no standard error."""
-    table = comparison_table(SUMMARY, "nll", 2, None, "sft")
+    table = comparison_table(SUMMARY, "nll", 2, None, ComparedWith("sft"))
     columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
     assert next(iter(columns.values())) == ["start", "space 0", "space 1"]
     assert columns["minus sft [95 %]"] == ["–", "-0.500 [-0.750, -0.250]", "–"]
     assert columns["seconds"] == ["–", "60", "–"]
     assert "2.000 ±0.500" in {cell for cells in columns.values() for cell in cells}
+
+
+AFTER_DPO = {
+    **SUMMARY,
+    "start > dpo": {2: {"nll": 0.9, "compute": 7.0, "compute_so_far": 8.0}},
+    "space > dpo": {2: {"nll": 0.8, "compute": 7.0, "compute_so_far": 9.0, "nll_vs_dpo": -0.1, "nll_vs_dpo_low": -0.2,
+                        "nll_vs_dpo_high": 0.0}},
+}  # fmt: skip
+
+
+def test_an_arm_that_ends_with_dpo_has_one_row() -> None:
+    """Its iteration is no part of its name, it has its own compute so far, and it does not continue the start in a plot."""
+    table = comparison_table(AFTER_DPO, "nll", 1, None, ComparedWith("sft", "start > dpo"))
+    columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
+    assert next(iter(columns.values())) == ["start", "space 0", "space 1", "start > dpo", "space > dpo"]
+    assert columns["minus start > dpo [95 %]"][3:] == ["–", "-0.100 [-0.200, +0.000]"]
+    add_sums(AFTER_DPO)
+    assert [AFTER_DPO[arm][2]["compute_so_far"] for arm in ("start > dpo", "space > dpo")] == [8.0, 9.0]
+    assert _points(AFTER_DPO, "nll")["space > dpo"] == [Point(2, 0.8, None, None, 1)]
+
+
+def test_figures_on_the_test_set_have_a_row_for_every_arm() -> None:
+    """Without the metric, which may need an opponent, the differences are those of the NLL."""
+    summary = {"start": {0: {"nll": 2.0}}, "space": {0: {"nll": 1.0, "nll_vs_baseline": -0.5, "nll_vs_baseline_low": -0.7,
+                                                         "nll_vs_baseline_high": -0.3}}}  # fmt: skip
+    table = table_of_test_set(summary, "win_rate", 1, None, ComparedWith("sft"))
+    assert table is not None
+    columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
+    assert next(iter(columns.values())) == ["start", "space"]
+    assert columns["minus sft [95 %]"] == ["–", "-0.500 [-0.700, -0.300]"]
+    assert table_of_test_set({}, "nll", 1, None) is None
 
 
 def test_the_costs_of_a_stage_are_those_of_its_steps() -> None:

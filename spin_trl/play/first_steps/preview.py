@@ -5,12 +5,9 @@ In a large dataset only an evenly spaced sample of rows is counted, unless all a
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -29,6 +26,8 @@ from ...training.unplayable import of_configuration
 from ..divide import divide
 from ..prepare import against_rows, check_human_responses, encoding, scored_columns_of
 from ..rehearse import config_of, model_name
+from .pieces import Limit, Piece, in_pieces
+from .preview_pairs import PreviewedPairs, preview_pairs
 
 COUNTED = 5000
 """Number of rows up to which all rows of a dataset are counted."""
@@ -38,25 +37,6 @@ COUNTED_OF_MORE = 2000
 
 SHOWN = 3
 """Default number of rows to show."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a row, as the model sees it.
-
-    Attributes:
-        text: text of its tokens.
-        is_prompt: whether it belongs to the prompt.
-        is_added: whether the chat template or the tokenizer added it, so it is not in the row.
-        is_special: whether it is a special token.
-        is_cut: whether it exceeds `max_length` and is therefore not trained on.
-    """
-
-    text: str
-    is_prompt: bool
-    is_added: bool = False
-    is_special: bool = False
-    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +92,7 @@ class Preview:
         train, held_out: how many of the counted rows are trained on, and held out.
         held_out_total: number of rows of separate held-out data, or None.
         measured: numbers of rows of the test data and of the retention data, by the names of the settings.
+        pairs: the preference pairs for DPO on top; None without `dpo_name`.
         remarks: sentences about anything worth noting.
         refusals: reasons a run would refuse these rows.
     """
@@ -129,6 +110,7 @@ class Preview:
     held_out: int
     held_out_total: int | None
     measured: Mapping[str, int]
+    pairs: PreviewedPairs | None
     remarks: list[str]
     refusals: list[str]
 
@@ -189,6 +171,10 @@ def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = Fal
         except DataError as error:
             refusals.append(str(error))
     measured = _look_at_measured(recipe, run, template, refusals, remarks, every=every)
+    pairs = preview_pairs(recipe, template, range(at, at + rows), every=every)
+    if pairs is not None:
+        refusals += pairs.refusals
+        remarks += pairs.remarks
     return Preview(
         recipe=recipe,
         total=total,
@@ -203,6 +189,7 @@ def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = Fal
         held_out=out,
         held_out_total=held_out_total,
         measured=measured,
+        pairs=pairs,
         remarks=remarks,
         refusals=list(dict.fromkeys(refusals)),
     )
@@ -302,48 +289,6 @@ def _shown_responses(run: Run, encoded: EncodedRows, places: Mapping[int, int]) 
 def _in_pieces(
     run: Run, one: EncodedResponse, tokenizer: PreTrainedTokenizerBase, text: str, own: list[tuple[int, int]]
 ) -> ShownResponse:
-    """Split a response into pieces: between prompt and response, at special tokens, and where `max_length` truncates."""
-    ids = [*one.prompt_ids, *one.real_ids]
-    whole = _text_of(tokenizer, ids)
-
-    def place_of(count: int) -> int:
-        """Return where the first `count` tokens end in the text. A token decoded alone may give other text."""
-        return min(len(_text_of(tokenizer, ids[:count])), len(whole))
-
-    beyond = max(len(ids) - run.args.max_length, 0) if run.args.max_length is not None else 0
-    keeps_start = run.args.truncation_mode == "keep_start"
-    cut = (place_of(len(ids) - beyond), len(whole)) if keeps_start else (0, place_of(beyond))
-    special = [
-        (place_of(index), place_of(index + 1))
-        for index, token in enumerate(ids)
-        if token in tokenizer.added_tokens_decoder and tokenizer.added_tokens_decoder[token].special
-    ]
-    last = max((stop for _, stop in own), default=0)
-    offset = whole.find(text[:last])
-    spans = [(start + offset, stop + offset) for start, stop in own] if offset >= 0 else [(0, len(whole))]
-    border = place_of(len(one.prompt_ids))
-    edges = sorted({0, border, len(whole), *(edge for span in (*spans, *special, cut) for edge in span)})
-    pieces = []
-    for start, stop in itertools.pairwise(edges):
-        is_special = _within(special, start)
-        pieces.append(
-            Piece(
-                text=whole[start:stop],
-                is_prompt=start < border,
-                is_added=not _within(spans, start) or (is_special and offset < 0),
-                is_special=is_special,
-                is_cut=bool(beyond) and cut[0] <= start < cut[1],
-            )
-        )
-    return ShownResponse(one, pieces, offset >= 0, beyond)
-
-
-def _within(spans: Sequence[tuple[int, int]], place: int) -> bool:
-    """Return whether one of the sorted, disjoint spans contains a position."""
-    index = bisect.bisect_right(spans, (place, math.inf)) - 1
-    return index >= 0 and spans[index][0] <= place < spans[index][1]
-
-
-def _text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    found: Any = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return str(found)
+    limit = Limit(run.args.max_length, keeps_start=run.args.truncation_mode == "keep_start")
+    pieces, is_traced = in_pieces(tokenizer, one.prompt_ids, one.real_ids, limit, text, own)
+    return ShownResponse(one, pieces, is_traced, limit.beyond(len(one.prompt_ids) + len(one.real_ids)))

@@ -8,7 +8,9 @@ from rich.text import Text
 from ...counts import agreeing, counted
 from ...data.notes import FIELD
 from ...errors import visible
-from .preview import Counts, Piece, Preview, ShownResponse
+from .pieces import Piece
+from .preview import Counts, Preview, ShownResponse
+from .preview_pairs import PreviewedPairs, ShownPair
 
 Marks = tuple[str, str, str]
 """Marks before and after text added by the chat template or the tokenizer, and the mark on both sides of truncated text."""
@@ -40,6 +42,9 @@ def show_preview(console: Console, found: Preview, *, full: bool = False) -> Non
     for shown in found.shown:
         console.print()
         _show_response(console, found, shown, marks=marks, full=full)
+    for pair in found.pairs.shown if found.pairs is not None else ():
+        console.print()
+        _show_pair(console, pair, marks=marks, full=full)
     console.print()
     for line in _summary(found):
         _print_line(console, line)
@@ -106,6 +111,20 @@ def _show_response(console: Console, found: Preview, shown: ShownResponse, *, ma
         _print_line(console, Text(f"--- {'; '.join(noted)}", style="yellow"))
 
 
+def _show_pair(console: Console, pair: ShownPair, *, marks: Marks | None, full: bool) -> None:
+    title = f"Preference pair {pair.number}"
+    if pair.problem is not None:
+        _print_line(console, Text(f"{title} is left out: {visible(pair.problem)}", style="bold"))
+        return
+    prompt, chosen, rejected = (f"{count:,}" for count in pair.tokens)
+    cut = f", {max(pair.cut):,} truncated" if any(pair.cut) else ""
+    sizes = f"{prompt} + {chosen} tokens (chosen), {prompt} + {rejected} (rejected){cut}, as DPOTrainer tokenises it"
+    _print_line(console, Text(f"{title}: {sizes}", style="bold"))
+    for heading, pieces in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
+        _print_line(console, Text(f"--- {heading}", style="dim"))
+        _print_line(console, _written(pieces if full else _shortened(pieces), marks=marks))
+
+
 def _too_long(found: Preview) -> str:
     return f"its prompt has {found.recipe.args.max_length} tokens (`max_length`) or more: no room for a response."
 
@@ -155,6 +174,7 @@ def _summary(found: Preview) -> list[str]:
     counts = found.counts
     if counts is None:
         return []
+    # Long, since it has a line for everything that is counted.
     lines = [_lengths_in_words(counts)]
     kept = len(counts.lengths[0])
     of = counted(found.counted, "counted row" if found.is_sample else "row")
@@ -177,8 +197,16 @@ def _summary(found: Preview) -> list[str]:
         limit = most[name]
         used = "" if limit is None or count <= limit else f", {limit:,} of which are measured (`retain_max`)"
         lines.append(f"{words[name]}: {counted(count, 'row')}{used}.")
+    lines += [_pairs_in_words(found.pairs)] if found.pairs is not None else []
     lines += found.remarks
     return [visible(line) for line in lines]
+
+
+def _pairs_in_words(pairs: PreviewedPairs) -> str:
+    of = f"{pairs.used:,} of {counted(pairs.total, 'row')}"
+    if pairs.checked < pairs.total:
+        of = f"{pairs.used:,} of the first {pairs.checked:,} of {counted(pairs.total, 'row')} (`--all` checks all)"
+    return f"Preference pairs for DPO on top: {of}. A run also leaves out those with held-out or test prompts."
 
 
 def _lengths_in_words(counts: Counts) -> str:

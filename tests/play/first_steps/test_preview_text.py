@@ -1,5 +1,6 @@
 """A printed preview marks added and truncated text, shortens long texts, and shows numbers that add up."""
 
+import dataclasses
 import io
 import re
 from dataclasses import replace
@@ -12,7 +13,9 @@ from datasets import Dataset
 import tiny
 from messages import names
 from spin_trl.data.prepare import BAD, KEPT, TOO_LONG, EncodedResponse, Prepared
-from spin_trl.play.first_steps.preview import Counts, Piece, Preview, ShownResponse
+from spin_trl.play.first_steps.pieces import Piece
+from spin_trl.play.first_steps.preview import Counts, Preview, ShownResponse
+from spin_trl.play.first_steps.preview_pairs import PreviewedPairs
 from spin_trl.play.first_steps.preview_text import MOST_CHARACTERS, show_preview
 from spin_trl.report import terminal
 
@@ -46,6 +49,7 @@ def found_of(*shown: ShownResponse, max_length: int | None = 96, **changes: Any)
         held_out=1,
         held_out_total=None,
         measured={},
+        pairs=None,
         remarks=[],
         refusals=[],
     )
@@ -131,3 +135,9 @@ def test_what_is_held_out_is_told_as_far_as_it_is_known(changes: dict[str, Any],
     line = next(line for line in printed(found_of(**changes)).splitlines() if line.startswith("Held out: "))
     assert names(line, *parts)
     assert ("trained on" in line) == ("counted" not in changes)
+
+
+def test_pairs_are_counted_as_far_as_they_were_checked() -> None:
+    pairs = PreviewedPairs(total=3000, checked=2000, used=1990, shown=[], most=96, remarks=[], refusals=[])
+    assert names(printed(found_of(pairs=pairs)), "1,990", "2,000", "3,000 rows", "`--all`")
+    assert "`--all`" not in printed(found_of(pairs=dataclasses.replace(pairs, checked=3000)))
