@@ -97,7 +97,7 @@ def test_weights_that_hold_nan_are_those_of_the_arms_own_model(
 def test_other_arms_and_the_test_set_are_played_without_one_that_ends(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The best SFT from the base is one that may end. Where a longer run ends it is tried again: that is another training."""
+    """The best SFT from the base is one that may end. Where a longer run ends it is tried again, as another training."""
     original, tried = supervise.train_supervised, []
 
     def train(model: Any, tokenizer: Any, rows: Any, args: Any, *others: Any) -> Any:
