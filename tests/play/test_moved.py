@@ -38,8 +38,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "full": {"baseline": "sft"},
     "full, kept start": {"on_regression": "fall_back", "history": 1},
 }
-"""Kinds of bases in the run directory: a start that was passed, one with an adapter whose base is on no disk, none. Without an
-adapter, the start is next to the run directory, or was passed."""
+"""Kinds of bases in the run directory: a start that was passed, one with an adapter whose base is on no disk, none. With
+full weights, the start is next to the run directory, or was passed."""
 
 
 def play(way: str, folder: Path, run_dir: Path, num_iterations: int) -> None:
