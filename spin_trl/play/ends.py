@@ -37,7 +37,7 @@ def end_arm(run: Run, stage: Stage, error: DivergedError | BrokenWeightsError) -
         # The message advises another checkpoint to start from, but this one is the arm's own.
         error = DivergedError(
             f"The model of {stage.before} has diverged: its weights hold NaN or infinity, in "
-            f"{error.where}. {_cause(run, stage.before)}"
+            f"{error.where}. {_rate_to_blame(run, stage.before)}"
         )
         if state.is_main_process:
             note_end(run, stage, error)
@@ -53,7 +53,7 @@ def end_if_diverged(run: Run, stage: Stage) -> None:
     ends = read_stage(run.directory, stage).has_diverged and not has_ended(run, stage)
     state.wait_for_everyone()  # all must have checked before one writes
     if ends and state.is_main_process:
-        reason = f"The logits of its model are NaN: training has diverged. {_cause(run, stage)}"
+        reason = f"The logits of its model are NaN: training has diverged. {_rate_to_blame(run, stage)}"
         note_end(run, stage, DivergedError(reason))
         _warn(stage, reason)
     state.wait_for_everyone()
@@ -67,7 +67,7 @@ def _warn(stage: Stage, reason: str) -> None:
     )
 
 
-def _cause(run: Run, stage: Stage) -> str:
+def _rate_to_blame(run: Run, stage: Stage) -> str:
     """Name the likely cause of a baseline's divergence: its learning rate."""
     rate = (run.done(Step.TRAIN, stage) or {}).get("learning_rate")
     setting = "sft_learning_rate" if stage.arm == BEST_SFT else "baseline_learning_rate"
