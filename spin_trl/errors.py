@@ -103,6 +103,19 @@ class DataError(InputError):
     """A dataset can't be read, or one of its rows can't be trained on."""
 
 
+class BrokenWeightsError(DataError):
+    """The weights that training starts from hold NaN or infinity.
+
+    Args:
+        message: message that describes the problem and what to do.
+        where: names of the parameters that do.
+    """
+
+    def __init__(self, message: str, where: str) -> None:
+        super().__init__(message)
+        self.where = where
+
+
 class TemplateError(DataError):
     """A chat template can't render a response the way a generation would continue the prompt."""
 

@@ -145,6 +145,7 @@ def generate(
     *,
     iteration: int,
     opponent: str | None = None,
+    lr_scale: float | None = None,
     disable_progress: bool = False,
     description: str = "Generating",
     on_progress: OnProgress = lambda *_: None,
@@ -161,6 +162,7 @@ def generate(
         asked: identity of the generations.
         iteration: 0-based; part of every micro-batch's seed.
         opponent: stage of the run whose model answers, for the store's manifest.
+        lr_scale: factor on the learning rate of the iteration that is trained on the answers, for the manifest.
         disable_progress: show no progress bar.
         description: text of the progress bar.
         on_progress: called with this process's progress.
@@ -183,6 +185,7 @@ def generate(
         num_rows=len(rows),
         num_shards=len(shards),
         opponent=opponent,
+        lr_scale=lr_scale,
     )
     if state.is_main_process:
         store.open(manifest)

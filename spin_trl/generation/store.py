@@ -58,6 +58,7 @@ class Manifest:
         num_rows: number of prompts.
         num_shards: number of files in a complete store.
         opponent: stage of the run whose model answers; None outside a run, or if an earlier version wrote it.
+        lr_scale: factor on the learning rate of the iteration that is trained on them; None as for `opponent`.
     """
 
     dataset: str
@@ -69,6 +70,11 @@ class Manifest:
     num_rows: int
     num_shards: int
     opponent: str | None = None
+    lr_scale: float | None = None
+
+
+DECIDED = ("opponent", "lr_scale")
+"""Fields of a [`Manifest`] that record what the run has decided. They are not part of its identity, and may be missing."""
 
 
 class GenerationStore:
@@ -89,13 +95,13 @@ class GenerationStore:
             GenerationsError: if the folder holds generations with a different manifest.
         """
         made_of = asdict(manifest)
-        opponent = made_of.pop("opponent")  # only a name: `model` identifies the weights
+        decided = {name: made_of.pop(name) for name in DECIDED}
         if (self.folder / STORE_MANIFEST).exists():
             self.check(made_of)
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            named = {} if opponent is None else {"opponent": opponent}
-            write_json(self.folder / STORE_MANIFEST, {**made_of, **named, "format": FORMAT})
+            known = {name: value for name, value in decided.items() if value is not None}
+            write_json(self.folder / STORE_MANIFEST, {**made_of, **known, "format": FORMAT})
 
     def check(self, expected: Mapping[str, Any]) -> None:
         """Raise if the generations have a different manifest, naming the first field that differs.
@@ -127,7 +133,7 @@ class GenerationStore:
                 f"{self.folder} holds no generations ({STORE_MANIFEST}: {error}). Restore that file from a backup, "
                 "or delete the folder and generate again."
             ) from error
-        if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} - {"opponent"} <= set(found):
+        if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} - {*DECIDED} <= set(found):
             raise GenerationsError(
                 f"{self.folder / STORE_MANIFEST} is not a manifest of generations. Restore it from a backup, or delete the "
                 "folder and generate again."

@@ -48,7 +48,7 @@ from ..report.comparison import (
 from ..report.record import read_record, read_stage
 from ..report.supervised import best_sft_in_words, learning_rates, length_in_words, untuned_in_words
 from ..run.directory import RunDirectory
-from ..run.journal import Journal, Step, diverged, newest
+from ..run.journal import Journal, Step, diverged, end_of_arm, newest
 from ..run.marker import COMPARISON
 from ..run.ownership import Ownership
 from ..run.recipe import read_recipe
@@ -280,6 +280,8 @@ class Comparison:
             return False
         arms = [arm, *(self.supervised if arm == self.arms[0] else ())]
         stages, record = [one.stage(self.num_iterations - 1) for one in arms], read_record(directory)
+        on_nan = self.recipes[arm.name, seed].args.on_nan
+        stages = [stage for stage in stages if end_of_arm(record.journal, stage).get("on_nan") != on_nan]
         if self.base.data.test_name is not None:
             finals = finalists(record, self.recipes[arm.name, seed].play)
             if not all(newest(record.journal, Step.TEST, stage) for stage in finals):
@@ -305,7 +307,8 @@ class Comparison:
         remarks += of_dpo
         for remark in remarks:
             self._console.print(remark, highlight=False, soft_wrap=True)
-        ended = [end for seed in self.seeds for arm in self.arms if (end := self._end(arm, seed)) is not None]
+        arms = [*self.arms, *self.supervised]
+        ended = [end for seed in self.seeds for arm in arms if (end := self._end(arm, seed)) is not None]
         for end in ended:
             self._console.print(str(end), style="bold", highlight=False, soft_wrap=True)
         text = "".join(map(_printed, self._tables(summary, on_test, None)))
@@ -357,13 +360,15 @@ class Comparison:
         return rates, [*length, untuned_in_words(rates), *found]
 
     def _end(self, arm: Arm, seed: int) -> EarlyEnd | None:
-        """Return why a run ended before its last iteration, or None. A supervised arm that ends early ends its whole run."""
+        """Return why an arm ended before its last iteration, or None. A supervised arm that ends does not end its run."""
         record = read_record(self._directory(arm, seed))
-        if self._has_diverged(arm, seed):
+        found = end_of_arm(record.journal, arm.stage(self.num_iterations - 1)) if not arm.losses else {}
+        if arm.losses and self._has_diverged(arm, seed):
             found = diverged(record.journal)
+        if found:
             reason, rows = found.get("reason", "its training has diverged"), found.get("rows", [])
             return EarlyEnd(arm.name, seed, found["stage"], reason, found.get("at_step"), rows)
-        if record.stopped:
+        if record.stopped and arm.losses:
             return EarlyEnd(arm.name, seed, record.stopped["stage"], record.stopped["reason"])
         return None
 

@@ -28,10 +28,10 @@ from ..report import terminal
 from ..report.charts import plot_run
 from ..report.record import RunRecord, read_record, read_shown_figures
 from ..report.status import PhaseLog, PhaseProgress
-from ..report.terminal_table import FROM_START, TEST_CAPTION, run_table
+from ..report.terminal_table import CAPTION, FROM_START, TEST_CAPTION, run_table
 from ..report.verdict import faults_in_words
 from ..report.write import write_report
-from ..run.journal import MADE, MEASURED_SETS, RETENTION, TEST, Entry, Step
+from ..run.journal import MADE, MEASURED_SETS, RETENTION, TEST, Entry, Step, end_of_arm, ends_of_arms
 from ..run.objects import best_stage
 from ..run.progress import seconds_left_of_phase, seconds_left_of_run
 from ..run.run import Run, device_name
@@ -52,11 +52,13 @@ FILE_WIDTH = 160
 def all_figures(run: Run, iteration: int) -> Figures:
     """Return the figures of all stages up to an iteration, then those of baseline arms and of DPO's results."""
     base = [BASE] if run.sft_first else []
+    entries = run.journal.entries()
     of_arms = [
         stage
         for arm in run.arms
         for stage in (Stage.of(t, arm) for t in range(iteration + 1))
-        if arm != BEST_SFT or run.directory.metrics(stage).exists()  # it has a stage at the end only
+        # Some arms do not have all stages: one has a stage at the end only, and others have ended.
+        if run.directory.metrics(stage).exists() or not (arm == BEST_SFT or end_of_arm(entries, stage))
     ]
     of_dpo = [stage for stage in run.directory.stages() if stage.arm == DPO]
     return {stage: read_shown_figures(run.directory, stage) for stage in (*base, *up_to(iteration), *of_arms, *of_dpo)}
@@ -217,7 +219,10 @@ def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, 
     title = f"{run.directory.path.name}, " + (
         f"iterations 0 to {iteration}" if iteration >= 0 else "before iteration 0"
     )
-    return run_table(figures, best, title=title, width=width, metric=run.play.metric_for_best_iteration)
+    ended = [f"; {stage.label}: training diverged" for stage in ends_of_arms(run.journal.entries())]
+    caption = CAPTION + "".join(ended)
+    metric = run.play.metric_for_best_iteration
+    return run_table(figures, best, title=title, width=width, caption=caption, metric=metric)
 
 
 @contextlib.contextmanager

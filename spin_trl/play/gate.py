@@ -80,7 +80,7 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
 
     Once the next iteration has begun, its starting model is fixed and the recorded decision no longer changes. If the record
     is missing (because the journal was truncated), the decision is recorded again, with the opponent that generated that
-    next iteration's answers.
+    next iteration's answers and the factor on its learning rate, which are stored with the answers.
 
     Args:
         run: the run.
@@ -90,15 +90,18 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
         The verdict, and whether it is new.
     """
     state, record = PartialState(), read_record(run.directory)
-    verdict, known = judge(record, run.play, iteration), record.decisions.after(iteration)
-    is_settled = False
-    if run.has_begun(iteration + 1):
-        opponent, lr_scale = started_from(run, iteration + 1), record.decisions.lr_scale(iteration)
+    known, lr_scale = record.decisions.after(iteration), record.decisions.lr_scale(iteration)
+    has_begun = run.has_begun(iteration + 1)
+    opponent, decided = started_from(run, iteration + 1) if has_begun else (None, None)
+    # The setting of now, unless another one was in force when the next iteration began.
+    fallen_back = lr_scale * run.play.fall_back_lr_scale if decided is None else decided
+    verdict, is_settled = judge(record, run.play, iteration, fallen_back), False
+    if has_begun:
         is_settled = bool(known) or opponent is None
         if known or opponent is None:
             verdict = as_played(verdict, record.decisions, iteration)
         else:
-            verdict = as_begun(verdict, iteration, opponent, lr_scale * run.play.fall_back_lr_scale, lr_scale)
+            verdict = as_begun(verdict, iteration, opponent, fallen_back, lr_scale)
     entry = {name: value for name, value in dataclasses.asdict(verdict).items() if name != "warnings"}
     is_new = not is_settled and any(known.get(name) != value for name, value in {"decision": "", **entry}.items())
     state.wait_for_everyone()  # all must have read the journal before one writes
@@ -158,19 +161,22 @@ def nothing_to_learn(generated: Mapping[str, Any], most: float, iteration: int) 
     )
 
 
-def started_from(run: Run, iteration: int) -> Stage | None:
-    """Return the stage whose model answered the prompts of an iteration (0-based), from the journal or the generations.
+def started_from(run: Run, iteration: int) -> tuple[Stage | None, float | None]:
+    """Return what had been decided when the prompts of an iteration (0-based) were answered.
 
     Returns:
-        The stage; None if there are no answers, an earlier version did not record it, or the recorded value is impossible.
+        The stage whose model answered, and the factor on the iteration's learning rate, from the journal or the generations;
+        None if there are no answers, an earlier version did not record it, or the recorded value is impossible.
     """
     stage = Stage.of(iteration)
     try:
         found = run.done(Step.GENERATE, stage) or read_json(run.directory.generations(stage) / STORE_MANIFEST)
-        opponent = Stage(found["opponent"])
+        opponent, scale = Stage(found["opponent"]), found.get("lr_scale")
     except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return opponent if opponent in up_to(iteration - 1) else None
+        return None, None
+    if opponent not in up_to(iteration - 1):
+        return None, None
+    return opponent, float(scale) if isinstance(scale, int | float) and 0 < scale <= 1 else None
 
 
 def as_played(verdict: Verdict, decisions: Decisions, iteration: int) -> Verdict:
@@ -208,13 +214,14 @@ def as_begun(verdict: Verdict, iteration: int, opponent: Stage, fallen_back: flo
     return dataclasses.replace(verdict, decision=decision, opponent=opponent, lr_scale=scale, reason=reason)
 
 
-def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
+def judge(record: RunRecord, play: SelfPlayConfig, iteration: int, fallen_back: float | None = None) -> Verdict:
     """Judge an iteration that has been evaluated; for the first one, also judge the start's answers.
 
     Args:
         record: record of the run.
         play: settings of the run's loop.
         iteration: number of the iteration (0-based).
+        fallen_back: factor on later learning rates if the run falls back; None: by the settings.
     """
     stage, metric, models = Stage.of(iteration), metric_of(play), record.candidates(iteration)
     best = best_of(models, metric)
@@ -230,7 +237,8 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
         if play.on_regression == "stop":
             reasons.append(f"it is worse than {best}: {worse} (`on_regression: stop`)")
         elif play.on_regression == "fall_back":
-            decision, opponent, lr_scale = "fell back", best, lr_scale * play.fall_back_lr_scale
+            decision, opponent = "fell back", best
+            lr_scale = lr_scale * play.fall_back_lr_scale if fallen_back is None else fallen_back
             reason = f"Back to {best} as the next opponent (`on_regression: fall_back`)" + (
                 f", with {lr_scale:g} times the learning rate." if lr_scale != 1 else "."
             )

@@ -60,23 +60,23 @@ def lowering(run: Run, stage: str, args: OfTraining, attempt: Callable[[OfTraini
                 return attempt(now)
         except DivergedError as error:
             if args.on_nan != LOWER_RATE:
-                _note_end(run, stage, args, error)
+                note_end(run, stage, error)
                 raise
             if len(before) >= MOST_LOWERED:
                 rates = ", ".join(f"{args.learning_rate * 0.5**count:g}" for count in range(len(before) + 1))
                 last = DivergedError(f"{error} Learning rates tried: {rates}.", error.step, error.rows)
-                _note_end(run, stage, args, last)
+                note_end(run, stage, last)
                 raise last from error
             reason, step = str(error), error.step or 1
         free_memory()  # nothing refers to the attempt any more
         _go_back(run, stage, now, step, reason, before)
 
 
-def _note_end(run: Run, stage: str, args: Any, error: DivergedError) -> None:
+def note_end(run: Run, stage: str, error: DivergedError) -> None:
     """Record in the journal that training has ended here, for the report and for comparisons."""
     if PartialState().is_main_process:
         run.journal.append(
-            Step.DIVERGED, stage, at_step=error.step, rows=error.rows, on_nan=args.on_nan, reason=str(error)
+            Step.DIVERGED, stage, at_step=error.step, rows=error.rows, on_nan=run.args.on_nan, reason=str(error)
         )
 
 

@@ -30,6 +30,7 @@ from ..run.directory import PHASE_LOCK, RunDirectory
 from ..run.journal import TEST, Step
 from ..run.run import LAUNCHED, Run
 from ..run.stage import BASE, BEST_SFT, DPO, SELF_PLAY, START, Stage, arm_in_words
+from .ends import end_if_diverged, has_ended
 from .evaluate import evaluate
 from .final_test import measure_finalists
 from .gate import ends_after, settle, settle_dpo, settle_generations
@@ -82,10 +83,11 @@ def baseline_phase(run: Run, iteration: int) -> None:
     for arm in (arm for arm in run.arms if _has_stage(run, arm, iteration)):
         run.progress.part = arm_in_words(arm)
         play_baseline(run, arm, iteration)
-        if training_plugin() is None:
-            stage = Stage.of(iteration, arm)
+        stage = Stage.of(iteration, arm)
+        if training_plugin() is None and run.done(Step.TRAIN, stage):  # otherwise the arm has ended
             evaluate(run, stage, None, compared_with=Stage.of(iteration))
             measure_retention(run, stage)
+            end_if_diverged(run, stage)
 
 
 def _has_stage(run: Run, arm: str, iteration: int) -> bool:
@@ -198,6 +200,7 @@ def _check_order(run: Run, phase: str, iteration: int) -> None:
             (Step.EVALUATE if measures else Step.TRAIN, Stage.of(iteration, arm))
             for arm in (SELF_PLAY, *run.arms)
             if iteration >= 0  # otherwise the run ended before its first iteration was trained
+            and not (arm != SELF_PLAY and has_ended(run, Stage.of(iteration, arm)))
         ],
     }
     needed[DPO] = list(needed[TEST])

@@ -25,6 +25,7 @@ from ..config.paths import output_folder
 from ..config.sft import NLL, SupervisedConfig, supervised_config
 from ..config.sft_first import sft_first_config
 from ..data.columns import is_text
+from ..errors import BrokenWeightsError, DivergedError
 from ..files import whole_folder
 from ..models.adapters import Policy, is_adapter
 from ..models.policy import load_policy
@@ -36,6 +37,7 @@ from ..run.run import Run, free_memory, since
 from ..run.stage import BEST_SFT, DFT, START, Stage, smoothing_of_arm
 from ..training.scratch import build_tokenizer, start_config, texts_of
 from ..training.supervised import SupervisedTrainer, train_supervised
+from .ends import end_arm, has_ended
 from .equal import epochs_of_arm, steps_of_arm
 from .lower import faults, lowered_before, lowering
 from .mend import check_made_again
@@ -146,15 +148,23 @@ def _course_of(trainer: SupervisedTrainer, rows: int) -> dict[str, Any]:
 def play_baseline(run: Run, arm: str, iteration: int) -> None:
     """Train a baseline arm for as long as iteration `iteration` took, starting from the arm's previous model.
 
-    [`BEST_SFT`] starts from the base, takes as long as SFT first and all iterations together, and keeps its best point.
+    [`BEST_SFT`] starts from the base, takes as long as SFT first and all iterations together, and keeps its best point. An
+    arm that diverges ends: it is not trained in this iteration or later ones.
     """
     stage = Stage.of(iteration, arm)
-    if run.done(Step.TRAIN, stage):
+    if run.done(Step.TRAIN, stage) or has_ended(run, stage):
         return
     started = time.monotonic()
     args, lesson = _best_sft(run, stage) if arm == BEST_SFT else _continued(run, stage)
     epochs = epochs_of_arm(run, stage, _tokens_an_epoch(lesson.rows))
-    trainer, done = _train_and_save(run, stage, args, dataclasses.replace(lesson, epochs=epochs))
+    try:
+        trainer, done = _train_and_save(run, stage, args, dataclasses.replace(lesson, epochs=epochs))
+    except (DivergedError, BrokenWeightsError) as error:
+        end_arm(run, stage, error)
+        trainer = None
+    if trainer is None:
+        free_memory()  # the error is gone, and with it all that referred to the model
+        return
     found = _course_of(trainer, len(lesson.rows)) if arm == BEST_SFT else {"steps": trainer.state.global_step}
     run.record(Step.TRAIN, stage, seconds=since(started), learning_rate=args.learning_rate, **found, **done)
     del trainer

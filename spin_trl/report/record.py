@@ -23,9 +23,9 @@ from ..evaluation.intervals import Difference
 from ..evaluation.selection import Measured
 from ..evaluation.summary import difference
 from ..run.directory import RunDirectory
-from ..run.journal import DATA, RETENTION, TEST, UNTRAINED, Decisions, Entry, Journal, Step, newest
+from ..run.journal import DATA, RETENTION, TEST, UNTRAINED, Decisions, Entry, Journal, Step, ends_of_arms, newest
 from ..run.objects import PLAYED_AGAIN, best_stage, read_named_numbers, read_numbers, read_object
-from ..run.stage import BASE, BEFORE_SFT, DPO, SELF_PLAY, START, Stage
+from ..run.stage import BASE, DPO, SELF_PLAY, START, Stage
 from .formats import NumberFormat
 
 REPORTED_DEFAULTS: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
@@ -126,9 +126,14 @@ class RunRecord:
         """The baseline arms' stages, by arm."""
         found: dict[str, list[StageRecord]] = {}
         for stage in self.stages:
-            if stage.arm not in (SELF_PLAY, BEFORE_SFT, DPO):
+            if stage.name.is_of_baseline:
                 found.setdefault(stage.arm, []).append(stage)
         return found
+
+    @cached_property
+    def ended_arms(self) -> dict[Stage, Entry]:
+        """The journal's entries on diverged training that ended a baseline arm, by stage."""
+        return ends_of_arms(self.journal)
 
     @cached_property
     def after_dpo(self) -> list[StageRecord]:
@@ -225,7 +230,7 @@ class RunRecord:
     @cached_property
     def is_finished(self) -> bool:
         """Whether nothing is left to play: the run was stopped, or the last iteration has been trained and, if there are
-        held-out prompts, measured."""
+        held-out prompts, measured. Baseline arms that have ended are not waited for."""
         if self.stopped:
             return True
         if not self.iterations or self.iterations[-1].iteration + 1 < self.planned:
@@ -233,9 +238,9 @@ class RunRecord:
         needed = [self.iterations[-1]] + [
             stage for stages in self.arms.values() for stage in stages if stage.iteration + 1 == self.planned
         ]
-        has_arms = bool(self.settings.get("baseline"))
-        if has_arms and len(needed) == 1:
-            return False
+        ended = {stage.arm for stage in self.ended_arms}
+        if self.settings.get("baseline") and len(needed) == 1 and (not ended or set(self.arms) - ended):
+            return False  # an arm that has not ended is still to be trained
         return not self.held_out or all(stage.figures for stage in needed)
 
     def form(self, figure: str) -> NumberFormat:

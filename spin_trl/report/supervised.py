@@ -79,6 +79,14 @@ def untuned_in_words(rates: Mapping[str, float]) -> str:
     return f"The learning rates of the baselines ({listed}) were not tuned: each had only one."
 
 
+def ends_in_words(record: RunRecord) -> list[str]:
+    """Return a sentence on each baseline arm that ended because its training diverged."""
+    return [
+        f"{capitalised(stage.label)}: {entry.get('reason', 'training has diverged.')} The run continued without it."
+        for stage, entry in record.ended_arms.items()
+    ]
+
+
 def on_baselines(record: RunRecord) -> list[str]:
     """Return remarks on the baseline arms: their length, learning rates, and the best point of the one from the base."""
     rates = learning_rates(record)

@@ -15,7 +15,7 @@ from ..run.journal import Entry, Step, diverged, lowered, newest
 from ..run.stage import BEST_SFT, DPO, Stage, arm_in_words
 from .formats import capitalised
 from .record import RunRecord, StageRecord, interval_of
-from .supervised import has_equal_compute, on_baselines, sft_in_words
+from .supervised import ends_in_words, has_equal_compute, on_baselines, sft_in_words
 
 
 def verdict(record: RunRecord) -> str:
@@ -58,7 +58,9 @@ def remarks(record: RunRecord) -> list[str]:
             prefix = "" if stage.label in reason else f"After {stage.label}: "
             found.append(f"{prefix}{reason}")
     found += [reason] if (reason := record.untrained.get("reason")) else []
-    found += [*sft_in_words(record), *on_baselines(record), *dpo_in_words(record)]
+    for stage in (stage for stages in record.arms.values() for stage in stages):
+        found += [f"{capitalised(stage.label)}: {fault}." for fault in faults_in_words(record.journal, stage.name)]
+    found += [*sft_in_words(record), *on_baselines(record), *ends_in_words(record), *dpo_in_words(record)]
     if (sentence := _against_best_sft(record)) is not None:
         found.append(sentence)
     higher = _passed_over(record)

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import RunDirectoryError
 from ..json_lines import DamagedLineError, JsonLines
 from .entry_values import wrong_value
-from .stage import Stage
+from .stage import BEST_SFT, Stage
 
 Entry = Mapping[str, Any]
 """A line of the journal: `phase`, a [`Step`]; `stage`, usually a [`Stage`]; `time`; and the step's own values."""
@@ -49,7 +49,7 @@ class Step(StrEnum):
     LOWER = "lower"
     """Training diverged and went back to a step (`back_to`) with a lower learning rate (`on_nan: lower`)."""
     DIVERGED = "diverged"
-    """Training diverged (`at_step`, `rows`) and stopped without a model, for a `reason`, with this `on_nan`."""
+    """Training diverged (`at_step`, `rows`) for a `reason`, with this `on_nan`, and stopped: the run, or a baseline arm."""
     GATE = "gate"
     """The gate decided how the run continues after an iteration."""
     TRACK = "track"
@@ -200,12 +200,37 @@ def lowered(entries: Sequence[Entry], stage: str) -> list[Entry]:
 
 
 def diverged(entries: Sequence[Entry]) -> Entry:
-    """Return the entry on training that diverged and stopped; empty if there is none, or the run has continued since."""
+    """Return the entry on diverged training that stopped the run; empty if there is none, or the run has continued since.
+
+    A baseline arm that diverges does not stop the run ([`ends_of_arms`]).
+    """
     for entry in reversed(entries):
-        if is_of(entry, Step.DIVERGED):
+        if is_of(entry, Step.DIVERGED) and not Stage(entry["stage"]).is_of_baseline:
             return entry
         if entry["phase"] in MADE or is_of(entry, Step.LOWER):
             break
+    return {}
+
+
+def ends_of_arms(entries: Sequence[Entry]) -> dict[Stage, Entry]:
+    """Return the entries on diverged training that ended a baseline arm, by stage, without stages trained again since."""
+    found: dict[Stage, Entry] = {}
+    for entry in entries:
+        if is_of(entry, Step.DIVERGED) and (stage := Stage(entry["stage"])).is_of_baseline:
+            found[stage] = entry
+        elif entry["phase"] in (Step.TRAIN, Step.LOWER) or entry.get("lost") == Step.TRAIN:
+            found.pop(entry["stage"], None)
+    return found
+
+
+def end_of_arm(entries: Sequence[Entry], stage: Stage) -> Entry:
+    """Return the entry on diverged training that ended a baseline arm at a stage or before it; empty if there is none.
+
+    Stages of [`BEST_SFT`] do not continue each other, so only the stage itself counts.
+    """
+    for ended, entry in ends_of_arms(entries).items():
+        if ended == stage or (ended.arm == stage.arm != BEST_SFT and ended.iteration < stage.iteration):
+            return entry
     return {}
 
 

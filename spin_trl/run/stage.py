@@ -90,6 +90,11 @@ class Stage(str):
         return self.arm == BEFORE_SFT
 
     @property
+    def is_of_baseline(self) -> bool:
+        """Whether the stage is one of a baseline arm."""
+        return self.arm not in (SELF_PLAY, BEFORE_SFT, DPO)
+
+    @property
     def before(self) -> Stage:
         """The stage that this one continues from: the same arm one iteration earlier; for [`BEST_SFT`], the base; for DPO's,
         the one that it started from."""

@@ -20,7 +20,7 @@ from transformers import Trainer
 
 from ..config.iteration import LOWER_RATE, SKIP_STEP
 from ..counts import counted
-from ..errors import DataError, DivergedError
+from ..errors import BrokenWeightsError, DivergedError
 from ..models.non_finite import non_finite_in_words
 
 logger = logging.getLogger(__name__)
@@ -210,9 +210,10 @@ class NonFiniteTrainer(Trainer):
         step, rows_of_step = self.state.global_step + 1, len(self._rows_of_step)
         self._begin_step()  # `train()` may be called again
         if weights is not None and step == 1:
-            raise DataError(
+            raise BrokenWeightsError(
                 f"Training can't start: {what} at its first step, because the weights that it starts from hold NaN or "
-                f"infinity, in {weights}. Start from another checkpoint."
+                f"infinity, in {weights}. Start from another checkpoint.",
+                weights,
             )
         raise DivergedError(
             f"Training has diverged at step {step}: {what}{rows_in_words(rows)}. Nothing of this step was kept.{more} "

@@ -65,13 +65,14 @@ def test_a_store_of_something_else_is_refused_and_the_difference_named(store, fi
 
 
 def test_a_store_names_the_opponent_and_goes_on_without_its_name(tmp_path):
-    """The store was started by a version that did not record it."""
-    named = dataclasses.replace(MANIFEST, opponent="iteration-0")
+    """The store was started by a version that recorded neither it nor the factor on the learning rate."""
+    named = dataclasses.replace(MANIFEST, opponent="iteration-0", lr_scale=0.5)
     for folder, first in ((tmp_path / "old", MANIFEST), (tmp_path / "new", named)):
         GenerationStore(folder).open(first)
         GenerationStore(folder).open(named)
-    assert "opponent" not in GenerationStore(tmp_path / "old").manifest()
-    assert GenerationStore(tmp_path / "new").manifest()["opponent"] == "iteration-0"
+    assert not {"opponent", "lr_scale"} & set(GenerationStore(tmp_path / "old").manifest())
+    found = GenerationStore(tmp_path / "new").manifest()
+    assert (found["opponent"], found["lr_scale"]) == ("iteration-0", 0.5)
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path):

@@ -536,6 +536,47 @@ def test_an_arm_that_stops_by_on_nan_is_a_result(
     assert (result["ended"], result["figures"].keys()) == ([], {"start", "sigmoid", "space", "iris"})
 
 
+def test_a_supervised_arm_that_ends_is_a_result(
+    tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run has continued, and is not started again. The comparison says where the arm ended."""
+    recipe = runs.recipe(tmp_path, llama_folder)
+    launched: list[str] = []
+
+    def play(self: Launches, arguments: list[str], *others: Any) -> int:
+        """Stand in for a run of two iterations whose supervised arm diverges in the second one."""
+        directory = RunDirectory(Path(arguments[1]))
+        launched.append(directory.path.name)
+        journal = Journal(directory.own("journal.jsonl"))
+        journal.append(Step.EVALUATE, "start")
+        journal.append(Step.GENERATE, "iteration-0")
+        directory.own("baseline")
+        for stage in (Stage.of(0), Stage.of(0, "sft"), Stage.of(1)):
+            for step in (Step.TRAIN, Step.EVALUATE):
+                journal.append(step, stage, steps=4)
+            directory.own(stage.split("/")[0])
+            directory.metrics(stage).parent.mkdir(parents=True, exist_ok=True)
+            directory.metrics(stage).write_text('{"nll": 1.5, "held_out": 3}', encoding="utf-8")
+        of_end = {"at_step": 3, "rows": [["k1"]], "reason": "NaN for k1"}
+        journal.append(Step.DIVERGED, Stage.of(1, "sft"), on_nan="stop", **of_end)
+        directory.own("best.json").write_text('{"stage": "iteration-0"}', encoding="utf-8")
+        return 0
+
+    monkeypatch.setattr(Launches, "run", play)
+    for _ in range(2):
+        result = Comparison(str(recipe), [], ["sigmoid", "sft"]).run()
+        known = {"arm": "sft", "seed": 42, "stage": "baseline/sft/iteration-1", "step": 3, "rows": [["k1"]]}
+        assert result["ended"] == [{**known, "reason": "NaN for k1"}]
+        assert {arm: sorted(of_arm) for arm, of_arm in result["figures"].items()} == {
+            "start": [-1],
+            "sigmoid": [0, 1],
+            "sft": [0],
+        }
+        for said in (capsys.readouterr().out, (tmp_path / "run/table.txt").read_text(encoding="utf-8")):
+            assert names(" ".join(said.split()), "sft, seed 42", "iteration 1", "NaN for k1")
+    assert launched == ["sigmoid"]
+
+
 @pytest.mark.slow
 def test_an_arm_whose_loss_is_no_number_is_left_behind(tmp_path: Path, llama_folder: Path) -> None:
     """With real processes, its weights become NaN after its first step."""

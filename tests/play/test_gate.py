@@ -420,7 +420,8 @@ def test_falling_back_starts_the_next_iteration_from_the_best(
 
 
 def test_a_fall_back_survives_a_journal_that_was_cut_before_it(llama_folder: Path) -> None:
-    """The generations of the next iteration name the model that answered, so the decision is recorded again."""
+    """The generations of the next iteration name the model that answered, and the factor on its learning rate. So the same
+    decision is recorded again, although the setting is another one by now."""
     settings = {"num_iterations": 2, "on_regression": "fall_back", "fall_back_lr_scale": 0.5}
     settings["per_iteration"] = {"learning_rate": [0.2, 1e-3]}
     collapsing(llama_folder, **settings).run()
@@ -430,7 +431,7 @@ def test_a_fall_back_survives_a_journal_that_was_cut_before_it(llama_folder: Pat
     gate = next(number for number, line in enumerate(before) if line["phase"] == "gate")
     path = Path("run/journal.jsonl")
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:gate]))
-    collapsing(llama_folder, **settings).run()
+    collapsing(llama_folder, **{**settings, "fall_back_lr_scale": 0.25}).run()
     assert [line for line in steps() if line[0] != "lost"] == [(line["phase"], line["stage"]) for line in before]
     assert {**entry("gate", "iteration-0"), "time": 0} == {**before[gate], "time": 0}
     assert weights("run/iteration-1/model") == model

@@ -17,7 +17,7 @@ import tiny
 from messages import names, refused
 from runs import answers, build, contents, steps, weights
 from spin_trl.errors import RunDirectoryError
-from spin_trl.files import write_json
+from spin_trl.files import read_json, write_json
 from spin_trl.models.adapters import base_of
 from spin_trl.run import adapter_bases, checkpoint
 from spin_trl.run.adapter_bases import adapter_configs, follow, named_base, set_base
@@ -31,15 +31,26 @@ def lora() -> LoraConfig:
     return LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
 
 
-WAYS: dict[str, dict[str, Any]] = {"kept start": {}, "kept adapter": {}, "merge": {"lora_opponent": "merge"}}
-"""Kinds of bases in the run directory: a start that was passed, one with an adapter whose base is on no disk, none."""
+WAYS: dict[str, dict[str, Any]] = {
+    "kept start": {},
+    "kept adapter": {},
+    "merge": {"lora_opponent": "merge"},
+    "full": {"baseline": "sft"},
+    "full, kept start": {"on_regression": "fall_back", "history": 1},
+}
+"""Kinds of bases in the run directory: a start that was passed, one with an adapter whose base is on no disk, none. With
+full weights, the start is next to the run directory, or was passed."""
 
 
 def play(way: str, folder: Path, run_dir: Path, num_iterations: int) -> None:
-    """Play a run of a tiny model with an adapter."""
+    """Play a run of a tiny model, with an adapter or with full weights."""
     options = {**WAYS[way], "num_iterations": num_iterations}
     if way == "merge":
         build(folder, run_dir, peft_config=lora(), **options).run()
+    elif way == "full":
+        build(folder, run_dir, **options).run()
+    elif way == "full, kept start":
+        build(tiny.model(), run_dir, processing_class=tiny.tokenizer(), **options).run()
     elif way == "kept start":
         build(tiny.model(), run_dir, processing_class=tiny.tokenizer(), peft_config=lora(), **options).run()
     else:
@@ -68,18 +79,24 @@ def test_an_adapter_names_its_base_by_an_absolute_path(llama_folder: Path, tmp_p
     "way", [pytest.param(way, marks=() if way == "kept adapter" else pytest.mark.slow) for way in WAYS]
 )
 def test_a_moved_run_goes_on_to_the_same_bytes(way: str, llama_folder: Path, tmp_path: Path) -> None:
-    """It reaches the same bytes as one that was not moved. Its adapters use a base in the directory, at its new path."""
+    """Moved after its last iteration and continued, it reaches the same bytes as a run that was not moved. Its adapters use
+    a base in the directory, at its new path."""
     whole, there, here = (tmp_path / name for name in ("whole", "there", "here"))
     play(way, llama_folder, whole, 2)
     play(way, llama_folder, there, 1)
     there.rename(here)
     play(way, llama_folder, here, 2)
     assert steps(here) == steps(whole)
+    if way == "full":
+        for t in range(2):
+            arm = f"baseline/sft/iteration-{t}/model"
+            assert weights(here / arm) == weights(whole / arm)
     for stage in ("iteration-0", "iteration-1"):
         assert weights(here / stage / "model") == weights(whole / stage / "model")
         assert answers(here, stage) == answers(whole, stage)
         assert all((here / stage / name).read_bytes() == (whole / stage / name).read_bytes() for name in FIGURES)
-    assert len(bases(here)) == {"kept start": 2, "kept adapter": 3, "merge": 0}[way]
+    assert RunDirectory(here).best_link.resolve() == here / read_json(here / "best.json")["stage"] / "model"
+    assert len(bases(here)) == {"kept start": 2, "kept adapter": 3}.get(way, 0)
     assert all(base.is_relative_to(here) and base.is_dir() for base in bases(here))
 
 

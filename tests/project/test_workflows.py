@@ -117,6 +117,11 @@ def test_lowest_and_newest_versions_are_tested() -> None:
     assert list(yaml_of(".github/workflows/weekly.yml")["on"]["schedule"][0]) == ["cron"]
 
 
+def test_known_vulnerabilities_are_asked_for_every_week() -> None:
+    weekly = yaml_of(".github/workflows/weekly.yml")["jobs"]
+    assert "make audit" in [step.get("run") for step in weekly["audit"]["steps"]]
+
+
 @pytest.mark.parametrize("name", sorted(jobs()))
 def test_a_job_has_the_rights_that_it_needs(name: str) -> None:
     """By default a workflow may only read; a job that deploys or publishes declares its permissions, and runs nothing

@@ -110,6 +110,11 @@ def test_a_file_that_holds_no_object_is_named(content: bytes, tmp_path: Path) ->
     assert read_object(tmp_path / "nowhere.json") == {}
 
 
+def ended(arm: str) -> dict[str, Any]:
+    """The journal's entry on an arm whose second training has diverged."""
+    return {"phase": "diverged", "stage": f"baseline/{arm}/iteration-1"}
+
+
 def test_the_opponent_is_the_iteration_before_unless_the_gate_has_fallen_back() -> None:
     def opponents(*journal: dict[str, Any]) -> list[str | None]:
         run = made_up.record(*STAGES, journal=journal)
@@ -134,6 +139,8 @@ def test_a_run_has_stopped_if_its_newest_iteration_says_so() -> None:
         ({"planned": 3, "journal": [gate(1, "stopped")]}, True),
         ({"settings": {"baseline": "sft"}}, False),  # whose second iteration is missing
         ({"planned": 1, "settings": {"baseline": "sft"}}, True),
+        ({"settings": {"baseline": "sft"}, "journal": [ended("sft")]}, True),  # nothing waits for it
+        ({"settings": {"baseline": ["sft", "sft-dft"]}, "journal": [ended("sft-dft")]}, False),
         ({"stages": STAGES[:2]}, False),
         ({"stages": (*STAGES[:2], made_up.stage("iteration-1"))}, False),  # trained but not measured
         ({"stages": ()}, False),

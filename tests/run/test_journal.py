@@ -11,7 +11,8 @@ import pytest
 
 from messages import refused
 from spin_trl.errors import RunDirectoryError
-from spin_trl.run.journal import Decisions, Journal, Step, newest
+from spin_trl.run.journal import Decisions, Journal, Step, diverged, end_of_arm, ends_of_arms, newest
+from spin_trl.run.stage import Stage
 
 
 @pytest.fixture
@@ -189,3 +190,24 @@ def test_a_step_whose_work_was_lost_is_not_done(journal: Journal) -> None:
     found = journal.find(Step.GENERATE, "iteration-0")
     assert found is not None
     assert found["tokens"] == 6
+
+
+def test_the_end_of_an_arm_is_not_the_end_of_the_run(journal: Journal) -> None:
+    """It holds for the arm's later stages until the stage is trained again; best SFT's stages do not continue each other."""
+    arm, later, best = Stage.of(0, "sft"), Stage.of(2, "sft"), Stage.of(0, "sft-best")
+    journal.append("evaluate", "iteration-0")
+    journal.append("diverged", arm, on_nan="stop")
+    journal.append("diverged", best, on_nan="stop")
+    entries = journal.entries()
+    assert diverged(entries) == {}
+    assert list(ends_of_arms(entries)) == [arm, best]
+    assert end_of_arm(entries, arm)["stage"] == end_of_arm(entries, later)["stage"] == arm
+    assert end_of_arm(entries, Stage.of(0, "sft-dft")) == end_of_arm(entries, Stage.of(1, "sft-best")) == {}
+    journal.append("diverged", later, on_nan="stop")
+    journal.append("train", arm)
+    assert end_of_arm(journal.entries(), Stage.of(1, "sft")) == {}
+    assert end_of_arm(journal.entries(), later)["stage"] == later
+    journal.append("lost", later, lost="train")
+    assert list(ends_of_arms(journal.entries())) == [best]
+    journal.append("diverged", "iteration-1", on_nan="stop")
+    assert diverged(journal.entries())["stage"] == "iteration-1"

@@ -27,6 +27,7 @@ def test_a_name_says_which_model_it_is(name: str, arm: str, iteration: int, labe
     assert stage == name == f"{stage}"
     assert Stage.of(iteration, arm) == stage
     assert stage.is_start is (name == "start")
+    assert stage.is_of_baseline is name.startswith("baseline/")
 
 
 @pytest.mark.parametrize(
