@@ -21,7 +21,7 @@ from ..objectives.objective import Objective
 from . import credentials
 from .bounds import POSSIBLE, TRL_SETTINGS
 from .checks import Bounds, Choices, as_mapping, check_fields, check_setting, problem
-from .ranks import check_ranks
+from .ranks import check_device, check_ranks
 
 KEEP_OR_DROP = ("keep", "drop")
 
@@ -169,6 +169,7 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
 
     def __post_init__(self) -> None:
         check_ranks()
+        check_device()
         self.chat_template_kwargs = as_mapping("chat_template_kwargs", self.chat_template_kwargs)
         self._refuse_impossible()
         super().__post_init__()
