@@ -23,8 +23,8 @@ from ..errors import RecipeError
 from ..objectives.registry import OWN_SETTINGS, meaningless, own_settings, without_mix
 from . import credentials
 from .arguments import is_overridden, options_of, without_options
-from .bounds import OF_RECIPES
-from .checks import as_mapping, check_setting, shown
+from .bounds import OF_RECIPES, TRL_SETTINGS
+from .checks import Choices, as_mapping, check_setting, shown
 from .data import DataConfig
 from .environment import environment_of
 from .fetched import model_path
@@ -132,7 +132,14 @@ _DATACLASSES = cast("list[DataClassType]", [DataConfig, SPINConfig, SelfPlayConf
 
 
 class _Parser(TrlParser):
-    """TRL's parser, except that it raises an error instead of ending the process."""
+    """TRL's parser, except that it raises an error instead of ending the process, and knows more choices of values."""
+
+    def __init__(self, dataclass_types: list[DataClassType], **options: Any) -> None:
+        super().__init__(dataclass_types, **options)
+        for action in self._actions:
+            allowed = TRL_SETTINGS.get(action.dest)
+            if action.choices is None and isinstance(allowed, Choices):
+                action.choices = list(allowed)
 
     def error(self, message: str) -> NoReturn:
         raise RecipeError(of_enum(message) or message)
