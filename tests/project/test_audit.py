@@ -56,7 +56,7 @@ def audit(machine: Path, **variables: str) -> tuple[int, str, list[str]]:
     path = f"{machine / 'programs'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "CALLS": str(calls), "TMPDIR": str(left), **variables}
     script = machine / "checkout" / ".ci" / "audit"
-    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, encoding="utf-8", timeout=60)
     assert not list(left.iterdir())
     return done.returncode, done.stdout + done.stderr, calls.read_text(encoding="utf-8").splitlines()
 
