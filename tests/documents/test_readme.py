@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from documents.pages import README, TOP
+from documents.pages import README, TOP, navigation
 from spin_trl.config.recipe import known_settings
 from spin_trl.config.shipped import recipes
 
@@ -45,6 +45,12 @@ def test_the_recipe_has_three_settings_that_are_known():
     (recipe,) = blocks("yaml")
     assert len(yaml.safe_load(recipe)) == 3
     assert set(yaml.safe_load(recipe)) <= set(known_settings())
+
+
+def test_it_leads_to_every_page_of_the_guide():
+    """The reference and the pages for developers are reached from these."""
+    pages = [page for page in navigation() if not page.startswith(("reference/", "develop/"))]
+    assert [page for page in pages if f"/docs/{page})" not in TEXT and f"/docs/{page}#" not in TEXT] == []
 
 
 def test_the_recipes_are_those_that_ship():
