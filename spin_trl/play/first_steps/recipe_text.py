@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
+from ...config.fetched import NO_MODEL
 from ...counts import counted
 from ...errors import visible
 from .look import Machine, SeenData, SeenModel, at_quantile, lengths_in_words
 
-NO_MODEL, NO_DATA = "MODEL", "DATA.jsonl"
-"""Placeholders in a recipe for a model and for data that were not named."""
+NO_DATA = "DATA.jsonl"
+"""Placeholder in a recipe for data that was not named."""
 
 USUAL_LENGTHS = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 """Values used for `max_length` and `max_new_tokens`."""
