@@ -42,6 +42,7 @@ _OTHER_SETS = (
     "# held_out_name: ...   # a separate dataset for evaluation, instead of a fraction of these prompts",
     "# test_name: ...       # a dataset that the final models are measured on once, and that no decision uses",
     "# retain_name: ...     # a dataset of other tasks, to see at every stage what the model unlearns",
+    "# dpo_name: ...        # preference pairs: with `then_dpo: best`, the run ends with DPO on them",
 )
 """Datasets that a recipe may name in addition to the training data."""
 
