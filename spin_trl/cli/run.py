@@ -23,11 +23,14 @@ PHASE_COMMANDS = {
     "generate": "let an iteration's opponent answer the prompts",
     "train": "train an iteration on its generations",
     "evaluate": "evaluate an iteration's model on the held-out prompts",
-    "start": "build the start, if no checkpoint is given, and evaluate it",
+    "start": "build the start if no checkpoint is given, or train it with `start: sft`, and evaluate it",
     "baseline": "train and evaluate an iteration's supervised baseline",
     "dpo": "train the models of `then_dpo` on preference pairs and evaluate them, after the last iteration",
-    "test": "measure the start, the best model and each baseline's best on the test set, after the last iteration",
+    "test": "measure the start, the best model, each baseline's best and DPO's results on the test set, at the end",
 }
+
+_WITHOUT_ITERATION = ("start", "dpo", "test")
+"""Phases that a run plays once. They take `--iteration`, too, so that a script can launch all phases in the same way."""
 
 
 def add(commands: Any) -> None:
@@ -39,9 +42,9 @@ def add(commands: Any) -> None:
     for name, what in PHASE_COMMANDS.items():
         phase = add_command(commands, name, play_phase, help=what, epilog=RECIPES)
         phase.add_argument("recipe", help="recipe or run directory")
-        phase.add_argument(
-            "--iteration", type=int, default=0, metavar="T", help="iteration, counted from 0 (default: 0)"
-        )
+        has_iteration = name not in _WITHOUT_ITERATION
+        which = "iteration, counted from 0 (default: 0)" if has_iteration else "no effect: a run plays this phase once"
+        phase.add_argument("--iteration", type=int, default=0, metavar="T", help=which)
         add_trust(phase)
 
 

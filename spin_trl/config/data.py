@@ -34,12 +34,12 @@ class DataConfig:
         held_out_config: Configuration of `held_out_name`. By default, `dataset_config` if both are the same dataset.
         held_out_split: Split of `held_out_name`, if it has several.
         test_name: Dataset to test the final models on, given in the same way as `dataset_name`. It is never trained on and
-            never used to choose a model or to stop; the start, the best iteration and each baseline's best are measured on
-            it once, at the end of the run.
+            never used to choose a model or to stop; the start, the best iteration, each baseline's best and the results of
+            `then_dpo` are measured on it once, at the end of the run.
         test_config: Configuration of `test_name`. By default, `dataset_config` if both are the same dataset.
         test_split: Split of `test_name`, if it has several.
-        retain_name: Dataset of other tasks whose responses the model should stay able to give, in the same form as
-            `dataset_name`. It is never trained on; every model's likelihood of its responses is compared with the start's.
+        retain_name: Dataset of other tasks, given in the same way as `dataset_name`, to measure what a model forgets. It is
+            never trained on; every model's likelihood of its responses is compared with the start's.
         retain_config: Configuration of `retain_name`. By default, `dataset_config` if both are the same dataset.
         retain_split: Split of `retain_name`, if it has several.
         dpo_name: Dataset of preference pairs for `then_dpo`, in any of TRL's preference formats: `chosen` and `rejected`,
@@ -84,8 +84,8 @@ class DataConfig:
     test_name: str | None = setting(
         None,
         "Dataset to test the final models on, given in the same way as `dataset_name`. It is never trained on and never "
-        "used to choose a model or to stop; the start, the best iteration and each baseline's best are measured on it "
-        "once, at the end of the run.",
+        "used to choose a model or to stop; the start, the best iteration, each baseline's best and the results of "
+        "`then_dpo` are measured on it once, at the end of the run.",
     )
     test_config: str | None = setting(
         None, "Configuration of `test_name`. By default, `dataset_config` if both are the same dataset."
@@ -93,8 +93,8 @@ class DataConfig:
     test_split: str = setting("test", "Split of `test_name`, if it has several.")
     retain_name: str | None = setting(
         None,
-        "Dataset of other tasks whose responses the model should stay able to give, in the same form as `dataset_name`. "
-        "It is never trained on; every model's likelihood of its responses is compared with the start's.",
+        "Dataset of other tasks, given in the same way as `dataset_name`, to measure what a model forgets. It is never "
+        "trained on; every model's likelihood of its responses is compared with the start's.",
     )
     retain_config: str | None = setting(
         None, "Configuration of `retain_name`. By default, `dataset_config` if both are the same dataset."

@@ -50,6 +50,9 @@ FETCHABLE: Mapping[str, Fetchable] = MappingProxyType(
 )
 """Models by the names that recipes use."""
 
+NO_MODEL = "MODEL"
+"""Placeholder for a model in a recipe that `spin-trl init` has written."""
+
 
 def folder_of(name: str) -> Path:
     """Return the folder of a fetched model. Its name, which tables and cards show, tells that weights were dequantised.
@@ -72,8 +75,13 @@ def model_path(name: str) -> str:
         name: `model_name_or_path`. A folder of this name in the current one takes precedence.
 
     Raises:
-        RecipeError: if it is the name of a model that has not been fetched.
+        RecipeError: if it is the placeholder [`NO_MODEL`], or the name of a model that has not been fetched.
     """
+    if name == NO_MODEL and not os.path.isdir(name):
+        raise RecipeError(
+            f"`model_name_or_path` is {name}, the placeholder that `spin-trl init` writes. Replace it by your model: a "
+            "folder or a Hub name."
+        )
     if name not in FETCHABLE or os.path.isdir(name):
         return name
     if not is_fetched(name):

@@ -31,17 +31,18 @@ class SelfPlayConfig:
         start: θ_0: the given model, or `sft`, which first trains it with SFT on the run's own rows and starts from the
             result. Without a model, the start is built from the dataset, as `start_*` says.
         sft_args: Settings of TRL's `SFTConfig` for `start: sft`; in a recipe, `sft_X` sets `X`. Settings that are left out
-            are those of an iteration, except learning rate, schedule and length, which are SFTConfig's defaults.
+            have the values of an iteration, except learning rate, schedule and length, which have SFTConfig's defaults.
         sft_share: Share of the prompts that `start: sft` trains on, chosen at random by `seed`.
-        sft_use_peft: Whether `start: sft` trains an adapter. By default, as `use_peft`. An adapter is merged into its base
-            model if self-play trains all weights.
+        sft_use_peft: Whether `start: sft` trains an adapter. By default, the same as `use_peft`. An adapter is merged into
+            its base model if self-play trains all weights.
         sft_patience: Stop SFT after this many measurements in a row without a lower held-out NLL. By default, it trains for
             its whole length; the start is the best point either way.
         self_play_prompts: Prompts that self-play uses: all, or only those that SFT has seen, or has not seen.
         then_dpo: Models to train further with DPO on the pairs of `dpo_name`, after the last iteration: `best`, `start`,
             `last`, `base` (with `start: sft`) or `iteration-N`; one or several. Each becomes a model of the run.
-        dpo_args: Settings of TRL's `DPOConfig` for `then_dpo`; in a recipe, `dpo_X` sets `X`. Settings that are left out are
-            those of an iteration, except loss, learning rate, schedule and length, which are DPOConfig's defaults.
+        dpo_args: Settings of TRL's `DPOConfig` for `then_dpo`; in a recipe, `dpo_X` sets `X`. Settings that are left out
+            have the values of an iteration, except loss, learning rate, schedule and length, which have DPOConfig's
+            defaults.
         dpo_max: Maximum number of pairs of `dpo_name` that are trained on, drawn with a fixed seed.
         identical_stop: Share of generations that equal the real response, token by token, above which an iteration is not
             trained and the run ends. 1 never ends it.
@@ -139,16 +140,16 @@ class SelfPlayConfig:
     )
     sft_args: dict[str, Any] | str | None = setting(
         None,
-        "Settings of TRL's `SFTConfig` for `start: sft`; in a recipe, `sft_X` sets `X`. Settings that are left out are "
-        "those of an iteration, except learning rate, schedule and length, which are SFTConfig's defaults.",
+        "Settings of TRL's `SFTConfig` for `start: sft`; in a recipe, `sft_X` sets `X`. Settings that are left out have "
+        "the values of an iteration, except learning rate, schedule and length, which have SFTConfig's defaults.",
     )
     sft_share: Annotated[float, Bounds(0, 1, low_open=True)] = setting(
         1.0, "Share of the prompts that `start: sft` trains on, chosen at random by `seed`."
     )
     sft_use_peft: bool | None = setting(
         None,
-        "Whether `start: sft` trains an adapter. By default, as `use_peft`. An adapter is merged into its base model if "
-        "self-play trains all weights.",
+        "Whether `start: sft` trains an adapter. By default, the same as `use_peft`. An adapter is merged into its base "
+        "model if self-play trains all weights.",
     )
     sft_patience: Annotated[int | None, Bounds(1)] = setting(
         None,
@@ -167,8 +168,8 @@ class SelfPlayConfig:
     )
     dpo_args: dict[str, Any] | str | None = setting(
         None,
-        "Settings of TRL's `DPOConfig` for `then_dpo`; in a recipe, `dpo_X` sets `X`. Settings that are left out are those "
-        "of an iteration, except loss, learning rate, schedule and length, which are DPOConfig's defaults.",
+        "Settings of TRL's `DPOConfig` for `then_dpo`; in a recipe, `dpo_X` sets `X`. Settings that are left out have the "
+        "values of an iteration, except loss, learning rate, schedule and length, which have DPOConfig's defaults.",
     )
     dpo_max: Annotated[int | None, Bounds(1)] = setting(
         None, "Maximum number of pairs of `dpo_name` that are trained on, drawn with a fixed seed."

@@ -1,8 +1,8 @@
 """Determines which parts of a run are missing on the Hub, and pushes them.
 
-There is a branch for every accepted iteration (`iter-0`, ...), one for the start if the run created it (`start`), and `main`
-holds the best model so far. Pushes are recorded in the journal, so nothing is pushed twice, and a failed push is retried by
-the run itself, a later run, or `spin-trl push`.
+There is a branch for every accepted iteration (`iter-0`, ...) and result of DPO (`dpo-iter-0`, ...), and one for the start
+if the run created it (`start`); `main` holds the best model so far. Pushes are recorded in the journal, so nothing is pushed
+twice, and a failed push is retried by the run itself, a later run, or `spin-trl push`.
 """
 
 from __future__ import annotations

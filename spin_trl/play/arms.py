@@ -44,7 +44,7 @@ SHARED = frozenset(
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the compared objectives, or what DPO makes of one.
+    """One of the compared objectives, or a chain of steps that ends with DPO.
 
     Attributes:
         name: name as given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`, `sft-dft`, `sft-best`, `space > dpo`,

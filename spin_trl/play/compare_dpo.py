@@ -1,4 +1,4 @@
-"""Settings of a comparison's runs for arms that end with DPO: which models it trains, with the same settings in all runs."""
+"""Sets up DPO in the runs of a comparison: which models it trains, and that its settings are the same in all runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .arms import THEN, Arm
 
 
 def check_chains(arms: Mapping[str, Arm], recipe: Recipe) -> None:
-    """Raise if arms are named as chains that this recipe does not play.
+    """Raise if arms are chains of steps that this recipe can't play.
 
     Args:
-        arms: the arms, by the names that they were given.
+        arms: the arms, by their names as given.
         recipe: the recipe.
 
     Raises:
@@ -29,15 +29,15 @@ def check_chains(arms: Mapping[str, Arm], recipe: Recipe) -> None:
         if arm.has_sft and recipe.play.start != SFT_FIRST:
             instead = f" {THEN} ".join([arm.self_play or START, *([DPO] if arm.has_dpo else [])])
             raise RecipeError(
-                f"The arm {name!r} begins with SFT first, which this recipe does not do. Set `start: sft`, or name the arm "
-                f"{instead!r}, which begins with the given model."
+                f"The arm {name!r} begins with SFT, but this recipe does not. Set `start: sft`, or use the arm {instead!r}, "
+                "which begins with the given model."
             )
         if arm.has_dpo and recipe.data.dpo_name is None:
-            raise RecipeError(f"The arm {name!r} trains on preference pairs: name them with `dpo_name`.")
+            raise RecipeError(f"The arm {name!r} needs preference pairs to train on: name them with `dpo_name`.")
 
 
 def check_equal_dpo(players: Collection[str], arm_settings: Mapping[str, Mapping[str, Any]], recipe: Recipe) -> None:
-    """Raise if DPO would have other settings in one run than in another.
+    """Raise if DPO would have different settings in different runs.
 
     DPO has its own loss and pace, but shares all other settings with the iterations of its run.
 
@@ -54,16 +54,16 @@ def check_equal_dpo(players: Collection[str], arm_settings: Mapping[str, Mapping
         shared = [one for one in arm_settings.get(name, {}) if one in OF_AN_ARM - OF_DPO_PACE and one not in own]
         if shared:
             raise RecipeError(
-                f"`--arm_settings` sets {shared[0]!r} for {name!r}, which DPO in its run would share, but not in those of "
-                f"other arms. Set `{DPO_PREFIX}{shared[0]}`, which is the same for DPO in all of them."
+                f"`--arm_settings` sets {shared[0]!r} for {name!r}. DPO in that arm's run would use it, too, but DPO in the "
+                f"other runs would not. Set `{DPO_PREFIX}{shared[0]}`, which applies to DPO in all runs."
             )
 
 
 def ask_for_dpo(recipe: Recipe, arms: Sequence[Arm], directory: RunDirectory) -> None:
-    """Let a run train the models that arms end with, and no others.
+    """Set `then_dpo` of a run to the models that its arms train with DPO, and no others.
 
-    DPO on top of self-play trains the model that self-play delivers, or with `then_dpo: last` in the recipe that of the last
-    iteration.
+    DPO on top of self-play trains the model that self-play delivers, or the last iteration's if the recipe has
+    `then_dpo: last`.
 
     Args:
         recipe: the run's recipe, which is changed.
@@ -74,7 +74,7 @@ def ask_for_dpo(recipe: Recipe, arms: Sequence[Arm], directory: RunDirectory) ->
     of_self_play = OF_LAST if OF_LAST in given and OF_BEST not in given else OF_BEST
     named = [OF_START] if any(not arm.losses for arm in arms) else []
     named += [of_self_play] if any(arm.losses for arm in arms) else []
-    # What an earlier call has trained stays in the run, with the settings that it was trained with.
+    # Models that an earlier call has trained stay in the run, with the settings they were trained with.
     before = [str(stage.origin) for stage in directory.stages() if stage.arm == DPO]
     recipe.play.then_dpo = named or before or None
     if recipe.play.then_dpo is None:

@@ -1,4 +1,4 @@
-"""The rows of a comparison, read from its runs: held-out figures, costs, figures on the test set, and what DPO made."""
+"""The rows of a comparison, read from its runs: held-out figures, costs, figures on the test set, and DPO's models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PlayedArm:
     play: SelfPlayConfig
 
     def stage_of_dpo(self, record: RunRecord | None = None) -> Stage:
-        """Return the stage that DPO on top made, or will make, for an arm that ends with it.
+        """Return the stage that DPO trains, or has trained, for an arm that ends with it.
 
         Args:
             record: record of the run, if it has been read already.
@@ -52,7 +52,7 @@ class PlayedArm:
         return Stage.after_dpo(origin_of_dpo(record or read_record(self.directory), self.play, names[-1]))
 
     def finalist(self) -> StageRecord | None:
-        """Return the arm's best model by the held-out prompts, the one that is measured on the test set; None if there is
+        """Return the arm's best model on the held-out prompts, which is the one measured on the test set; None if there is
         none yet."""
         record = read_record(self.directory)
         if self.arm.has_dpo:
@@ -135,7 +135,7 @@ def figures_on_test(
 def dpo_arms_in_words(
     played: Sequence[PlayedArm], first: str, *, has_supervised: bool
 ) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-    """Return what DPO trained for each arm that ends with it, and remarks on what these arms have in common.
+    """Return the models that DPO trained, by the arm that ends with it, and remarks on what these arms have in common.
 
     Args:
         played: these arms, with every seed.
@@ -165,9 +165,9 @@ def dpo_arms_in_words(
         f"{', '.join(found)}: DPO on the same pairs with the same settings, {each} "
         f"{_range_in_words(pairs, 'preference pair')} and {_range_in_words(steps, 'gradient step')}."
     ]
-    remarks += [f"{arm} trains further: {', '.join(of)}." for arm, of in origins.items()]
+    remarks += [f"{arm} continues training from: {', '.join(of)}." for arm, of in origins.items()]
     if has_supervised:
-        remarks.append(f"No supervised arm is equal to an arm with DPO: they are equal to {first} without it.")
+        remarks.append(f"Supervised arms match {first} without DPO; none of them matches an arm with DPO.")
     return found, remarks
 
 

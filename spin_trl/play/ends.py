@@ -63,7 +63,8 @@ def _warn(stage: Stage, reason: str) -> None:
     logger.warning(
         "%s: %s The run continues without this baseline. A resumed run trains it again only with another `on_nan`; "
         "another learning rate needs a new run.",
-        *(capitalised(stage.label), reason),
+        capitalised(stage.label),
+        reason,
     )
 
 

@@ -384,7 +384,7 @@ def with_dpo(record: RunRecord, newest: int, metric: Metric) -> dict[Stage, Stag
 
 
 def settle_dpo(run: Run, stage: Stage) -> str | None:
-    """Judge what DPO made of a model, and record the decision once.
+    """Judge the model that DPO trained, and record the decision once.
 
     Returns:
         Why it is not delivered, if it is worse than the model that it started from; None otherwise, or if that is known.

@@ -17,7 +17,7 @@ class RunResult:
     """The result of a run.
 
     Attributes:
-        best_stage: `start`, the iteration with the best figure, or what DPO made of either.
+        best_stage: `start`, the iteration with the best figure, or the model that DPO trained from either.
         best_model: folder or Hub name of the best model.
         figures: held-out figures by stage (the start, the iterations, the baseline arms, and DPO's results), and with the
             prefix `retention/` those on the retention set.

@@ -85,8 +85,8 @@ class RunRecord:
         metric: figure by which the best iteration is chosen.
         greater_is_better: whether higher values of the metric are better.
         planned: number of iterations planned.
-        stages: the base if the run did SFT first, the start, the iterations, then the baseline arms, and what DPO made of
-            the others, each in order.
+        stages: the base if the run did SFT first, the start, the iterations, then the baseline arms, and DPO's
+            results, each in order.
         best: name of the stage that the run delivers; None if nothing has been decided.
         journal: journal entries, oldest first.
         settings: settings in the recipe.

@@ -35,8 +35,8 @@ class _Entry:
 
 
 class RunDirectory:
-    """The paths of a run. A stage is the base, the start, an iteration, a baseline arm at an iteration, or what DPO made of
-    one of the first three; each has a model.
+    """The paths of a run. A stage is the base, the start, an iteration, a baseline arm at an iteration, or DPO's result
+    from one of the first three; each has a model.
 
     Every path is the actual path of the run's own entry, whether it exists or not: see [`ownership`]. Code that creates a
     top-level entry calls [`RunDirectory.own`] first.

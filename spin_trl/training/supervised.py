@@ -103,7 +103,7 @@ class SupervisedTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, SFTTrainer):
         return output
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Compute the NLL of a batch as SFTTrainer does, whatever loss it trains with, and add it to the sum."""
+        """Compute the NLL of a batch as SFTTrainer does, also if it trains with another loss, and add it to the sum."""
         tokens = int((inputs["labels"][:, 1:] != -100).sum())
         with self._by_nll():
             result = super().prediction_step(model, inputs, *args, **kwargs)
@@ -112,7 +112,7 @@ class SupervisedTrainer(NonFiniteTrainer, WholeCheckpointsTrainer, SFTTrainer):
 
     @contextlib.contextmanager
     def _by_nll(self) -> Iterator[None]:
-        """Replace DFT's loss and label smoothing by the NLL: models are compared by it, whatever they were trained with."""
+        """Replace DFT's loss and label smoothing by the NLL, since models are compared by the NLL."""
         settings, smoother = cast(SupervisedConfig, self.args), self.label_smoother
         loss_type = settings.loss_type
         settings.loss_type, self.label_smoother = "nll", None

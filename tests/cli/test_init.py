@@ -299,9 +299,9 @@ def test_what_is_not_named_stands_as_a_placeholder(
     settings = written()
     assert settings["model_name_or_path"] == (values["model"] if "model" in given else "MODEL")
     assert settings["dataset_name"] == (values["data"] if "data" in given else "DATA.jsonl")
-    read_settings("recipe.yaml")
+    read_settings("recipe.yaml", ["--model_name_or_path", str(llama_folder)])
     assert main(["preview", "recipe.yaml"]) == 2
-    assert names(capsys.readouterr().err, "MODEL" if given == ["data"] else "DATA.jsonl")
+    assert names(capsys.readouterr().err, "DATA.jsonl" if given == ["model"] else "MODEL")
 
 
 def test_columns_and_paths_with_odd_names_are_written_as_yaml(llama_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every link of the README and of the documentation site works on GitHub and on the site."""
+"""Every link of the README, the recipes, the benchmarks and the documentation site works on GitHub and on the site."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ def is_broken(page: Path, link: Link) -> bool:
 DOCUMENTS = [
     README,
     *(TOP / name for name in ("CONTRIBUTING.md", "RELEASE.md", "SECURITY.md", "CHANGELOG.md")),
+    TOP / "benchmarks" / "README.md",
+    *sorted((TOP / "recipes").rglob("*.md")),
     *pages(),
 ]
 

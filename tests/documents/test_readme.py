@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 
 import pytest
 import yaml
 
-from documents.pages import README, TOP
+from documents.pages import DOCS, README, TOP, navigation
+from spin_trl.cli.command_line import command_parser
 from spin_trl.config.recipe import known_settings
 from spin_trl.config.shipped import recipes
 
@@ -45,6 +47,20 @@ def test_the_recipe_has_three_settings_that_are_known():
     (recipe,) = blocks("yaml")
     assert len(yaml.safe_load(recipe)) == 3
     assert set(yaml.safe_load(recipe)) <= set(known_settings())
+
+
+def test_it_leads_to_every_page_of_the_guide():
+    """The reference and the pages for developers are reached from these."""
+    pages = [page for page in navigation() if not page.startswith(("reference/", "develop/"))]
+    assert [page for page in pages if f"/docs/{page})" not in TEXT and f"/docs/{page}#" not in TEXT] == []
+
+
+def test_every_command_is_named_outside_the_reference():
+    """Nobody finds a command that only the reference has. A list of phases may leave out `spin-trl`."""
+    pages = [page for page in navigation() if not page.startswith(("reference/", "develop/"))]
+    guide = "\n".join([TEXT, *((DOCS / page).read_text(encoding="utf-8") for page in pages)])
+    (commands,) = (one.choices for one in command_parser()._actions if isinstance(one, argparse._SubParsersAction))
+    assert [name for name in commands if not re.search(rf"`{name}`|spin-trl {name}\b", guide)] == []
 
 
 def test_the_recipes_are_those_that_ship():

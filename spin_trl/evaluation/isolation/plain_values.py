@@ -1,6 +1,6 @@
 """Values without behaviour, as JSON: how results leave a process that is not trusted.
 
-What arrives is a number, text, or a collection of these, made anew by the receiver. An object whose `__eq__` is always true
+What arrives is a number, text, or a collection of these, rebuilt by the receiver. An object whose `__eq__` is always true
 does not arrive as such: it has no plain value, or only that of the number, text or collection that it extends.
 """
 
@@ -69,7 +69,7 @@ def _encoded(value: Any) -> Any:
 
 
 def decode(sent: Any) -> Any:
-    """Return the value that was encoded, whatever was sent instead.
+    """Return the value that was encoded. Any input is safe, also one that this module has not encoded.
 
     Raises:
         NotPlainError: if this is not the code of a value, or has too many members.

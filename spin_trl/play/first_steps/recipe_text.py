@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
+from ...config.fetched import NO_MODEL
 from ...counts import counted
 from ...errors import visible
 from .look import Machine, SeenData, SeenModel, at_quantile, lengths_in_words
 
-NO_MODEL, NO_DATA = "MODEL", "DATA.jsonl"
-"""Placeholders in a recipe for a model and for data that were not named."""
+NO_DATA = "DATA.jsonl"
+"""Placeholder in a recipe for data that was not named."""
 
 USUAL_LENGTHS = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 """Values used for `max_length` and `max_new_tokens`."""
@@ -41,6 +42,7 @@ _OTHER_SETS = (
     "# held_out_name: ...   # a separate dataset for evaluation, instead of a fraction of these prompts",
     "# test_name: ...       # a dataset that the final models are measured on once, and that no decision uses",
     "# retain_name: ...     # a dataset of other tasks, to see at every stage what the model unlearns",
+    "# dpo_name: ...        # preference pairs: with `then_dpo: best`, the run ends with DPO on them",
 )
 """Datasets that a recipe may name in addition to the training data."""
 

@@ -124,7 +124,7 @@ def test_settings_in_comments_can_be_set(data: SeenData | None) -> None:
     """Each one, uncommented, is a valid setting of a recipe; the other sets and SFT first are among them."""
     lines = re.findall(r"^# (\w+: .+?)(?:  +#.*)?$", text_of(model_of(), data), re.MULTILINE)
     found = {name for line in lines for name in yaml.safe_load(line)}
-    assert {"start", "held_out_name", "test_name", "retain_name"} <= found
+    assert {"start", "held_out_name", "test_name", "retain_name", "dpo_name"} <= found
     assert found <= known_settings()
 
 
