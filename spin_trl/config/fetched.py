@@ -75,15 +75,26 @@ def model_path(name: str) -> str:
         name: `model_name_or_path`. A folder of this name in the current one takes precedence.
 
     Raises:
-        RecipeError: if it is the placeholder [`NO_MODEL`], or the name of a model that has not been fetched.
+        RecipeError: if it is the name of a model that has not been fetched.
+    """
+    if name not in FETCHABLE or os.path.isdir(name):
+        return name
+    if not is_fetched(name):
+        raise RecipeError(f"The model {name!r} is not on this machine yet. Get it once with `spin-trl fetch {name}`.")
+    return str(folder_of(name))
+
+
+def check_model_is_named(name: str | None) -> None:
+    """Raise if a model's name is still the placeholder, for which the Hub would be asked.
+
+    Args:
+        name: `model_name_or_path`. A folder called like the placeholder is a model.
+
+    Raises:
+        RecipeError: if it is [`NO_MODEL`].
     """
     if name == NO_MODEL and not os.path.isdir(name):
         raise RecipeError(
             f"`model_name_or_path` is {name}, the placeholder that `spin-trl init` writes. Replace it by your model: a "
             "folder or a Hub name."
         )
-    if name not in FETCHABLE or os.path.isdir(name):
-        return name
-    if not is_fetched(name):
-        raise RecipeError(f"The model {name!r} is not on this machine yet. Get it once with `spin-trl fetch {name}`.")
-    return str(folder_of(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..config.fetched import check_model_is_named
 from ..config.recipe import Recipe, read_settings
 from .ownership import Ownership
 from .recipe_file import find_recipe, frozen_recipe
@@ -27,12 +28,13 @@ def read_recipe(
         accept_python: whether to also read the settings of a run that was started from Python, which can't play it.
 
     Raises:
-        RecipeError: if a key is unknown (the message names the nearest known one) or a value is invalid.
+        RecipeError: if a key is unknown (the message names the nearest known one), a value is invalid, or the model is
+            still the placeholder that `spin-trl init` writes.
     """
     path = find_recipe(source)
     is_frozen = path == frozen_recipe(path.parent)
     owner = run_of_recipe(path)
-    return read_settings(
+    recipe = read_settings(
         str(path),
         overrides,
         losses,
@@ -42,3 +44,5 @@ def read_recipe(
         # A user's own file in the folder of a run that was started here may set any environment variables.
         is_foreign=is_frozen or (owner is not None and not TrustedRuns().trusts(owner, {})),
     )
+    check_model_is_named(recipe.model.model_name_or_path)
+    return recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from messages import refused
-from spin_trl.config.fetched import FETCHABLE, NO_MODEL, folder_of, is_fetched, model_path
+from spin_trl.config.fetched import FETCHABLE, NO_MODEL, check_model_is_named, folder_of, is_fetched, model_path
 from spin_trl.config.recipe import read_settings
 from spin_trl.errors import RecipeError
 
@@ -42,9 +42,10 @@ def test_a_name_becomes_a_folder_once_the_model_is_there(cache: Path) -> None:
 def test_the_placeholder_of_init_is_refused_before_the_hub_is_asked(cache: Path) -> None:
     """The Hub is asked for a minute, on a machine that can't reach it. A folder of this name is a model."""
     with refused(RecipeError, "`model_name_or_path`", NO_MODEL, "`spin-trl init`"):
-        model_path(NO_MODEL)
+        check_model_is_named(NO_MODEL)
     pretend(cache.parent / NO_MODEL)
-    assert model_path(NO_MODEL) == NO_MODEL
+    check_model_is_named(NO_MODEL)
+    check_model_is_named(None)
 
 
 @pytest.mark.usefixtures("cache")

@@ -10,6 +10,8 @@ import yaml
 
 import runs
 from messages import refused
+from spin_trl.config.fetched import NO_MODEL
+from spin_trl.config.recipe import read_settings
 from spin_trl.errors import RecipeError
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.recipe import read_recipe
@@ -78,3 +80,11 @@ def test_a_directory_that_came_from_elsewhere_sets_no_variable_that_leads_to_cod
     written(run.recipe, env={"PYTHONPATH": "/theirs"})
     with refused(RecipeError, "PYTHONPATH"):
         read_recipe(str(run.path))
+
+
+def test_the_placeholder_of_init_is_no_model(tmp_path: Path) -> None:
+    """`spin-trl init` itself reads the recipe that it has written."""
+    path = written(tmp_path / "spin.yaml", model_name_or_path=NO_MODEL)
+    with refused(RecipeError, "`model_name_or_path`", NO_MODEL):
+        read_recipe(str(path))
+    assert read_settings(str(path)).model.model_name_or_path == NO_MODEL
