@@ -5,12 +5,14 @@
 #
 # RUN_DIR must be on storage that all machines share. Generation and evaluation run under CONFIG, with full replicas of the model;
 # training runs under TRAIN_CONFIG. Both are accelerate configurations, by default those next to this script; NODES and GPUS determine
-# the number of machines and processes. BASELINE=1 plays the recipe's baseline arms, PUSH=1 pushes to the Hub after every iteration.
+# the number of machines and processes. BASELINE=1 plays the recipe's baseline arms, DPO=1 its DPO on top, TEST=1 measures its test set
+# at the end, PUSH=1 pushes to the Hub after every iteration and at the end.
 # SBATCH_OPTIONS is passed to sbatch (account, partition, time, and --cpus-per-task, the CPUs per machine: many clusters give only one
 # by default), PYTHON is the interpreter (default: python), PORT a free port.
 #
 # If a phase fails, or the gate ends the run, Slurm removes the remaining jobs. Run the same command to submit them again: finished
-# phases return at once. No phase waits for a push, so a failed push holds nothing up.
+# phases return at once. If the gate has ended the run, launch `dpo` and `test` by hand. No phase waits for a push, so a failed push
+# holds nothing up.
 set -euo pipefail
 
 export NODES=${NODES:-1} GPUS=${GPUS:-8} PORT=${PORT:-29500} PYTHON=${PYTHON:-python}
@@ -64,6 +66,11 @@ submit() {
     before=$job
 }
 
+# push NAME: submit a push that no phase waits for.
+push() {
+    if [ -n "${PUSH:-}" ]; then NODES=1 GPUS=1 send "push-$1" "$here/single.yaml" push "$run"; fi
+}
+
 mkdir -p "$run"
 submit start "$CONFIG" start "$recipe" --run_dir "$run" --num_iterations "$iterations" "$@"
 for ((t = 0; t < iterations; t++)); do
@@ -74,5 +81,11 @@ for ((t = 0; t < iterations; t++)); do
         submit "baseline-$t" "$TRAIN_CONFIG" baseline "$run" --iteration "$t"
         submit "baseline-figures-$t" "$CONFIG" baseline "$run" --iteration "$t"
     fi
-    if [ -n "${PUSH:-}" ]; then NODES=1 GPUS=1 send "push-$t" "$here/single.yaml" push "$run"; fi
+    push "$t"
 done
+if [ -n "${DPO:-}" ]; then # trained first, then measured with full replicas
+    submit dpo "$TRAIN_CONFIG" dpo "$run"
+    submit dpo-figures "$CONFIG" dpo "$run"
+fi
+if [ -n "${TEST:-}" ]; then submit test "$CONFIG" test "$run"; fi
+if [ -n "${DPO:-}${TEST:-}" ]; then push end; fi

@@ -92,7 +92,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = {"FAKE": str(folder), "GPUS": "1", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "PORT": "0"}
     for name, value in {**settings, "PATH": f"{folder}:{os.environ['PATH']}"}.items():
         monkeypatch.setenv(name, value)
-    for name in ("NODES", "BASELINE", "PUSH", "SBATCH_OPTIONS"):
+    for name in ("NODES", "BASELINE", "DPO", "TEST", "PUSH", "SBATCH_OPTIONS"):
         monkeypatch.delenv(name, raising=False)
     for name in ("CONFIG", "TRAIN_CONFIG"):
         config = {"distributed_type": "NO", "num_processes": 1, "num_machines": 1, "mixed_precision": "no"}
@@ -162,6 +162,39 @@ def test_a_push_that_fails_holds_no_phase_up(slurm: Path, tmp_path: Path, monkey
     waits = f"--dependency=afterok:{jobs['evaluate-0']} "
     submitted = (slurm / "submitted").read_text(encoding="utf-8").splitlines()
     assert [line.split("--job-name ")[1].split()[0] for line in submitted if waits in line] == ["push-0", "generate-1"]
+
+
+def test_dpo_and_the_test_set_follow_the_last_iteration(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DPO is trained sharded, and then measured with full replicas. What they change is pushed, too."""
+    said = tmp_path / "said"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> "{said}"\n', encoding="utf-8")
+    python.chmod(0o755)
+    for name, value in {"PYTHON": str(python), "DPO": "1", "TEST": "1", "PUSH": "1"}.items():
+        monkeypatch.setenv(name, value)
+    done = submit("zephyr-7b", str(tmp_path / "run"), "1")
+    assert done.returncode == 0, done.stderr
+    launched = said.read_text(encoding="utf-8").splitlines()
+    found = [
+        (Path(line.split("--config_file ")[1].split(" --num_")[0]).stem, line.split("-m spin_trl ")[1])
+        for line in launched
+    ]
+    last = [(config, phase.split()[0]) for config, phase in found if "--iteration" not in phase][1:]
+    assert last == [
+        ("single", "push"),
+        ("TRAIN_CONFIG", "dpo"),
+        ("CONFIG", "dpo"),
+        ("CONFIG", "test"),
+        ("single", "push"),
+    ]
+    jobs = dict(line.split(": job ") for line in done.stdout.splitlines())
+    submitted = (slurm / "submitted").read_text(encoding="utf-8").splitlines()
+    before = {"dpo": "evaluate-0", "dpo-figures": "dpo", "test": "dpo-figures", "push-end": "test"}
+    for name, after in before.items():
+        (line,) = (line for line in submitted if line.split("--job-name ")[1].split()[0] == name)
+        assert f"--dependency=afterok:{jobs[after]} " in line
 
 
 def test_a_step_gets_the_cpus_of_its_job(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
