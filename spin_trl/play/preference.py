@@ -11,7 +11,6 @@ import shutil
 import time
 
 from accelerate import PartialState
-from transformers import PrinterCallback
 
 from ..config.dpo import OF_BEST, OF_LAST
 from ..config.dpo_on_top import dpo_config
@@ -26,17 +25,15 @@ from ..report.record import RunRecord, StageRecord, read_record
 from ..run.compute import Compute
 from ..run.integrity import recorded
 from ..run.journal import Step, newest
-from ..run.progress import ReportSteps
 from ..run.run import Run, find_stage, free_memory, since
 from ..run.stage import BASE, START, Stage
 from ..training.preference_trainer import PreferenceTrainer
 from ..training.unplayable import refusal_of_trainer
-from ..training.whole_checkpoints import newest_checkpoint
+from .fit import fit, record_fit
 from .gate import metric_of
-from .lower import faults, lowered_before, lowering
+from .lower import lowering
 from .mend import check_made_again
 from .save import save_trained
-from .trackers import training_logs
 
 _LOGGED_BY_DPO = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 
@@ -93,21 +90,9 @@ def train_on_pairs(run: Run, stage: Stage) -> None:
         shutil.rmtree(output_folder(args), ignore_errors=True)
         check_made_again(run, stage, files)
     PartialState().wait_for_everyone()
-    log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    run.record(
-        Step.TRAIN,
-        stage,
-        seconds=since(started),
-        work_seconds=work_seconds,
-        steps=trainer.state.global_step,
-        preferences=len(trainer.train_dataset),
-        objective={"loss_type": args.losses, "beta": args.beta},
-        **_compute_of_dpo(trainer).as_entry(),
-        first={name: log[0][name] for name in _LOGGED_BY_DPO if name in log[0]} if log else {},
-        last={name: log[-1][name] for name in _LOGGED_BY_DPO if name in log[-1]} if log else {},
-        **faults(trainer.state.log_history, trainer.collapses()),
-        files=files,
-    )
+    found = {"preferences": len(trainer.train_dataset), "objective": {"loss_type": args.losses, "beta": args.beta}}
+    times = {"seconds": since(started), "work_seconds": work_seconds}
+    record_fit(run, stage, trainer, found, _compute_of_dpo(trainer), _LOGGED_BY_DPO, files, times)
     del trainer
     free_memory()
 
@@ -123,16 +108,9 @@ def dpo_args_of(run: Run, stage: Stage) -> SPINConfig:
 
 
 def _trained_on_pairs(run: Run, stage: Stage, args: SPINConfig) -> tuple[PreferenceTrainer, float]:
-    """Train from the newest checkpoint or from the start. Return the trainer and the seconds of work."""
+    """Train from the newest checkpoint or from the start. Return the trainer and the seconds, with tokenisation."""
     started = time.monotonic()
-    with training_logs(run, stage):
-        trainer = _dpo_trainer(run, stage, args)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ReportSteps(run.progress))
-    for callback in lowered_before(run, stage, args):
-        trainer.add_callback(callback)
-    checkpoint = newest_checkpoint(args)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    trainer, _ = fit(run, stage, args, lambda: _dpo_trainer(run, stage, args))
     return trainer, since(started)
 
 

@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 from accelerate import PartialState
-from transformers import PrinterCallback
 
 from ..config.iteration import SPINConfig
 from ..errors import RunDirectoryError, SpinError
@@ -20,17 +19,15 @@ from ..report.record import read_figures
 from ..run.compute import Compute
 from ..run.integrity import recorded
 from ..run.journal import Step
-from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
 from ..run.stage import Stage
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import refusal_of_trainer
-from ..training.whole_checkpoints import newest_checkpoint
+from .fit import fit, record_fit
 from .generate import mixes_start, scoring_by_start, trained_on
-from .lower import faults, lowered_before, lowering
+from .lower import lowering
 from .mend import check_made_again
 from .save import save_trained
-from .trackers import training_logs
 
 _LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
 
@@ -52,21 +49,9 @@ def train(run: Run, iteration: int) -> None:
     files = recorded(f"{stage}/model", save_trained(run, trainer, stage, merges=merges, has_card=True))
     if PartialState().is_main_process:
         check_made_again(run, stage, files)
-    log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    run.record(
-        Step.TRAIN,
-        stage,
-        seconds=since(started),
-        work_seconds=work_seconds,
-        steps=trainer.state.global_step,
-        pairs=dataclasses.asdict(trainer.pair_counts["train"]),
-        objective=_objective_of(args),
-        **_compute_of(run, trainer, args, iteration).as_entry(),
-        first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
-        last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
-        **faults(trainer.state.log_history, trainer.collapses()),
-        files=files,
-    )
+    found = {"pairs": dataclasses.asdict(trainer.pair_counts["train"]), "objective": _objective_of(args)}
+    times = {"seconds": since(started), "work_seconds": work_seconds}
+    record_fit(run, stage, trainer, found, _compute_of(run, trainer, args, iteration), _LOGGED, files, times)
     del trainer
     free_memory()
 
@@ -90,18 +75,8 @@ def _objective_of(args: SPINConfig) -> dict[str, Any]:
 
 def _trained(run: Run, iteration: int, args: SPINConfig) -> tuple[SPINTrainer, float]:
     """Train an iteration from its newest checkpoint or from its start. Return the trainer and the seconds of work."""
-    stage = Stage.of(iteration)
-    with training_logs(run, stage):
-        trainer = _trainer_of(run, iteration, args)
-    trainer.remove_callback(PrinterCallback)  # the loop prints a summary; progress bars and trackers stay
-    trainer.add_callback(ReportSteps(run.progress))
-    for callback in lowered_before(run, stage, args):
-        trainer.add_callback(callback)
-    # If no checkpoint is complete, or it was written by a different number of processes, training starts over.
-    checkpoint = newest_checkpoint(args)
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-    return trainer, round(since(started) + trainer.opponent_seconds, 3)
+    trainer, seconds = fit(run, Stage.of(iteration), args, lambda: _trainer_of(run, iteration, args))
+    return trainer, round(seconds + trainer.opponent_seconds, 3)
 
 
 def _at_iteration(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
