@@ -21,6 +21,9 @@ from .traits import EQUAL, EQUAL_STEPS, GIVEN, SFT_FIRST
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ by iteration: one number, or a list with one number per iteration."""
 
+SMOKE_ROWS = 8
+"""Number of rows in a smoke run."""
+
 
 @dataclass
 class SelfPlayConfig:
@@ -380,6 +383,11 @@ class SelfPlayConfig:
                 )
         if self.metric_for_best_iteration.partition("/")[0] == SCORE_GREEDY:
             self.evaluate_greedy = True
+
+    @property
+    def most_pairs(self) -> int | None:
+        """The largest number of preference pairs that DPO on top trains on; None for all."""
+        return SMOKE_ROWS if self.smoke else self.dpo_max
 
 
 def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> dict[str, list[float]]:

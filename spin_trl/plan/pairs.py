@@ -45,7 +45,7 @@ def preference_lengths(recipe: Recipe, pairs: Dataset, template: PairTemplate) -
     Raises:
         DataError: if the first pairs can't be used.
     """
-    total = min(len(pairs), 8 if recipe.play.smoke else recipe.play.dpo_max or len(pairs))
+    total = min(len(pairs), recipe.play.most_pairs or len(pairs))
     rows = read_pairs(check_pairs(pairs).select(range(min(len(pairs), SAMPLED_PAIRS)))).rows
     most = recipe.args.max_length
     found = tokens_of_dpo(rows, template.tokenizer)

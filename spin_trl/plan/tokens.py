@@ -14,6 +14,7 @@ import huggingface_hub.constants
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..config.loop import SMOKE_ROWS
 from ..config.recipe import Recipe
 from ..counts import agreeing
 from ..data.bad_rows import SKIP, BadRows
@@ -239,7 +240,7 @@ def _assumed_pairs(recipe: Recipe, length: int) -> PreferenceLengths | None:
     count = ASSUMED_ROWS
     if is_local(recipe.data.dpo_name or "") and not named_code({"dpo_name": recipe.data.dpo_name}):
         count = len(recipe.data.pairs() or ())
-    pairs = min(count, recipe.play.dpo_max or count)
+    pairs = min(count, recipe.play.most_pairs or count)
     return PreferenceLengths(pairs, 3.0 * length, float(length), longest=(length, length, length))
 
 
@@ -247,7 +248,7 @@ def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:
     """Return the numbers of training and held-out rows."""
     play = recipe.play
     if play.smoke:
-        total = min(total, 8)
+        total = min(total, SMOKE_ROWS)
     if recipe.data.held_out_name is not None:
         return total, min(held_out if held_out is not None else play.held_out_max, play.held_out_max)
     out = min(max(round(play.held_out_fraction * total), 1), play.held_out_max) if play.held_out_fraction else 0
@@ -265,7 +266,7 @@ def _num_measured(recipe: Recipe, counts: Mapping[str, int]) -> tuple[int, int]:
     play, data = recipe.play, recipe.data
     tested = 0 if data.test_name is None else counts.get("test", play.held_out_max)
     retained = 0 if data.retain_name is None else min(counts.get("retain", play.retain_max), play.retain_max)
-    return (min(tested, 8), min(retained, 8)) if play.smoke else (tested, retained)
+    return (min(tested, SMOKE_ROWS), min(retained, SMOKE_ROWS)) if play.smoke else (tested, retained)
 
 
 def _tokenizer(recipe: Recipe, sample: Dataset) -> PreTrainedTokenizerBase | None:

@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..config.loop import SelfPlayConfig
+from ..config.loop import SMOKE_ROWS, SelfPlayConfig
 from ..config.traits import SFT_FIRST
 from ..errors import RecipeError
 from ..evaluation.scoring import Scorer, scorer_of
 from ..run.journal import RETENTION
 from ..run.run import permission_of
 from ..training.arguments import check_kinds, kind_of
-
-SMOKE_ROWS = 8
-"""Number of rows in a smoke run."""
 
 DRAWING_SEED = 0
 """Seed for drawing the rows of the retention set and the pairs of DPO on top: the same for every run, so that several runs

@@ -22,7 +22,7 @@ from trl import DPOConfig
 from ..config import credentials
 from ..config.fetched import model_path
 from ..config.iteration import SPINConfig
-from ..config.loop import SelfPlayConfig
+from ..config.loop import SMOKE_ROWS, SelfPlayConfig
 from ..config.paths import output_folder
 from ..config.start import StartConfig
 from ..config.unusual import unusual
@@ -43,7 +43,7 @@ from ..run.run import LAUNCHED, Run, given_stage
 from ..run.settings import python_settings
 from ..run.stage import BEST_SFT, DPO, Stage
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds
-from .arguments import SMOKE_ROWS, drawn_rows, first_rows, measured_rows_of, scorer_from, sft_adapter
+from .arguments import drawn_rows, first_rows, measured_rows_of, scorer_from, sft_adapter
 from .console import intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, deliver_best, judge, settle, settle_generations
 from .phases import Launch, in_this_process
@@ -138,7 +138,7 @@ class SelfPlay:
             if dataset is not None
         }
         pairs = None if dpo_dataset is None else check_pairs(as_dataset(dpo_dataset, "dpo_dataset"))
-        self.pairs = None if pairs is None else drawn_rows(pairs, SMOKE_ROWS if play.smoke else play.dpo_max)
+        self.pairs = None if pairs is None else drawn_rows(pairs, play.most_pairs)
         self.launch = launch
         self.directory = RunDirectory(play.run_dir or output_folder(args))
         named = model_path(os.path.expanduser(whole)) if isinstance(whole, str) else None

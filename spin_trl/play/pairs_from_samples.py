@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ..config.loop import SMOKE_ROWS
 from ..counts import counted
 from ..data.bad_rows import SKIP
 from ..data.kept_columns import kept_columns, with_kept_columns
@@ -44,7 +45,7 @@ from ..run.settings import frozen_settings
 from ..run.stage import Stage
 from ..run.trust import check_trust, named_code
 from ..training.arguments import as_dataset
-from .arguments import SMOKE_ROWS, first_rows
+from .arguments import first_rows
 from .generate import answer_into, at_hand
 from .open import reopen
 from .plugin import training_plugin

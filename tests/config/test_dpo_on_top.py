@@ -68,3 +68,10 @@ def test_every_name_of_the_pace_is_a_setting_of_dpo() -> None:
 
 def test_the_iterations_that_dpo_starts_from() -> None:
     assert named_iterations(play(then_dpo=["best", "iteration-2", "start"])) == [2]
+
+
+def test_a_smoke_run_takes_eight_pairs_whatever_the_recipe_says() -> None:
+    """So do the plan and the run."""
+    found = [SelfPlayConfig(smoke=smoke, dpo_max=100).most_pairs for smoke in (True, False)]
+    assert found == [8, 100]
+    assert SelfPlayConfig().most_pairs is None

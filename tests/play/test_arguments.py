@@ -6,8 +6,9 @@ from peft import LoraConfig
 
 from messages import refused
 from spin_trl import SelfPlayConfig
+from spin_trl.config.loop import SMOKE_ROWS
 from spin_trl.errors import RecipeError
-from spin_trl.play.arguments import SMOKE_ROWS, first_rows, measured_rows_of, scorer_from, sft_adapter
+from spin_trl.play.arguments import first_rows, measured_rows_of, scorer_from, sft_adapter
 from spin_trl.run.journal import RETENTION, TEST
 
 ROWS = Dataset.from_dict({"prompt": [str(number) for number in range(50)]})
