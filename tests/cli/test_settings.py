@@ -57,8 +57,8 @@ def test_a_whole_name_shows_everything_about_a_setting(capsys: pytest.CaptureFix
     assert names(shown, "1e-06", "above 0", "list", "transformers", "lr", "baseline_learning_rate")
     shown = printed(capsys, "settings", "tspin_beta")
     assert names(shown, "tspin", "at least 0")
-    assert "continued run  stays as it was" in shown
-    assert "continued run  may change" in printed(capsys, "settings", "num_iterations")
+    assert "resumed run    must not change" in shown
+    assert "resumed run    may change" in printed(capsys, "settings", "num_iterations")
 
 
 def test_the_name_that_another_tool_has_shows_the_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,14 +18,14 @@ HEAD = """\
 """
 
 RULES = """
-Where a recipe is named, it is a YAML file, a folder with `spin.yaml`, a run directory, or the name of a recipe that
+A recipe is given as a YAML file, a folder with `spin.yaml`, a run directory, or the name of a recipe that
 ships with the package (`spin-trl recipes`). Commands that take settings accept every [setting](settings.md) after
 its name: `spin-trl run quickstart --num_iterations 2`. Separate the values of a list by spaces
 (`--loss_type sigmoid space`), and write a value for each iteration as a quoted list (`--learning_rate '[1e-3,5e-4]'`) and a
 mapping as JSON (`--column_mapping '{"question": "prompt"}'`).
 
-A command ends with 0 when it is done, with 2 for input that has to change, with 1 for a failure, and with 130 when it
-is interrupted ([Errors and exit codes](errors.md)). `spin-trl` without a command prints its help on stderr and ends with 2.
+A command exits with 0 when it is done, with 2 if its input has to change, with 1 if it failed, and with 130 if it was
+interrupted ([Errors and exit codes](errors.md)). `spin-trl` without a command prints its help on stderr and exits with 2.
 """
 
 

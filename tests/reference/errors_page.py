@@ -13,8 +13,8 @@ from spin_trl.errors import SpinError
 HEAD = """\
 # Errors and exit codes
 
-A message names the file, the row or the setting that is at fault, and says what to do. The command prints it without
-a traceback and ends with one of these codes:
+A message names the file, row or setting that is wrong, and how to fix it. The command prints it without a traceback and
+exits with one of these codes:
 
 """
 
@@ -27,13 +27,13 @@ EXIT_CODES = {
 }
 
 REST = f"""
-An error that nobody has foreseen ends with 1. The message names the exception and where it was raised, and the
-traceback is kept in `traceback.txt` in the run directory. `{SHOWS_TRACEBACK}=1` shows the traceback of every error.
+An unexpected error also gives exit code 1. The message names the exception and where it was raised, and the traceback
+is written to `traceback.txt` in the run directory. `{SHOWS_TRACEBACK}=1` shows the traceback of every error.
 
 ## Exceptions
 
-In Python they come from `spin_trl.errors`, unless another module is named, and all are `SpinError`s. Each is also the
-exception of the standard library that it replaces, so `except ValueError` goes on working.
+Exceptions are in `spin_trl.errors`, unless the table names another module, and all of them are subclasses of `SpinError`.
+Each is also a subclass of the standard exception that it replaces, so `except ValueError` still works.
 
 """
 

@@ -9,28 +9,29 @@ from reference.markdown import WRITTEN, table
 HEAD = """\
 # Model families
 
-Causal language models of transformers. For every family for which TRL ships a chat template, and for Mistral's, a
-tiny model with random weights is built and tried, of the class in which the published ones load, in float32 on a CPU.
-The table is made by that test (`.venv/bin/python tests/compatibility/write_table.py`), which fails where it is no
-longer true.
+Families of causal language models in transformers. For every family that TRL ships a chat template for, and for
+Mistral's, a test builds a tiny model with random weights, of the class that loads the published models, and tries it in
+float32 on a CPU. `.venv/bin/python tests/compatibility/write_table.py` writes the table, and the test fails if the table
+is no longer true.
 
 """
 
 COLUMNS_IN_WORDS = {
-    "template": "in all of TRL's templates of the family a real response stands where a generated one does; where not, the "
-    "rest of the row is played on plain text",
-    "answers": "a prompt gets the same answer alone and among others, and a second time",
+    "template": "all of TRL's templates for the family put a real response where a generated one begins; otherwise, the "
+    "rest of the row was tried on plain text",
+    "answers": "a prompt gets the same answer alone, in a batch, and when it is asked again",
     "training": "an iteration starts at its opponent, with a loss of ln 2, and every weight of the language model moves",
-    "shared": "prompts are [run once](../unique-tokens.md) for both responses; where not, training is slower, and as right",
-    "saved": "what was trained has the same log-probabilities when transformers alone loads it, and when a run measures it",
-    "LoRA": "two iterations are played, each from its opponent; what is saved is the adapter alone, and loads",
-    "4-bit": "an iteration of an adapter on NF4 weights (bitsandbytes) is played",
+    "shared": "prompts are [run once](../unique-tokens.md) for both responses; otherwise, training is slower, with the same "
+    "result",
+    "saved": "the saved model has the same log-probabilities whether transformers alone loads it or a run measures it",
+    "LoRA": "two iterations can be played, each from its opponent; only the adapter is saved, and it can be loaded",
+    "4-bit": "an iteration can be played with an adapter on NF4 weights (bitsandbytes)",
 }
 
 TAIL = """
 
-Models that also see images are tried on text alone: self-play on images is refused. Not tried: these models on a GPU
-or in bfloat16, the published weights themselves (gpt-oss's come in MXFP4), and what self-play gains.
+Models that also take images were tried only on text: self-play on images is refused. The test covers neither GPUs nor
+bfloat16, nor the published weights (those of gpt-oss are in MXFP4), nor whether self-play improves a model.
 """
 
 

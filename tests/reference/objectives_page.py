@@ -18,7 +18,7 @@ The losses that `loss_type` can name. [Objectives](../objectives.md) explains ho
 quickstart's task.
 
 r and r' are the log-ratios log π(y|x) − log π_t(y|x) of the real response and of the opponent's. At the first step of
-an iteration both are 0, and the loss of a pair has the value under "at the start".
+an iteration both are 0, and the loss of a pair is the value in the column "at the start".
 
 """
 

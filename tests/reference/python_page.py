@@ -10,8 +10,8 @@ from reference.markdown import WRITTEN
 HEAD = """\
 # Python API
 
-Everything that `import spin_trl` offers. It costs nothing until a name is used: torch and TRL are imported then. What
-goes wrong is raised as one of the exceptions of `spin_trl.errors` ([Errors](errors.md)).
+The public names of `spin_trl`. `import spin_trl` is fast: torch and TRL are imported when a name is first used. Errors
+are raised as exceptions of `spin_trl.errors` ([Errors](errors.md)).
 """
 
 

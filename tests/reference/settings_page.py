@@ -11,20 +11,20 @@ from spin_trl.config.reference.known import KnownSetting
 HEAD = """\
 # Settings
 
-Everything that a recipe may have, and behind `--` the command line of `spin-trl run`. Settings of TRL and
-transformers are described in their words; what is particular to a run is added. `spin-trl settings WORD` searches the
-same list in a terminal, and `spin-trl settings NAME` shows one setting.
+All settings of a recipe. On the command line of `spin-trl run` they are options (`--learning_rate 1e-6`). Settings of TRL
+and transformers have their own descriptions, with notes on what differs in a run. In a terminal, `spin-trl settings WORD`
+searches this list, and `spin-trl settings NAME` shows one setting.
 
-- **Types.** A recipe is YAML; on the command line a mapping is JSON, and a list is its values behind the name. A
-  setting that may be a list with one value for each iteration takes `'[5e-7,1e-7]'` there.
-- **Allowed** numbers are checked when the recipe is read. Outside the **usual** ones a run warns and goes on.
-- **A continued run** has its settings frozen in `recipe.yaml`. Only those that decide how it is played and shown may
+- **Types.** A recipe is YAML. On the command line, write a mapping as JSON, a list as its values separated by spaces, and
+  a list with one value for each iteration as `'[5e-7,1e-7]'`.
+- **Allowed** values are checked when the recipe is read. A value outside the **usual** range only causes a warning.
+- **A resumed run** uses the settings frozen in its `recipe.yaml`. Only settings that don't affect finished results may
   change.
-- **In Python** the settings are fields of `SPINConfig`, `SelfPlayConfig` and `StartConfig`; `model_name_or_path`,
-  `dataset_name` and their like are arguments ([Python API](python.md)).
+- **In Python**, settings are fields of `SPINConfig`, `SelfPlayConfig` and `StartConfig`. The model and the datasets are
+  arguments instead of `model_name_or_path`, `dataset_name` and so on ([Python API](python.md)).
 
-In an editor, the JSON schema completes names and marks mistakes: `spin-trl schema > recipe.schema.json`, and as the
-first line of the recipe `# yaml-language-server: $schema=recipe.schema.json`.
+An editor completes names and marks mistakes with the JSON schema: run `spin-trl schema > recipe.schema.json`, and make
+`# yaml-language-server: $schema=recipe.schema.json` the first line of the recipe.
 
 """
 

@@ -19,13 +19,13 @@ _SEVERAL_IN_WORDS = {"boolean": "true or false", "integer": "whole numbers", "nu
 
 PHASES_IN_WORDS = {
     "prepare": "preparing the data",
-    "start": "making the start",
+    "start": "building or training the start",
     "generate": "generate",
     "train": "train",
     "evaluate": "evaluate",
     "baseline": "baseline",
     "dpo": "DPO at the end of a run",
-    "test": "the test at the end of a run",
+    "test": "the test set at the end of a run",
     "decide": "the decision after an iteration",
     "push": "pushing to the Hub",
     ALWAYS: "the whole run",
@@ -109,7 +109,7 @@ def facts_of(setting: KnownSetting, settings: Iterable[KnownSetting]) -> dict[st
         "usual": f"{usual} ({setting.usual.why})" if setting.usual is not None and setting.usual.why else usual,
         "objectives": objectives_in_words(setting, settings),
         "used by": phases_in_words(setting),
-        "continued run": "may change" if setting.may_change else "stays as it was",
+        "resumed run": "may change" if setting.may_change else "must not change",
         "declared by": {OURS_ORIGIN: "spin_trl", "trl": "TRL", "transformers": "transformers"}[setting.origin],
         "also called": ", ".join(setting.names_elsewhere),
     }

@@ -151,7 +151,7 @@ def test_all_facts_of_a_setting() -> None:
         "usual": "at least 0.1 and at most 1 (SPIN has 0.5)",
         "objectives": "spin",
         "used by": "train",
-        "continued run": "may change",
+        "resumed run": "may change",
         "declared by": "TRL",
         "also called": "lr, speed",
     }
@@ -163,7 +163,7 @@ def test_what_is_not_known_of_a_setting_is_left_out() -> None:
         "type": "text",
         "usual": "at least 1",
         "used by": "nothing in a run",
-        "continued run": "stays as it was",
+        "resumed run": "must not change",
         "declared by": "spin_trl",
     }
 
@@ -173,4 +173,4 @@ def test_there_are_words_for_every_setting_that_there_is() -> None:
     settings = every_setting()
     every = [facts_of(known, settings) for known in settings]
     assert len(every) > 200
-    assert [facts for facts in every if not {"type", "used by", "continued run", "declared by"} <= facts.keys()] == []
+    assert [facts for facts in every if not {"type", "used by", "resumed run", "declared by"} <= facts.keys()] == []
