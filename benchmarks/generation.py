@@ -84,7 +84,7 @@ def ours(
     responses: dict[int, Response] = {}
     for number, tasks in enumerate(micro_batches([len(p) for p in prompts], 1, sampling.batch_size)):
         seed = micro_batch_seed(sampling.seed, 0, number)
-        answers = engine.generate([prompts[task.row] for task in tasks], sampling, seed)
+        answers = engine.answer([prompts[task.row] for task in tasks], sampling, seed)
         responses |= {task.row: answer for task, answer in zip(tasks, answers, strict=True)}
     return [responses[row] for row in range(len(prompts))], engine.computed_tokens
 

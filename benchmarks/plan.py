@@ -214,7 +214,7 @@ class Bench:
         engine = TransformersEngine(model, [self.tokenizer.eos_token_id], self.tokenizer.pad_token_id, context)
         prompts = self.ids(self.case.prompt)[: recipe.args.generation_batch_size]
         sampling = Sampling.from_args(recipe.args)
-        measured = held(model) + self.peak(lambda: engine.generate(prompts, sampling, 0))
+        measured = held(model) + self.peak(lambda: engine.answer(prompts, sampling, 0))
         (planned,) = [phase for phase in self.plan().phases() if phase.name == "generate"]
         return Result(measured, planned.total - planned.parts.get("reserve", 0))
 

@@ -106,7 +106,7 @@ def _on(
     engine = engine_of("transformers")(model, template.eos_ids, template.tokenizer.pad_token_id, autocast)
     marks = [""] * len(prompts)
     for batch in micro_batches([len(prompt) for prompt in prompts], LIMIT.num_generations, LIMIT.batch_size):
-        answers = engine.generate([prompts[task.row] for task in batch], LIMIT, 0)
+        answers = engine.answer([prompts[task.row] for task in batch], LIMIT, 0)
         for task, answer in zip(batch, answers, strict=True):
             text = str(template.tokenizer.decode(answer.ids, skip_special_tokens=True))
             marks[task.row] = "01"[equation_value(text) == equation_value(problems[task.row].equation)]

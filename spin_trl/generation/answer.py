@@ -23,7 +23,7 @@ from ..errors import DivergedError
 from ..models.adapters import Policy
 from ..models.digest import digest
 from ..models.non_finite import non_finite_in_words
-from .engine import Engine, Sampling, engine_of, micro_batch_seed
+from .engine import Engine, MicroBatch, Sampling, engine_of, micro_batch_seed
 from .store import GenerationStore, Manifest
 
 SHARD_RESPONSES = 256
@@ -204,10 +204,17 @@ def generate(
         started, tokens = time.monotonic(), 0
         on_progress(done, total, tokens)
         for number in todo:
-            responses = []
-            for micro_batch, tasks in shards[number]:
-                prompts = [rows[task.row]["prompt_ids"] for task in tasks]
-                answers = engine.generate(prompts, sampling, micro_batch_seed(sampling.seed, iteration, micro_batch))
+            work = (
+                MicroBatch(
+                    micro_batch,
+                    [rows[task.row]["prompt_ids"] for task in tasks],
+                    micro_batch_seed(sampling.seed, iteration, micro_batch),
+                )
+                for micro_batch, tasks in shards[number]
+            )
+            tasks_of, responses = dict(shards[number]), []
+            for micro_batch, answers in engine.generate(work, sampling):
+                tasks = tasks_of[micro_batch]
                 for task, answer in zip(tasks, answers, strict=True):
                     responses.append((rows[task.row]["key"], task.sample, answer))
                 tokens += sum(len(answer.ids) for answer in answers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
@@ -62,18 +62,43 @@ class Response:
     finish_reason: Literal["eos", "length"]
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """Prompts that are answered together.
+
+    Attributes:
+        number: number of the micro-batch, by which its responses are recognised.
+        prompts: token ids of the prompts, one response each.
+        seed: seed of this micro-batch.
+    """
+
+    number: int
+    prompts: Sequence[Sequence[int]]
+    seed: int
+
+
 class Engine(Protocol):
-    """The interface of an engine, which generates responses."""
+    """The interface of an engine, which generates responses.
+
+    Attributes:
+        name: value of the setting `engine`.
+        repeats: whether the same micro-batch always gets the same responses, on one kind of device. Otherwise what has
+            been stored is final.
+    """
 
     name: str
+    repeats: bool
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Response]:
+    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> Iterator[tuple[int, list[Response]]]:
         """Sample one response to each prompt.
 
         Args:
-            prompts: token ids of the prompts.
+            batches: the work. An engine may take several before it yields the first one's responses.
             sampling: settings of sampling.
-            seed: seed of this micro-batch. The same prompts, settings and seed give the same responses.
+
+        Yields:
+            The number of a micro-batch and its responses in the order of its prompts, as micro-batches are finished; they
+            may be finished in another order than they were given.
         """
         ...
 

@@ -40,10 +40,10 @@ torch.set_num_threads(1)
 state = PartialState(cpu=True)
 calls = []
 class Slow(TransformersEngine):
-    def generate(self, *args):
+    def answer(self, *args):
         time.sleep({pause})
         calls.append(args)
-        return super().generate(*args)
+        return super().answer(*args)
 rows = Dataset.from_dict({{"key": [str(i) for i in range(30)], "prompt_ids": [[5 + i] * (1 + i % 7) for i in range(30)]}})
 sampling = Sampling(1.0, 1.0, 0, 8, None, 2, 4, 0)
 generate(Slow(tiny.model("llama"), [1], 0), rows, GenerationStore({folder!r}), sampling, iteration=0,
@@ -78,17 +78,18 @@ def launch(tmp_path: Path, folder: Path, *, processes: int = 1, pause: float = 0
 class Counting:
     """Engine that answers with the prompt's first token and counts its calls."""
 
-    name = "counting"
+    name, repeats = "counting", True
 
     def __init__(self, fail_after: int | None = None):
         self.calls: list[tuple[list[list[int]], int]] = []
         self.fail_after = fail_after
 
-    def generate(self, prompts, sampling, seed):
-        if self.fail_after is not None and len(self.calls) >= self.fail_after:
-            raise KeyboardInterrupt
-        self.calls.append(([list(prompt) for prompt in prompts], seed))
-        return [Response([prompt[0], seed % 1000], "eos") for prompt in prompts]
+    def generate(self, batches, sampling):
+        for batch in batches:
+            if self.fail_after is not None and len(self.calls) >= self.fail_after:
+                raise KeyboardInterrupt
+            self.calls.append(([list(prompt) for prompt in batch.prompts], batch.seed))
+            yield batch.number, [Response([prompt[0], batch.seed % 1000], "eos") for prompt in batch.prompts]
 
 
 def test_every_response_is_in_one_micro_batch_and_similar_lengths_are_together():

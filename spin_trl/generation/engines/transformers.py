@@ -7,7 +7,7 @@ a few tokens at a time; between chunks, finished rows are dropped from the batch
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicCache
 
 from ...models.adapters import Policy, without_adapter
 from ...models.loading import loading
-from ..engine import Response, Sampling
+from ..engine import MicroBatch, Response, Sampling
 
 
 @dataclass
@@ -40,12 +40,24 @@ class TransformersEngine:
     autocast: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     chunk_size: int = 16
     name: str = "transformers"
+    repeats: bool = True
     useful_tokens: int = field(default=0, init=False)
     computed_tokens: int = field(default=0, init=False)
     """Total tokens sampled, including those after a row's EOS; `useful_tokens` divided by this is the live share."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Response]:
-        """Sample one response to each prompt (see [`Engine`]). The global random state is restored."""
+    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> Iterator[tuple[int, list[Response]]]:
+        """Sample one response to each prompt, in the order of the micro-batches (see [`Engine`])."""
+        for batch in batches:
+            yield batch.number, self.answer(batch.prompts, sampling, batch.seed)
+
+    def answer(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Response]:
+        """Sample one response to each prompt of one micro-batch. The global random state is restored.
+
+        Args:
+            prompts: token ids of the prompts.
+            sampling: settings of sampling.
+            seed: the same prompts, settings and seed give the same responses.
+        """
         device = self.model.device
         with (
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),

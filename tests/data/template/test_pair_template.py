@@ -140,7 +140,7 @@ def test_the_opponent_starts_and_stops_where_the_real_response_does(path: Path) 
     greedy = Sampling(
         temperature=0, top_p=1, top_k=0, max_new_tokens=50, max_length=None, num_generations=1, batch_size=1, seed=0
     )
-    assert engine.generate([pair.prompt_ids], greedy, seed=0) == [Response(pair.real_ids, "eos")]
+    assert engine.answer([pair.prompt_ids], greedy, seed=0) == [Response(pair.real_ids, "eos")]
 
 
 @every_template

@@ -72,7 +72,7 @@ def test_no_plan_is_built_for_every_new_token(monkeypatch):
     assert settings.cudnn_sdp_enabled()
     settings.enable_mem_efficient_sdp(False)
     try:
-        TransformersEngine(model, [1], PAD).generate(prompts(), GREEDY, seed=0)
+        TransformersEngine(model, [1], PAD).answer(prompts(), GREEDY, seed=0)
     finally:
         settings.enable_mem_efficient_sdp(True)
     assert set(enabled) == {(False, True, False)}
@@ -88,7 +88,7 @@ def test_greedy_answers_are_those_of_each_prompt_alone(chunk_size):
     eos_ids = [endless[0][2], endless[1][9], endless[2][17]]
     expected = [ended(ids, eos_ids) for ids in endless]
     engine = TransformersEngine(model, eos_ids, PAD, chunk_size=chunk_size)
-    found = engine.generate(prompts(), GREEDY, seed=0)
+    found = engine.answer(prompts(), GREEDY, seed=0)
     assert [response.ids for response in found] == expected
     assert [response.finish_reason for response in found] == [
         "eos" if ids[-1] in eos_ids else "length" for ids in expected
@@ -98,7 +98,7 @@ def test_greedy_answers_are_those_of_each_prompt_alone(chunk_size):
 
 def test_each_row_has_its_own_limit():
     """`max_length` leaves a long prompt less room than a short one."""
-    found = TransformersEngine(sharpened(), [], PAD).generate(
+    found = TransformersEngine(sharpened(), [], PAD).answer(
         [[5] * 3, [6] * 10], dataclasses.replace(GREEDY, max_new_tokens=None, max_length=12), seed=0
     )
     assert [len(response.ids) for response in found] == [9, 2]
@@ -107,7 +107,7 @@ def test_each_row_has_its_own_limit():
 
 def test_the_same_seed_gives_the_same_answers_and_another_one_others():
     engine = TransformersEngine(tiny.model("llama"), [1], PAD)
-    one, again, other = (engine.generate(prompts(), SAMPLED, seed=seed) for seed in (7, 7, 8))
+    one, again, other = (engine.answer(prompts(), SAMPLED, seed=seed) for seed in (7, 7, 8))
     assert one == again
     assert one != other
 
@@ -119,7 +119,7 @@ def test_nothing_of_the_surroundings_changes():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    TransformersEngine(model, [1], PAD).generate(prompts(), SAMPLED, seed=0)
+    TransformersEngine(model, [1], PAD).answer(prompts(), SAMPLED, seed=0)
     assert torch.equal(torch.rand(4), expected)
     assert model.training
     assert model.generation_config is own
@@ -131,9 +131,7 @@ def test_the_models_own_generation_config_does_not_leak_in():
     opinionated.generation_config = GenerationConfig(
         do_sample=True, top_k=1, repetition_penalty=5.0, min_new_tokens=20, eos_token_id=9, max_new_tokens=2
     )
-    found = [
-        TransformersEngine(model, [1], PAD).generate(prompts(), SAMPLED, seed=0) for model in (plain, opinionated)
-    ]
+    found = [TransformersEngine(model, [1], PAD).answer(prompts(), SAMPLED, seed=0) for model in (plain, opinionated)]
     assert found[0] == found[1]
 
 
@@ -158,7 +156,7 @@ def fixed() -> FixedDistribution:
 def frequencies(sampling: Sampling, rows: int = 500) -> list[float]:
     """Return how often each of the four tokens is sampled first."""
     engine = TransformersEngine(fixed(), [7], pad_token_id=7)
-    found = engine.generate([[1]] * rows, dataclasses.replace(sampling, max_new_tokens=8), seed=0)
+    found = engine.answer([[1]] * rows, dataclasses.replace(sampling, max_new_tokens=8), seed=0)
     tokens = [token for response in found for token in response.ids]
     assert len(tokens) == 8 * rows
     return [tokens.count(token) / len(tokens) for token in range(4)]
@@ -190,7 +188,7 @@ def test_every_row_is_sampled_from_its_own_context():
     engine = TransformersEngine(known_models.bigram(logits), [eos], pad_token_id=0, chunk_size=3)
     starts = [row % 5 for row in range(1500)]
     settings = dataclasses.replace(SAMPLED, temperature=0.8, max_new_tokens=9)
-    found = engine.generate([[4] * (start % 3) + [start] for start in starts], settings, seed=0)
+    found = engine.answer([[4] * (start % 3) + [start] for start in starts], settings, seed=0)
     counts = torch.zeros(6, 6, dtype=torch.float64)
     for start, response in zip(starts, found, strict=True):
         for last, token in itertools.pairwise([start, *response.ids]):
@@ -207,7 +205,7 @@ def test_every_row_is_sampled_from_its_own_context():
 def test_eos_is_kept_if_and_only_if_it_was_sampled():
     """Any id in the list ends an answer; a truncated answer has none of them."""
     engine = TransformersEngine(fixed(), [2, 3], pad_token_id=7, chunk_size=4)
-    found = engine.generate([[1]] * 200, dataclasses.replace(SAMPLED, max_new_tokens=6), seed=0)
+    found = engine.answer([[1]] * 200, dataclasses.replace(SAMPLED, max_new_tokens=6), seed=0)
     assert {response.ids[-1] for response in found if response.finish_reason == "eos"} == {2, 3}
     for response in found:
         ends = [token for token in response.ids if token in (2, 3)]
@@ -238,7 +236,7 @@ def test_every_architecture_answers_each_prompt_as_if_it_were_alone(name: str) -
     expected = [ended(ids, eos_ids) for ids in endless]
     assert len({len(ids) for ids in expected}) > 1, "all rows end together, so the test shows nothing"
     engine = TransformersEngine(model, eos_ids, PAD, chunk_size=2)
-    found = engine.generate(prompts(5), dataclasses.replace(GREEDY, max_new_tokens=14), seed=0)
+    found = engine.answer(prompts(5), dataclasses.replace(GREEDY, max_new_tokens=14), seed=0)
     assert [response.ids for response in found] == expected
     assert engine.useful_tokens == sum(map(len, expected))
     assert engine.useful_tokens <= engine.computed_tokens < 5 * max(map(len, expected))
@@ -260,7 +258,7 @@ def test_a_model_without_a_key_value_cache_runs_to_its_end() -> None:
     expected = [ended(ids, eos_ids) for ids in endless]
     assert len({len(ids) for ids in expected}) > 1
     engine = TransformersEngine(model, eos_ids, PAD, chunk_size=3)
-    found = engine.generate(prompts(4), dataclasses.replace(GREEDY, max_new_tokens=8), seed=0)
+    found = engine.answer(prompts(4), dataclasses.replace(GREEDY, max_new_tokens=8), seed=0)
     assert [response.ids for response in found] == expected
 
 
@@ -275,7 +273,7 @@ def test_greedy_answers_are_those_of_generate_row_by_row() -> None:
         settings = GenerationConfig(do_sample=False, eos_token_id=eos_ids, pad_token_id=PAD, max_new_tokens=24)
         whole = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         expected.append(whole[0, len(prompt) :].tolist())
-    found = TransformersEngine(model, eos_ids, PAD, chunk_size=5).generate(prompts(), GREEDY, seed=0)
+    found = TransformersEngine(model, eos_ids, PAD, chunk_size=5).answer(prompts(), GREEDY, seed=0)
     assert [response.ids for response in found] == expected
 
 
@@ -284,7 +282,7 @@ def test_an_adapters_base_model_keeps_its_generation_config() -> None:
     base = tiny.model("llama")
     own, written = base.generation_config, base.generation_config.to_dict()
     model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
-    TransformersEngine(model, [1], PAD).generate(prompts(2), SAMPLED, seed=0)
+    TransformersEngine(model, [1], PAD).answer(prompts(2), SAMPLED, seed=0)
     assert model.get_base_model().generation_config is own
     assert model.generation_config is own
     assert own.to_dict() == written
@@ -294,7 +292,7 @@ def test_a_mixture_of_experts_keeps_its_auxiliary_loss_for_training() -> None:
     """Its router logits are off while it generates, and are restored afterwards."""
     model = tiny.model("mixtral")
     assert model.config.output_router_logits
-    TransformersEngine(model, [1], PAD).generate([[5], [6, 7]], SAMPLED, seed=0)
+    TransformersEngine(model, [1], PAD).answer([[5], [6, 7]], SAMPLED, seed=0)
     assert model.config.output_router_logits
 
 
@@ -309,7 +307,7 @@ def test_nothing_changes_when_generation_fails() -> None:
     handle = model.model.register_forward_hook(out_of_memory)
     state = torch.get_rng_state()
     with refused(RuntimeError, "memory"):
-        TransformersEngine(model, [1], PAD).generate(prompts(2), SAMPLED, seed=0)
+        TransformersEngine(model, [1], PAD).answer(prompts(2), SAMPLED, seed=0)
     handle.remove()
     assert model.training
     assert model.generation_config is own
@@ -320,4 +318,4 @@ def test_a_key_value_cache_that_can_not_be_built_is_one_message() -> None:
     model = tiny.model("llama")
     model.config.sliding_window = "a"
     with refused(DataError, "config.json", "TypeError"):
-        TransformersEngine(model, [1], PAD).generate(prompts(2), SAMPLED, seed=0)
+        TransformersEngine(model, [1], PAD).answer(prompts(2), SAMPLED, seed=0)
