@@ -12,14 +12,14 @@ import torch
 from accelerate import PartialState
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import create_model_from_path
 
 from ..counts import counted
 from ..errors import DataError, message_of
 from . import adapters
 from .eos import add_eos_ids, own_eos_ids
-from .loading import LoadSettings, loading
+from .loading import LoadSettings, check_layers, loading
 from .saving import make_savable
 from .vocabulary import check_ids
 
@@ -77,6 +77,9 @@ def _load_weights(path: str, kwargs: Mapping[str, Any]) -> PreTrainedModel:
     Raises:
         DataError: if some are missing, or have another shape than the configuration says.
     """
+    if os.path.isdir(path):
+        options = {name: kwargs[name] for name in ("trust_remote_code", "revision") if name in kwargs}
+        check_layers(path, AutoConfig.from_pretrained(path, **options))
     # If shapes differ, transformers would raise an error that points to a report which a run does not show.
     passes_over = {"ignore_mismatched_sizes": True}
     # With the loading info it returns a pair, which TRL's type annotations omit.

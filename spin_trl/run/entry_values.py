@@ -59,19 +59,23 @@ def _is_point(value: Any) -> bool:
 _KIND_OF: Mapping[str, ValueKind] = MappingProxyType(
     {
         **dict.fromkeys(("phase", "stage", "device", "decision", "digest", "dataset", "lost", "on_nan"), _is_str),
-        **dict.fromkeys(("repository", "revision", "kind", "commit", "url"), _is_str),
-        **dict.fromkeys(("reason", "collapse", "best"), _optional(_is_str)),
+        **dict.fromkeys(("repository", "revision", "kind", "commit", "url", "template", "file", "task"), _is_str),
+        **dict.fromkeys(("reason", "collapse", "best", "held_out_dataset", "test_dataset"), _optional(_is_str)),
         **dict.fromkeys(("time", "seconds", "work_seconds", "learning_rate", "lr_scale", "identical"), _is_number),
         **dict.fromkeys(("processes", "steps", "tokens", "responses", "parameters"), _is_whole_number),
         **dict.fromkeys(("best_step", "back_to", "skipped_by_scaler"), _is_whole_number),
-        **dict.fromkeys(("train_rows", "held_out_rows"), _is_whole_number),
+        **dict.fromkeys(
+            ("train_rows", "held_out_rows", "left_out", "left_out_for_test", "bad_rows"), _is_whole_number
+        ),
+        **dict.fromkeys(("overlap", "preferences"), _is_whole_number),
         "at_step": _optional(_is_whole_number),
         "opponent": _is_stage,
-        "files": _is_object,
-        "objective": _is_object,
-        "pairs": _object_of(_is_whole_number),
+        **dict.fromkeys(("files", "objective", "origin"), _is_object),
+        **dict.fromkeys(("notes", "held_out_notes", "origins"), _object_of(_is_object)),
+        "versions": _object_of(_optional(_is_str)),
+        **dict.fromkeys(("pairs", "unscored"), _object_of(_is_whole_number)),
         **dict.fromkeys(("first", "last", "compute"), _object_of(_is_number)),
-        **dict.fromkeys(("isolation", "remarks", "to"), _list_of(_is_str)),
+        **dict.fromkeys(("isolation", "remarks", "to", "stages", "damaged"), _list_of(_is_str)),
         "rows": lambda value: _is_whole_number(value) or _is_list(value),  # their number, or those that diverged
         "points": _list_of(_is_point),
         "skipped": _list_of(_is_object),

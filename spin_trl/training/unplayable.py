@@ -120,7 +120,9 @@ def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
 
 
 def of_configuration(config: PretrainedConfig | None, args: SPINConfig, name: str) -> Iterator[str]:
-    """Yield a reason if the model is an encoder-decoder, and one if it has fewer positions than `max_length`.
+    """Yield the reasons in a model's configuration why it can't be trained.
+
+    It may be an encoder-decoder, return tuples, or have fewer positions than `max_length`.
 
     Args:
         config: configuration of the model, or None if it is not known.
@@ -131,6 +133,11 @@ def of_configuration(config: PretrainedConfig | None, args: SPINConfig, name: st
         yield (
             f"The configuration of {name} has `is_encoder_decoder: true`, but self-play and DPO train a causal language "
             "model, which continues its prompt. If it is one, remove the key from its config.json."
+        )
+    if not getattr(config, "return_dict", True):
+        yield (
+            f"The configuration of {name} has `return_dict: false`, so its outputs have no names (as TorchScript needs). "
+            "Remove the key from its config.json."
         )
     limit = positions(config)
     if limit is not None and args.max_length is not None and args.max_length > limit:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from transformers import LlamaConfig
 
 from messages import names, refused
 from spin_trl.errors import DataError
@@ -71,7 +74,30 @@ def test_the_revision_counts_and_other_arguments_do_not(monkeypatch: pytest.Monk
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(
         "spin_trl.models.loading.AutoConfig.from_pretrained",
-        lambda path, **options: asked.append({"path": path, **options}),
+        lambda path, **options: asked.append({"path": path, **options}) or LlamaConfig(),
     )
     model_config_of("org/m", Settings(trust_remote_code=True, model_kwargs={"revision": "abc", "dtype": "auto"}))
     assert asked == [{"path": "org/m", "trust_remote_code": True, "revision": "abc"}]
+
+
+def test_a_configuration_with_more_layers_than_weights_is_refused(llama_folder: Path, tmp_path: Path) -> None:
+    """Building layers takes milliseconds each, so ten thousand of them would look like a hang."""
+    folder = tmp_path / "copy"
+    shutil.copytree(llama_folder, folder)
+    known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        weights = file.keys()
+    for layers in (len(weights), len(weights) + 1):
+        (folder / "config.json").write_text(json.dumps({**known, "num_hidden_layers": layers}), encoding="utf-8")
+        if layers == len(weights):
+            assert model_config_of(str(folder), Settings()) is not None
+        else:
+            with refused(DataError, folder, "`num_hidden_layers`", layers, len(weights)):
+                model_config_of(str(folder), Settings())
+    # The index of a model in several files says how many weights there are.
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict.fromkeys(map(str, range(layers)), "model.safetensors")}), encoding="utf-8"
+    )
+    assert model_config_of(str(folder), Settings()) is not None
+    (folder / "model.safetensors.index.json").write_text("{", encoding="utf-8")
+    assert model_config_of(str(folder), Settings()) is not None  # loading the model reports damaged weights

@@ -289,6 +289,16 @@ def test_weights_of_another_shape_are_named_with_both_shapes(damaged: Path) -> N
         load_policy(damaged, settings())
 
 
+def test_layers_without_weights_are_refused_before_they_are_built(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = len(load_file(damaged / "model.safetensors"))
+    say(damaged, "config.json", num_hidden_layers=10_000)
+    monkeypatch.setattr(policy, "create_model_from_path", lambda *_, **__: pytest.fail("10,000 layers were built"))
+    with refused(DataError, damaged, "`num_hidden_layers`", "10,000", count):
+        load_policy(damaged, settings())
+
+
 @pytest.mark.parametrize("value", [-1, 1.5])
 def test_a_dropout_that_is_no_probability_is_refused(damaged: Path, value: float) -> None:
     """Otherwise attention would refuse it in the first training step."""

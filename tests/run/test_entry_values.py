@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import spin_trl
 from spin_trl.run.entry_values import wrong_value
+
+RECORDING = ("record", "append", "record_fit")
+"""Names of the functions that write entries."""
 
 
 @pytest.mark.parametrize(
@@ -26,6 +32,12 @@ from spin_trl.run.entry_values import wrong_value
         ("skipped", [[{"step": 1}]], [[1], {"step": 1}]),
         ("remarks", [["a remark"], []], ["a remark", [1]]),
         ("files", [{}], [[]]),
+        ("versions", [{"torch": "2.13.0", "peft": None}, {}], [["torch"], "2.13.0", {"torch": 2}]),
+        ("origins", [{"data": {"name": "a"}}, {}], [{"data": "a"}, ["a"]]),
+        ("notes", [{"a note": {"responses": 1, "first_row": 0}}], [{"a note": 1}, ["a note"]]),
+        ("held_out_dataset", ["0273", None], [3]),
+        ("bad_rows", [0], ["0", None]),
+        ("unscored", [{"score": 1}], [{"score": "1"}, 1]),
         ("of a later version", [None, 3, "text"], []),
     ],
 )
@@ -33,3 +45,17 @@ def test_a_value_is_of_the_kind_that_its_key_has(key: str, right: list[Any], wro
     whole = {"phase": "train", "stage": "iteration-0", "time": 1.5}
     assert [wrong_value({**whole, key: value}) for value in right] == [None] * len(right)
     assert [wrong_value({**whole, key: value}) for value in wrong] == [key] * len(wrong)
+
+
+def test_every_value_that_the_package_records_by_name_has_a_kind() -> None:
+    recorded = {
+        keyword.arg
+        for path in Path(spin_trl.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute | ast.Name)
+        if (call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id) in RECORDING
+        for keyword in call.keywords
+        if keyword.arg is not None
+    }
+    assert {"versions", "origins", "at_step"} <= recorded
+    assert sorted(name for name in recorded if wrong_value({name: object()}) is None) == []

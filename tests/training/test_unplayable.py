@@ -168,6 +168,12 @@ def test_an_encoder_decoder_is_refused() -> None:
     """transformers would look for a decoder's first token, and fail at the first generation."""
     (found,) = of_configuration(LlamaConfig(is_encoder_decoder=True), settings(), "m")
     assert names(found, "m", "`is_encoder_decoder: true`", "config.json")
+
+
+def test_a_model_whose_outputs_are_tuples_is_refused() -> None:
+    """Both generation and training would look for `logits` in vain."""
+    (found,) = of_configuration(LlamaConfig(return_dict=False), settings(), "m")
+    assert names(found, "m", "`return_dict: false`", "config.json")
     assert [*of_configuration(LlamaConfig(), settings(), "m")] == []
 
 
