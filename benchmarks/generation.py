@@ -33,9 +33,9 @@ from spin_trl import SPINConfig
 from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
-from spin_trl.generation.answer import micro_batches
 from spin_trl.generation.engine import Response, Sampling, micro_batch_seed
 from spin_trl.generation.engines.transformers import TransformersEngine
+from spin_trl.generation.work import MicroBatches
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "gsm8k-cpu" / "spin.yaml"
 COLUMN_MAPPING = {"question": "prompt", "answer": "completion"}
@@ -82,7 +82,7 @@ def ours(
     """Generate as a run does in its generate phase."""
     engine = TransformersEngine(model, eos_ids, pad_id)
     responses: dict[int, Response] = {}
-    for number, tasks in enumerate(micro_batches([len(p) for p in prompts], 1, sampling.batch_size)):
+    for number, tasks in enumerate(MicroBatches([len(p) for p in prompts], 1, sampling.batch_size)):
         seed = micro_batch_seed(sampling.seed, 0, number)
         answers = engine.answer([prompts[task.row] for task in tasks], sampling, seed)
         responses |= {task.row: answer for task, answer in zip(tasks, answers, strict=True)}

@@ -41,11 +41,19 @@ class JsonLines:
     Args:
         path: path of the file, which need not exist yet.
         wrong: function that returns what is wrong with an object, or None.
+        is_synced: whether a line has reached the disk when it has been appended. If not, a kill loses nothing either, but a
+            power cut may.
     """
 
-    def __init__(self, path: Path, wrong: Callable[[dict[str, Any]], str | None] = lambda found: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wrong: Callable[[dict[str, Any]], str | None] = lambda found: None,
+        *,
+        is_synced: bool = True,
+    ) -> None:
         self.path = path
-        self._wrong = wrong
+        self._wrong, self._is_synced = wrong, is_synced
         self._found: list[dict[str, Any]] = []
         self._end = 0  # offset of the end of the lines read so far
         self._last = b""  # last line read, to check that the file is still the same
@@ -80,7 +88,9 @@ class JsonLines:
             return [*found]
 
     def append(self, value: dict[str, Any]) -> None:
-        """Append an object and return when it is on disk. Numbers that JSON does not support (NaN, infinity) become null.
+        """Append an object and return when it is written (see `is_synced`).
+
+        Numbers that JSON does not support (NaN, infinity) become null.
 
         Raises:
             OSError: if the disk is full. Earlier lines stay readable.
@@ -94,7 +104,8 @@ class JsonLines:
             file.truncate(self._end)
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            if self._is_synced:
+                os.fsync(file.fileno())
 
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         line, is_same = _without_checksum(line)

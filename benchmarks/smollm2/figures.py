@@ -21,8 +21,9 @@ from spin_trl.data.published.mbpp import load_mbpp
 from spin_trl.data.published.svamp import Problem, as_rows, read_problems, split_by_template
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.evaluation.scorers.equation import equation_value
-from spin_trl.generation.answer import micro_batches
-from spin_trl.generation.engine import Sampling, engine_of
+from spin_trl.generation.engine import Sampling
+from spin_trl.generation.engines.transformers import TransformersEngine
+from spin_trl.generation.work import MicroBatches
 from spin_trl.models.logps import response_logps
 
 from .sizes import Size
@@ -103,9 +104,9 @@ def _on(
 ) -> dict[str, Any]:
     rows = prepare(as_rows(problems), template)
     prompts = rows["prompt_ids"]
-    engine = engine_of("transformers")(model, template.eos_ids, template.tokenizer.pad_token_id, autocast)
+    engine = TransformersEngine(model, template.eos_ids, template.tokenizer.pad_token_id, autocast)
     marks = [""] * len(prompts)
-    for batch in micro_batches([len(prompt) for prompt in prompts], LIMIT.num_generations, LIMIT.batch_size):
+    for batch in MicroBatches([len(prompt) for prompt in prompts], LIMIT.num_generations, LIMIT.batch_size):
         answers = engine.answer([prompts[task.row] for task in batch], LIMIT, 0)
         for task, answer in zip(batch, answers, strict=True):
             text = str(template.tokenizer.decode(answer.ids, skip_special_tokens=True))

@@ -7,6 +7,7 @@ same answers, and so does a run that was killed and restarted.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,25 +24,13 @@ from ..errors import DivergedError
 from ..models.adapters import Policy
 from ..models.digest import digest
 from ..models.non_finite import non_finite_in_words
-from .engine import Engine, MicroBatch, Sampling, engine_of, micro_batch_seed
+from .engine import Engine, Sampling, engine_of, micro_batch_seed
+from .shards import OpenShards
 from .store import GenerationStore, Manifest
-
-SHARD_RESPONSES = 256
-"""Approximate maximum number of responses written together, which is what an interrupt can cost a process."""
-
-MIN_SHARDS = 64
-"""Number of shards to aim for, so that every process of a large launch has work."""
+from .work import Work
 
 OnProgress = Callable[[int, int, int], None]
 """A function called with the responses done, the responses in total, and the tokens generated in this call."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A response to generate: the row it answers, and its sample number."""
-
-    row: int
-    sample: int
 
 
 @dataclass(frozen=True)
@@ -120,22 +109,6 @@ def check_logits(model: Policy, accelerator: Accelerator, prompt: Sequence[int])
         )
 
 
-def micro_batches(lengths: Sequence[int], num_generations: int, batch_size: int) -> list[list[Task]]:
-    """Return fixed micro-batches of prompts of similar length.
-
-    Args:
-        lengths: tokens of every prompt.
-        num_generations: responses per prompt.
-        batch_size: responses per micro-batch.
-
-    Returns:
-        Micro-batches, shortest prompts first. Every response is in exactly one.
-    """
-    order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
-    tasks = [Task(row, sample) for row in order for sample in range(num_generations)]
-    return [tasks[start : start + batch_size] for start in range(0, len(tasks), batch_size)]
-
-
 def generate(
     engine: Engine,
     rows: Dataset,
@@ -171,58 +144,44 @@ def generate(
         GenerationsError: if the store holds generations with a different manifest.
         OSError: if the disk is full; all finished shards are kept.
     """
-    # Long, since the processes' shares, the shards and the progress use the same numbers.
     state = PartialState()
-    lengths = [len(ids) for ids in rows["prompt_ids"]]
-    batches = list(enumerate(micro_batches(lengths, sampling.num_generations, sampling.batch_size)))
-    per_shard = max(min(SHARD_RESPONSES // sampling.batch_size, len(batches) // MIN_SHARDS), 1)
-    shards = [batches[start : start + per_shard] for start in range(0, len(batches), per_shard)]
+    if not engine.repeats:  # such an engine schedules prompts itself, so a micro-batch is the samples of one prompt
+        sampling = dataclasses.replace(sampling, batch_size=sampling.num_generations)
+    work = Work.of(rows, sampling.num_generations, sampling.batch_size)
     manifest = Manifest(
         **dataclasses.asdict(asked),
         engine=engine.name,
         iteration=iteration,
         sampling=dataclasses.asdict(sampling),
         num_rows=len(rows),
-        num_shards=len(shards),
+        num_shards=work.num_shards,
         opponent=opponent,
         lr_scale=lr_scale,
     )
     if state.is_main_process:
         store.open(manifest)
     state.wait_for_everyone()
-    mine = list(range(state.process_index, len(shards), state.num_processes))
-    todo = [number for number in mine if not store.has_shard(number)]
-    done = sum(len(batch) for number in set(mine) - set(todo) for _, batch in shards[number])
-    total = sum(len(batch) for number in mine for _, batch in shards[number])
+    mine = range(state.process_index, work.num_shards, state.num_processes)
+    shards = OpenShards(store, rows, work, [number for number in mine if not store.has_shard(number)])
+    seed = functools.partial(micro_batch_seed, sampling.seed, iteration)
+    total = work.responses_in(mine)
     with tqdm(
         total=total,
-        initial=done,
+        initial=(done := total - shards.lacking),
         desc=description,
         unit="answer",
-        disable=disable_progress or not state.is_local_main_process or not todo,
+        disable=disable_progress or not state.is_local_main_process or not shards.lacking,
     ) as progress:
         started, tokens = time.monotonic(), 0
         on_progress(done, total, tokens)
-        for number in todo:
-            work = (
-                MicroBatch(
-                    micro_batch,
-                    [rows[task.row]["prompt_ids"] for task in tasks],
-                    micro_batch_seed(sampling.seed, iteration, micro_batch),
-                )
-                for micro_batch, tasks in shards[number]
-            )
-            tasks_of, responses = dict(shards[number]), []
-            for micro_batch, answers in engine.generate(work, sampling):
-                tasks = tasks_of[micro_batch]
-                for task, answer in zip(tasks, answers, strict=True):
-                    responses.append((rows[task.row]["key"], task.sample, answer))
-                tokens += sum(len(answer.ids) for answer in answers)
-                progress.update(len(tasks))
-                done += len(tasks)
-                on_progress(done, total, tokens)
-                progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
-            store.write_shard(number, responses)
+        for number, responses in engine.generate(shards.todo(seed), sampling):
+            shards.add(number, responses, keep=not engine.repeats)
+            tokens += sum(len(response.ids) for response in responses)
+            done += len(responses)
+            progress.update(len(responses))
+            on_progress(done, total, tokens)
+            progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
+    assert done == total, f"the engine {engine.name} has left out {total - done} responses"
     if torch.distributed.is_initialized():
         # If one process fails, the others must not report success.
         state.wait_for_everyone()

@@ -238,6 +238,10 @@ class GenerationStore:
                 f"{path} is damaged ({error}). Delete it and generate again: only this shard is generated again."
             ) from error
 
+    def kept(self, number: int) -> Path:
+        """Return the path of the file that keeps a shard's finished responses until the shard is complete."""
+        return self.folder / f"shard-{number:05d}.jsonl"
+
     def _shard(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.parquet"
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from datasets import Dataset
 import tiny
 from messages import refused
 from spin_trl.errors import GenerationsError
-from spin_trl.generation.answer import Asked, generate, micro_batches
+from spin_trl.generation.answer import Asked, generate
 from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.generation.store import Generations, GenerationStore
@@ -92,16 +93,6 @@ class Counting:
             yield batch.number, [Response([prompt[0], batch.seed % 1000], "eos") for prompt in batch.prompts]
 
 
-def test_every_response_is_in_one_micro_batch_and_similar_lengths_are_together():
-    lengths = [7, 1, 3, 3, 9, 2]
-    batches = micro_batches(lengths, num_generations=2, batch_size=4)
-    tasks = [task for batch in batches for task in batch]
-    assert sorted((task.row, task.sample) for task in tasks) == [
-        (row, sample) for row in range(6) for sample in range(2)
-    ]
-    assert [[lengths[task.row] for task in batch] for batch in batches] == [[1, 1, 2, 2], [3, 3, 3, 3], [7, 7, 9, 9]]
-
-
 def test_every_prompt_gets_every_sample(tmp_path):
     store = GenerationStore(tmp_path / "store")
     generate(Counting(), rows(), store, SAMPLING, **NAMES)
@@ -125,6 +116,52 @@ def test_an_interrupt_keeps_the_finished_shards_and_only_the_rest_is_made(tmp_pa
     nothing = Counting(fail_after=0)
     generate(nothing, rows(), interrupted, SAMPLING, **NAMES)
     assert nothing.calls == []
+
+
+class Unordered(Counting):
+    """Engine that is asked for many prompts at a time and finishes them in reverse."""
+
+    repeats = False
+
+    def __init__(self, in_flight: int, fail_after: int | None = None):
+        super().__init__(fail_after)
+        self.in_flight = in_flight
+
+    def generate(self, batches, sampling):
+        batches = iter(batches)
+        while taken := list(itertools.islice(batches, self.in_flight)):
+            yield from super().generate(reversed(taken), sampling)
+
+
+def test_an_engine_that_schedules_itself_gets_the_samples_of_one_prompt_together(tmp_path):
+    store, engine = GenerationStore(tmp_path / "store"), Unordered(7)
+    generate(engine, rows(), store, SAMPLING, **NAMES)
+    assert all(len(prompts) == 2 and prompts[0] == prompts[1] for prompts, _ in engine.calls)
+    assert len(engine.calls) == len({seed for _, seed in engine.calls}) == 30
+    generations = Generations.load({0: store})
+    assert set(generations) == {(str(key), 0, sample) for key in range(30) for sample in range(2)}
+    assert all(ids[0] == 5 + int(key) for (key, _, _), ids in generations.items())
+    assert store.manifest()["sampling"]["batch_size"] == 2
+
+
+def test_what_such_an_engine_has_finished_is_never_asked_for_again(tmp_path, monkeypatch):
+    """Its shards may all be incomplete when the run is interrupted."""
+    monkeypatch.setattr("spin_trl.generation.work.MIN_SHARDS", 3)
+    store, first, second = GenerationStore(tmp_path / "store"), Unordered(30, fail_after=17), Unordered(30)
+    with pytest.raises(KeyboardInterrupt):
+        generate(first, rows(), store, SAMPLING, **NAMES)
+    assert len(first.calls) == 17
+    assert len(store.missing_shards()) == 2  # of three shards, the last is complete and the second half done
+    told = []
+    generate(second, rows(), store, SAMPLING, **NAMES, on_progress=lambda *done: told.append(done))
+    asked = [[tuple(prompts[0]) for prompts, _ in engine.calls] for engine in (first, second)]
+    assert len(asked[1]) == 13
+    assert not {*asked[0]} & {*asked[1]}
+    assert told[0] == (34, 60, 0)
+    assert told[-1] == (60, 60, 52)
+    generations = Generations.load({0: store})
+    assert all(ids[0] == 5 + int(key) for (key, _, _), ids in generations.items())
+    assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".jsonl", *[".parquet"] * 3]
 
 
 def test_another_iteration_has_other_seeds(tmp_path):
