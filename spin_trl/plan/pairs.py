@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
+from ..config.dpo_on_top import dpo_config
 from ..config.recipe import Recipe
 from ..data.preferences import check_pairs, read_pairs
 from ..data.template.pair_template import PairTemplate
 from ..training.pair_ends import difference_in_ends, tokens_of_dpo
+from ..training.pair_lengths import truncated
 
 SAMPLED_PAIRS = 100
 """Number of pairs whose tokens are counted."""
@@ -47,23 +49,11 @@ def preference_lengths(recipe: Recipe, pairs: Dataset, template: PairTemplate) -
     """
     total = min(len(pairs), recipe.play.most_pairs or len(pairs))
     rows = read_pairs(check_pairs(pairs).select(range(min(len(pairs), SAMPLED_PAIRS)))).rows
-    most = recipe.args.max_length
+    args = dpo_config(recipe.args, recipe.play)
     found = tokens_of_dpo(rows, template.tokenizer)
-    responses = [len(ids) for ids in (*found["chosen_ids"], *found["rejected_ids"])]
-    prompts = sum(map(len, found["prompt_ids"])) / len(rows)
-    response = sum(responses) / len(responses)
-    if most is not None:
-        prompts = min(prompts, most)
-        response = min(response, most - prompts)
+    whole = zip(*(map(len, found[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected")), strict=True)
+    parts = [truncated(lengths, args.max_length, args.truncation_mode) for lengths in whole]
+    response = sum(chosen + rejected for _, chosen, rejected in parts) / (2 * len(parts))
+    pair = sum(map(sum, parts)) / len(parts)
     ends = difference_in_ends(rows, template.tokenizer, template)
-    parts = zip(*(found[f"{part}_ids"] for part in ("prompt", "chosen", "rejected")), strict=True)
-    longest = max((_cut(most, *map(len, pair)) for pair in parts), key=sum)
-    return PreferenceLengths(total, prompts + 2 * response, response, ends, longest)
-
-
-def _cut(most: int | None, prompt: int, chosen: int, rejected: int) -> tuple[int, int, int]:
-    """Return the numbers of tokens of a pair's parts after its rows are truncated to `most` tokens."""
-    if most is None:
-        return prompt, chosen, rejected
-    prompt = min(prompt, most)
-    return prompt, min(chosen, most - prompt), min(rejected, most - prompt)
+    return PreferenceLengths(total, pair, response, ends, max(parts, key=sum))

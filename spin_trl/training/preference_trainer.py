@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
 from ..models.adapters import Policy
+from .pair_lengths import truncated
 from .trainer import SPINTrainer
 
 
@@ -62,16 +63,9 @@ class PreferenceTrainer(SPINTrainer):
 
     def tokens(self) -> int:
         """Return the number of unique tokens of all pairs: a prompt, which both responses share, counts once."""
-        most = self.args.max_length
 
         def of_pair(row: Mapping[str, Any]) -> int:
-            prompt, chosen, rejected = (len(row[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
-            if most is None:
-                return prompt + chosen + rejected
-            if self.args.truncation_mode == "keep_end":
-                parts = [min(response, most) for response in (chosen, rejected)]
-                return sum(parts) + min(prompt, most - min(parts))
-            room = max(most - prompt, 0)
-            return min(prompt, most) + min(chosen, room) + min(rejected, room)
+            lengths = (len(row["prompt_ids"]), len(row["chosen_ids"]), len(row["rejected_ids"]))
+            return sum(truncated(lengths, self.args.max_length, self.args.truncation_mode))
 
         return sum(map(of_pair, self.train_dataset))

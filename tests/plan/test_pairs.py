@@ -29,6 +29,9 @@ def test_lengths_by_hand(tmp_path: Path) -> None:
     assert sum(found.longest) == max(map(sum, parts))
     read.args.max_length = prompts[0] + 1
     assert preference_lengths(read, pairs, PairTemplate(tokenizer)).longest[1:] == (1, 1)
+    read.args.truncation_mode = "keep_end"
+    assert preference_lengths(read, pairs, PairTemplate(tokenizer)).longest[1:] != (1, 1)
+    read.args.truncation_mode = "keep_start"
     read.args.max_length = 64
     assert preference_lengths(read, tiny.preference(6, True), PairTemplate(tokenizer)).ends
     read.play.dpo_max = 4

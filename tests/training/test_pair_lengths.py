@@ -1,0 +1,23 @@
+"""The parts of a pair are counted as DPOTrainer truncates its two rows."""
+
+import pytest
+
+from spin_trl.training.pair_lengths import truncated
+
+
+@pytest.mark.parametrize(
+    ("lengths", "max_length", "mode", "expected"),
+    [
+        ((6, 3, 5), None, "keep_start", (6, 3, 5)),
+        ((6, 3, 5), 11, "keep_start", (6, 3, 5)),
+        ((6, 3, 5), 8, "keep_start", (6, 2, 2)),
+        ((9, 3, 5), 8, "keep_start", (8, 0, 0)),
+        ((6, 3, 5), 8, "keep_end", (5, 3, 5)),  # 5 tokens of the prompt in the chosen row, 3 in the rejected one
+        ((6, 9, 9), 8, "keep_end", (0, 8, 8)),
+        ((6, 3, 9), 8, "keep_end", (5, 3, 8)),
+    ],
+)
+def test_by_hand(
+    lengths: tuple[int, int, int], max_length: int | None, mode: str, expected: tuple[int, int, int]
+) -> None:
+    assert truncated(lengths, max_length, mode) == expected
