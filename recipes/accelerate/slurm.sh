@@ -5,7 +5,8 @@
 #
 # RUN_DIR must be on storage that all machines share. Generation and evaluation run under CONFIG, with full replicas of the model;
 # training runs under TRAIN_CONFIG. Both are accelerate configurations, by default those next to this script; NODES and GPUS determine
-# the number of machines and processes. BASELINE=1 plays the recipe's baseline arms, DPO=1 its DPO on top, TEST=1 measures its test set
+# the number of machines and processes. SHARDS=32 generates in 32 parts, each a task of its own on one machine, which start as machines
+# become free, and merges them. BASELINE=1 plays the recipe's baseline arms, DPO=1 its DPO on top, TEST=1 measures its test set
 # at the end, PUSH=1 pushes to the Hub after every iteration and at the end.
 # SBATCH_OPTIONS is passed to sbatch (account, partition, time, and --cpus-per-task, the CPUs per machine: many clusters give only one
 # by default), PYTHON is the interpreter (default: python), PORT a free port.
@@ -15,7 +16,7 @@
 # holds nothing up.
 set -euo pipefail
 
-export NODES=${NODES:-1} GPUS=${GPUS:-8} PORT=${PORT:-29500} PYTHON=${PYTHON:-python}
+export NODES=${NODES:-1} GPUS=${GPUS:-8} PORT=${PORT:-29500} PYTHON=${PYTHON:-python} SHARDS=${SHARDS:-}
 script=${SPIN_TRL_SLURM:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/$(basename "${BASH_SOURCE[0]}")}
 
 case "${1:-}" in
@@ -30,6 +31,7 @@ case "${1:-}" in
 --machine) # on every machine of a job
     config=$2
     shift 2
+    if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then set -- "$@" --shard "$SLURM_ARRAY_TASK_ID/$SHARDS"; fi
     exec "$PYTHON" -m accelerate.commands.launch --config_file "$config" --num_machines "$NODES" \
         --num_processes $((NODES * GPUS)) --machine_rank "$SLURM_PROCID" \
         --main_process_ip "$HEAD_NODE" --main_process_port "$PORT" -m spin_trl "$@"
@@ -44,6 +46,7 @@ recipe=$1 run=$2 iterations=$3
 shift 3
 export SPIN_TRL_SLURM=$script
 here=$(dirname "$script")
+one=${CONFIG:-$here/ddp.yaml} # for jobs on one machine
 machines=$([ "$NODES" -gt 1 ] && echo two-machines || echo ddp)
 sharded=$([ "$NODES" -gt 1 ] && echo two-machines-zero3 || echo zero3)
 CONFIG=${CONFIG:-$here/$machines.yaml} TRAIN_CONFIG=${TRAIN_CONFIG:-$here/$sharded.yaml}
@@ -55,7 +58,7 @@ send() {
     shift
     # shellcheck disable=SC2086 - options are separate words
     job=$(sbatch --parsable --job-name "$name" --nodes "$NODES" --ntasks-per-node 1 --gpus-per-node "$GPUS" \
-        --output "$run/slurm-%x-%j.txt" --kill-on-invalid-dep=yes ${before:+--dependency="afterok:$before"} \
+        ${ARRAY:+--array="1-$ARRAY"} --output "$run/slurm-%x-%j.txt" --kill-on-invalid-dep=yes ${before:+--dependency="afterok:$before"} \
         ${SBATCH_OPTIONS:-} "$script" --job "$@")
     job=${job%%;*} # Slurm appends the cluster's name if there are several
     echo "$name: job $job"
@@ -66,6 +69,16 @@ submit() {
     before=$job
 }
 
+# generate T: submit the generate phase of iteration T, or its parts and the job that merges them.
+generate() {
+    if [ -z "$SHARDS" ]; then
+        submit "generate-$1" "$CONFIG" generate "$run" --iteration "$1"
+        return
+    fi
+    ARRAY=$SHARDS NODES=1 submit "generate-$1" "$one" generate "$run" --iteration "$1"
+    NODES=1 GPUS=1 submit "merge-$1" "$here/single.yaml" merge "$run" --iteration "$1"
+}
+
 # push NAME: submit a push that no phase waits for.
 push() {
     if [ -n "${PUSH:-}" ]; then NODES=1 GPUS=1 send "push-$1" "$here/single.yaml" push "$run"; fi
@@ -74,7 +87,7 @@ push() {
 mkdir -p "$run"
 submit start "$CONFIG" start "$recipe" --run_dir "$run" --num_iterations "$iterations" "$@"
 for ((t = 0; t < iterations; t++)); do
-    submit "generate-$t" "$CONFIG" generate "$run" --iteration "$t"
+    generate "$t"
     submit "train-$t" "$TRAIN_CONFIG" train "$run" --iteration "$t"
     submit "evaluate-$t" "$CONFIG" evaluate "$run" --iteration "$t"
     if [ -n "${BASELINE:-}" ]; then # trained first, then measured with full replicas

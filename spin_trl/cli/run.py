@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config.arguments import is_overridden, options_of, without_options
 from ..config.yaml_files import read_yaml
@@ -18,6 +18,9 @@ from .commands import RECIPES, add_command, add_trust
 from .failures import rank
 from .session import SMOKE, session_of
 from .settings import help_of_settings
+
+if TYPE_CHECKING:
+    from ..play.loop import SelfPlay
 
 PHASE_COMMANDS = {
     "generate": "let an iteration's opponent answer the prompts",
@@ -38,6 +41,11 @@ def add(commands: Any) -> None:
     what = "play all iterations, or resume a run"
     run = add_command(commands, "run", play, help=what, epilog=RECIPES, more_help=help_of_settings)
     run.add_argument("recipe", help="recipe or run directory")
+    run.add_argument(
+        "--until",
+        choices=["generate"],
+        help="end before the next generate phase, which several machines can then share",
+    )
     add_trust(run)
     for name, what in PHASE_COMMANDS.items():
         phase = add_command(commands, name, play_phase, help=what, epilog=RECIPES)
@@ -45,14 +53,21 @@ def add(commands: Any) -> None:
         has_iteration = name not in _WITHOUT_ITERATION
         which = "iteration, counted from 0 (default: 0)" if has_iteration else "no effect: a run plays this phase once"
         phase.add_argument("--iteration", type=int, default=0, metavar="T", help=which)
+        if name == "generate":
+            phase.add_argument("--shard", metavar="I/N", help="generate part I of N only")
         add_trust(phase)
+    what = "merge the parts of an iteration's generations that `generate --shard` has generated"
+    merge = add_command(commands, "merge", merge_parts, help=what, epilog=RECIPES)
+    merge.add_argument("recipe", help="run directory")
+    merge.add_argument("--iteration", type=int, default=0, metavar="T", help="iteration, counted from 0 (default: 0)")
+    add_trust(merge)
 
 
 def play(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play all iterations."""
     session = session_of(options.recipe, overrides, trust_run=options.trust_run)
-    result = session.run()
-    if rank() == "0":
+    result = session.run(options.until)
+    if rank() == "0" and options.until is None:
         print(f"Best: {result.best_stage}, in {shown_path(result.best_model)}")
         print(f"Report: {shown_path(result.directory / 'report.html')}")
         if session.state.play.smoke:
@@ -93,11 +108,28 @@ def after_smoke(options: argparse.Namespace, overrides: list[str], *, is_apart: 
 
 
 def play_phase(options: argparse.Namespace, overrides: list[str]) -> None:
-    """Play one phase."""
+    """Play one phase, or one machine's part of it."""
+    session = _session_at(options, overrides)
+    if getattr(options, "shard", None):
+        from ..generation.parts import Part  # imports torch, which `--help` should not wait for
+
+        session.generate_part(options.iteration, Part.parse(options.shard))
+    else:
+        session.run_phase(options.command, options.iteration)
+
+
+def merge_parts(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Merge the parts of an iteration's generations."""
+    session = _session_at(options, overrides)
+    session.merge_parts(options.iteration)
+    print(f"Merged. Continue with: {shlex.join(['spin-trl', 'run', options.recipe])}")
+
+
+def _session_at(options: argparse.Namespace, overrides: list[str]) -> SelfPlay:
     session = session_of(options.recipe, overrides, trust_run=options.trust_run)
     if not 0 <= options.iteration < session.state.play.num_iterations:
         raise RecipeError(
             f"`--iteration` is {options.iteration}, but the run's iterations are 0 to "
             f"{session.state.play.num_iterations - 1}."
         )
-    session.run_phase(options.command, options.iteration)
+    return session

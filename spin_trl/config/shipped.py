@@ -17,11 +17,14 @@ _PACKAGE = Path(__file__).parents[1]
 ACCELERATE = "accelerate"
 """Name of the folder with configurations of accelerate, next to the folders of the recipes."""
 
+SKYPILOT = "skypilot"
+"""Folder of the tasks for SkyPilot."""
+
 
 def recipes() -> dict[str, Path]:
     """Return recipes by name: a folder's `spin.yaml` is named after the folder, a variant is `folder/variant`."""
     files = [path for folder in _folders() for path in sorted(folder.glob("*/*.yaml"))]
-    return {_name_of_file(path): path for path in files if path.parent.name != ACCELERATE}
+    return {_name_of_file(path): path for path in files if path.parent.name not in (ACCELERATE, SKYPILOT)}
 
 
 def accelerate_configs() -> dict[str, Path]:

@@ -25,6 +25,7 @@ from ..models.adapters import Policy
 from ..models.digest import digest
 from ..models.non_finite import non_finite_in_words
 from .engine import Engine, Sampling, engine_of, micro_batch_seed
+from .parts import Part
 from .shards import OpenShards
 from .store import GenerationStore, Manifest
 from .work import Work
@@ -119,6 +120,7 @@ def generate(
     iteration: int,
     opponent: str | None = None,
     lr_scale: float | None = None,
+    part: Part | None = None,
     disable_progress: bool = False,
     description: str = "Generating",
     on_progress: OnProgress = lambda *_: None,
@@ -136,6 +138,7 @@ def generate(
         iteration: 0-based; part of every micro-batch's seed.
         opponent: stage of the run whose model answers, for the store's manifest.
         lr_scale: factor on the learning rate of the iteration that is trained on the answers, for the manifest.
+        part: part of the shards to generate, or None for all.
         disable_progress: show no progress bar.
         description: text of the progress bar.
         on_progress: called with this process's progress.
@@ -161,7 +164,8 @@ def generate(
     if state.is_main_process:
         store.open(manifest)
     state.wait_for_everyone()
-    mine = range(state.process_index, work.num_shards, state.num_processes)
+    shards_of_part = range(work.num_shards) if part is None else part.shards(work.num_shards)
+    mine = shards_of_part[state.process_index :: state.num_processes]
     shards = OpenShards(store, rows, work, [number for number in mine if not store.has_shard(number)])
     seed = functools.partial(micro_batch_seed, sampling.seed, iteration)
     total = work.responses_in(mine)

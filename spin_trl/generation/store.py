@@ -24,6 +24,7 @@ from ..errors import GenerationsError
 from ..files import Checksum, parse_json, parts_digest, short_digest, write_atomically, write_json
 from ..json_lines import DamagedLineError, JsonLines
 from .engine import Response
+from .parts import Part
 
 STORE_MANIFEST = "generations.json"
 SHARD_CHECKSUMS = "checksums.jsonl"
@@ -94,14 +95,21 @@ class GenerationStore:
         Raises:
             GenerationsError: if the folder holds generations with a different manifest.
         """
-        made_of = asdict(manifest)
-        decided = {name: made_of.pop(name) for name in DECIDED}
+        self.adopt(
+            {name: value for name, value in asdict(manifest).items() if name not in DECIDED or value is not None}
+        )
+
+    def adopt(self, manifest: Mapping[str, Any]) -> None:
+        """Start the store with a manifest as [`GenerationStore.manifest`] returns it, or continue one with the same.
+
+        Raises:
+            GenerationsError: if the folder holds generations with a different manifest.
+        """
         if (self.folder / STORE_MANIFEST).exists():
-            self.check(made_of)
+            self.check({name: value for name, value in manifest.items() if name not in (*DECIDED, "format")})
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            known = {name: value for name, value in decided.items() if value is not None}
-            write_json(self.folder / STORE_MANIFEST, {**made_of, **known, "format": FORMAT})
+            write_json(self.folder / STORE_MANIFEST, {**manifest, "format": FORMAT})
 
     def check(self, expected: Mapping[str, Any]) -> None:
         """Raise if the generations have a different manifest, naming the first field that differs.
@@ -189,13 +197,24 @@ class GenerationStore:
         checksum = write_atomically(path, lambda file: pq.write_table(table, file))
         self._checksums.append({"file": path.name, **asdict(checksum)})
 
-    def is_complete(self) -> bool:
-        """Return whether the store exists and no shard is missing."""
-        return (self.folder / STORE_MANIFEST).exists() and not self.missing_shards()
+    def copy_shard(self, number: int, source: GenerationStore) -> None:
+        """Copy a shard from another store, byte by byte.
 
-    def missing_shards(self) -> list[int]:
-        """Return the numbers of the shards that are not done."""
-        return self._lacks(range(self.manifest()["num_shards"]))
+        Raises:
+            GenerationsError: if the shard is damaged there.
+        """
+        content, path = source._content(number, source.checksums()), self._shard(number)
+        checksum = write_atomically(path, lambda file: file.write(content))
+        self._checksums.append({"file": path.name, **asdict(checksum)})
+
+    def is_complete(self, part: Part | None = None) -> bool:
+        """Return whether the store exists and no shard is missing, of a part or of all."""
+        return (self.folder / STORE_MANIFEST).exists() and not self.missing_shards(part)
+
+    def missing_shards(self, part: Part | None = None) -> list[int]:
+        """Return the numbers of the shards that are not done, of a part or of all."""
+        count = self.manifest()["num_shards"]
+        return self._lacks(range(count) if part is None else part.shards(count))
 
     def _lacks(self, numbers: Iterable[int]) -> list[int]:
         known, lacking = self.checksums(), []
@@ -226,17 +245,35 @@ class GenerationStore:
         shards = [self._read(number, known) for number in range(self.manifest()["num_shards"])]
         return pa.concat_tables(shards) if shards else SCHEMA.empty_table()
 
+    def shard(self, number: int) -> pa.Table:
+        """Return the generations of one shard.
+
+        Raises:
+            GenerationsError: if the shard is missing or damaged.
+        """
+        return self._read(number, self.checksums())
+
     def _read(self, number: int, known: Mapping[str, Checksum] | None) -> pa.Table:
+        content = self._content(number, known)
+        try:
+            return pq.read_table(pa.BufferReader(content), schema=SCHEMA)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(number, error) from error
+
+    def _content(self, number: int, known: Mapping[str, Checksum] | None) -> bytes:
         path = self._shard(number)
         try:
             content = path.read_bytes()
             if known is not None and Checksum.of_bytes(content) != known.get(path.name):
                 raise OSError("its content does not match its checksum")
-            return pq.read_table(pa.BufferReader(content), schema=SCHEMA)
-        except (OSError, pa.ArrowException) as error:
-            raise GenerationsError(
-                f"{path} is damaged ({error}). Delete it and generate again: only this shard is generated again."
-            ) from error
+            return content
+        except OSError as error:
+            raise self._damaged(number, error) from error
+
+    def _damaged(self, number: int, error: Exception) -> GenerationsError:
+        return GenerationsError(
+            f"{self._shard(number)} is damaged ({error}). Delete it and generate again: only this shard is generated again."
+        )
 
     def kept(self, number: int) -> Path:
         """Return the path of the file that keeps a shard's finished responses until the shard is complete."""

@@ -18,6 +18,7 @@ from ..errors import RecipeError
 from ..files import Checksum, remove
 from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
+from ..generation.parts import Part
 from ..generation.store import Generations, GenerationStore
 from ..models.adapters import Policy
 from ..models.policy import load_policy
@@ -29,6 +30,9 @@ from ..run.stage import START, Stage
 from ..training.start_logps import ResponseSet, StartLogps, score_together, scoring_batch, sets_of_responses
 
 logger = logging.getLogger(__name__)
+
+PART_SECONDS = "seconds.txt"
+"""File of a part's folder with the seconds that its generation took so far."""
 
 Load = Callable[[], tuple[Policy, Accelerator]]
 """Function that returns a model of the run on this process's device; the model is loaded at the first call."""
@@ -69,6 +73,7 @@ def answer_into(
     description: str,
     opponent: Stage | None = None,
     what: str = "answers",
+    part: Part | None = None,
     **others: float,
 ) -> float:
     """Let a model answer the prompts of `rows` into the store `folder`.
@@ -82,6 +87,7 @@ def answer_into(
         description: text next to the progress bar.
         opponent: stage of the model, if an iteration is trained on the answers.
         what: what the run's progress calls the answers.
+        part: part of the shards to generate, of which other machines may be generating the others at the same time.
         others: settings of [`Sampling`] that replace the iteration's.
 
     Returns:
@@ -96,7 +102,7 @@ def answer_into(
         logger.warning("%s is damaged; its answers are generated again (%s).", folder, damaged.__cause__ or damaged)
         remove(folder)
     state.wait_for_everyone()
-    if store.is_complete():
+    if store.is_complete(part):
         return 0.0
     # The seed of the run, not of the iteration: the iteration number is added separately.
     given: dict[str, Any] = {"seed": run.args.seed, **others}
@@ -114,9 +120,11 @@ def answer_into(
         iteration=iteration,
         opponent=opponent,
         lr_scale=None if opponent is None else run.decisions.lr_scale(iteration),
+        part=part,
         disable_progress=bool(run.args.disable_tqdm),
         description=description,
-        on_progress=functools.partial(run.progress.answered, what=what),
+        # The run has one file of its progress, which several machines must not write.
+        on_progress=functools.partial(run.progress.answered, what=what) if part is None else lambda *_: None,
     )
     return time.monotonic() - started
 
@@ -181,7 +189,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
     stage = Stage.of(iteration)
     if run.done(Step.GENERATE, stage):
         return
-    started = time.monotonic()
+    started, elsewhere = time.monotonic(), seconds_of_parts(run, iteration)
     folder = run.directory.generations(stage)
     opponent, description = run.decisions.opponent(iteration), f"{stage}: answers"
     rows = run.self_play_rows()
@@ -201,13 +209,24 @@ def generate_iteration(run: Run, iteration: int) -> None:
         stage,
         opponent=opponent,
         lr_scale=run.decisions.lr_scale(iteration),
-        seconds=since(started),
-        work_seconds=round(work_seconds, 3),
+        seconds=round(since(started) + elsewhere, 3),
+        work_seconds=round(work_seconds + elsewhere, 3),
         tokens=sampled,
         **compute.as_entry(),
         **(_identical(rows, store, iteration) if is_main else {}),
         files=files,
     )
+    if is_main and run.directory.parts(stage).exists():
+        remove(run.directory.parts(stage))
+
+
+def seconds_of_parts(run: Run, iteration: int) -> float:
+    """Return the seconds that all machines together took for the parts of an iteration's generations; 0 without parts."""
+    found = 0.0
+    for path in run.directory.parts(Stage.of(iteration)).glob(f"*/{PART_SECONDS}"):
+        with contextlib.suppress(OSError, ValueError):
+            found += float(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _identical(rows: Dataset, store: GenerationStore, iteration: int) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -29,15 +30,16 @@ from ..config.unusual import unusual
 from ..counts import counted
 from ..data.columns import is_text
 from ..data.preferences import check_pairs
-from ..errors import DataError, noted, refuse_unplayable
+from ..errors import DataError, RunDirectoryError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer
+from ..generation.parts import Part
 from ..hub.cards import write_cards
 from ..hub.push import Pushing
 from ..models.adapters import Policy
 from ..report import terminal
 from ..report.record import read_record
 from ..run.directory import RunDirectory
-from ..run.journal import MADE, RETENTION, TEST, Step
+from ..run.journal import DATA, MADE, RETENTION, TEST, Step
 from ..run.objects import best_stage
 from ..run.run import LAUNCHED, Run, given_stage
 from ..run.settings import python_settings
@@ -46,7 +48,8 @@ from ..training.arguments import as_dataset, as_settings, as_whole_model, check_
 from .arguments import drawn_rows, first_rows, measured_rows_of, scorer_from, sft_adapter
 from .console import intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, deliver_best, judge, settle, settle_generations
-from .phases import Launch, in_this_process
+from .parts import generate_part, merge_parts
+from .phases import Launch, check_order, in_this_process
 from .plugin import check_launcher, training_plugin
 from .prepare import check_human_responses, check_scorer_columns
 from .rehearse import processes_of, reasons, starts_from_adapter
@@ -177,8 +180,12 @@ class SelfPlay:
         if self.state.refused:
             self._check_playable()
 
-    def run(self) -> RunResult:
+    def run(self, until: str | None = None) -> RunResult:
         """Play all iterations that have not finished yet.
+
+        Args:
+            until: `generate`: end before the next generate phase that has not finished, so that several machines can share
+                it (see [`SelfPlay.generate_part`]). None: play to the end.
 
         Returns:
             The best model's location, and the figures of all stages.
@@ -210,7 +217,7 @@ class SelfPlay:
                 for line in intention(run, self._phases, processes, is_text=is_text(self.train_dataset)):
                     self._tell(line)
             with pushing, ThreadPoolExecutor(max_workers=1) as background:
-                return self._play_all(pushing, background)
+                return self._play_all(pushing, background, until)
 
     def _check_playable(self) -> None:
         """Raise if the run can't be played, before anything is written or generated. A launched phase was checked before."""
@@ -221,7 +228,7 @@ class SelfPlay:
                 reasons(self.state, len(self.train_dataset), processes_of(self.state.play.accelerate_config))
             )
 
-    def _play_all(self, pushing: Pushing, background: ThreadPoolExecutor) -> RunResult:
+    def _play_all(self, pushing: Pushing, background: ThreadPoolExecutor, until: str | None) -> RunResult:
         """Play all iterations in order. `pushing` is notified of finished phases, and `background` writes the cards."""
         run, main = self.state, PartialState().is_main_process
         self._play("start", 0)
@@ -231,6 +238,8 @@ class SelfPlay:
         for iteration in range(run.play.num_iterations):
             news = []
             for phase in self._phases:
+                if phase == until and not run.done(Step.GENERATE, Stage.of(iteration)):
+                    return self._end_before(iteration)
                 news.append(self._play(phase, iteration))
                 pushing.finished()
                 if phase == "generate" and (stopped := settle_generations(run, iteration)) is not None:
@@ -299,6 +308,59 @@ class SelfPlay:
             write_cards(self.directory, pairs=False)
         except Exception as error:  # a missing card is no reason to lose the run
             logger.warning("The cards were not written: %s: %s", type(error).__name__, error)
+
+    def _end_before(self, iteration: int) -> RunResult:
+        """End the run before an iteration's generate phase, and print how to continue."""
+        path = shlex.quote(str(self.directory.path))
+        if PartialState().is_main_process:
+            if not iteration:  # later iterations follow one whose result has been delivered
+                deliver_best(self.state, -1)
+            self.directory.own(Stage.of(iteration))  # now, since later several machines would do it at the same time
+            self._tell(
+                f"The run ends before iteration {iteration} generates. To share its prompts among N machines, run on each, "
+                f"with I from 1 to N: spin-trl generate {path} --iteration {iteration} --shard I/N. When all have ended: "
+                f"spin-trl merge {path} --iteration {iteration}. Then, or to generate here: spin-trl run {path}"
+            )
+        PartialState().wait_for_everyone()
+        return result_of(self.state, iteration - 1, None)
+
+    def generate_part(self, iteration: int, part: Part) -> None:
+        """Generate a part of an iteration's responses; other machines may generate the others at the same time.
+
+        Args:
+            iteration: number of the iteration (0-based). The phases before its generate phase must have finished.
+            part: the part.
+
+        Raises:
+            RunDirectoryError: if the run has not got this far, or another process generates this part.
+            GenerationsError: if the part was begun with other settings, or another model.
+        """
+        self._check_playable()
+        if self.state.done(Step.PREPARE, DATA) is None:
+            raise RunDirectoryError(
+                f"The run in {self.directory.path} has not begun. Play it up to its first generate phase: `spin-trl run "
+                f"{self.directory.path} --until generate`."
+            )
+        self._set_up(is_alone=False)
+        check_order(self.state, "generate", iteration)
+        generate_part(self.state, iteration, part)
+
+    def merge_parts(self, iteration: int) -> None:
+        """Merge the parts of an iteration's generations, and record its generate phase as finished.
+
+        Args:
+            iteration: number of the iteration (0-based).
+
+        Raises:
+            RunDirectoryError: if there are no parts, or another process is playing the run.
+            GenerationsError: if a part is missing, damaged or made with other settings; the message names the shards.
+        """
+        self._check_playable()
+        self._claim_directory()
+        with self.directory.locked():
+            self._set_up()
+            merge_parts(self.state, iteration)
+            in_this_process(self.state, "generate", iteration)
 
     def run_phase(self, phase: str, iteration: int) -> None:
         """Run one phase of one iteration in this process, under any launcher; skip it if it has finished.
@@ -371,10 +433,10 @@ class SelfPlay:
                     self._tell(phase_line(entry, entries))
         return any(entry["phase"] in (*MADE, Step.GATE) for entry in news)
 
-    def _set_up(self) -> None:
+    def _set_up(self, *, is_alone: bool = True) -> None:
         """Do what all phases rely on, in the claimed directory."""
         data = RunData(self.train_dataset, self.eval_dataset, self.measured, self.pairs)
-        set_up(self.state, data, self._settings, trust_run=self._trust_run)
+        set_up(self.state, data, self._settings, trust_run=self._trust_run, is_alone=is_alone)
 
     def _claim_directory(self) -> None:
         """Claim the directory for this run, or check that it belongs to it."""

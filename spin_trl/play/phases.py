@@ -148,7 +148,7 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
             f"The {phase} phase needs full replicas of the model, but {training_plugin()} shards it. Launch it without the "
             "plugin, or let `spin-trl run ... --accelerate_config CONFIG` launch each phase with the right configuration."
         )
-    _check_order(run, phase, iteration)
+    check_order(run, phase, iteration)
     if phase == "generate":
         _check_score(run, iteration)
         _check_gate(run, iteration)
@@ -183,7 +183,12 @@ def _folder_of(phase: str, iteration: int) -> str:
     return {"start": START, "baseline": "baseline", DPO: DPO}.get(phase, Stage.of(iteration))
 
 
-def _check_order(run: Run, phase: str, iteration: int) -> None:
+def check_order(run: Run, phase: str, iteration: int) -> None:
+    """Raise if a phase that this one needs has not finished.
+
+    Raises:
+        RunDirectoryError: if one has not.
+    """
     stage, before = Stage.of(iteration), Stage.of(iteration - 1)
     measures = len(run.rows(held_out=True)) > 0
     falls_back = measures and run.play.on_regression == "fall_back"

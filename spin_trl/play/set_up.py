@@ -64,7 +64,7 @@ def claim_directory(run: Run, recipe: Path | None) -> None:
     run.directory.own(JOURNAL)
 
 
-def set_up(run: Run, data: RunData, settings: dict[str, Any], *, trust_run: bool) -> None:
+def set_up(run: Run, data: RunData, settings: dict[str, Any], *, trust_run: bool, is_alone: bool = True) -> None:
     """Do what all phases rely on: freeze the settings, check or save the start, and prepare the data.
 
     Args:
@@ -72,6 +72,7 @@ def set_up(run: Run, data: RunData, settings: dict[str, Any], *, trust_run: bool
         data: datasets of the run.
         settings: all settings as a recipe.
         trust_run: whether to run code that came with the directory even if it was copied from elsewhere.
+        is_alone: whether no other process is working on this run. Otherwise nothing is repaired or written.
 
     Raises:
         DataError: if the data can't be used, or has changed since the run was started.
@@ -82,14 +83,15 @@ def set_up(run: Run, data: RunData, settings: dict[str, Any], *, trust_run: bool
         _check_trust(run, settings, trust_run)
         if LAUNCHED not in os.environ:  # otherwise the process that launched this one has just checked
             check_same_start(run)
+        if LAUNCHED not in os.environ and is_alone:
             follow(run.directory)
         if run.given is not None:
             keep_given(run, run.given)
-        if LAUNCHED not in os.environ:
+        if LAUNCHED not in os.environ and is_alone:
             mend(run)
     PartialState().wait_for_everyone()
     prepare_data(run, data.train, data.held_out, data.measured, data.pairs if run.play.then_dpo else None)
-    if PartialState().is_main_process:
+    if PartialState().is_main_process and is_alone:
         point_adapters_at_start(run)
         _say_of_warmup(run)
         renew(run.directory, settings)

@@ -129,6 +129,10 @@ class RunDirectory:
         """Return the folder of the opponent's answers to the training prompts of a stage."""
         return self.stage(stage) / "generations"
 
+    def parts(self, stage: str) -> Path:
+        """Return the folder of the parts of a stage's generations that several machines generate."""
+        return self.stage(stage) / "parts"
+
     def training(self, stage: str) -> Path:
         """Return the folder of a stage's training checkpoints, which are deleted once its model is saved."""
         return self.stage(stage) / "train"

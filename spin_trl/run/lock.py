@@ -28,18 +28,23 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0
 """Seconds between touches of the lock file by the process that holds it."""
 
+CONFIRM_SECONDS = 2.0
+"""Seconds after which a process that has named itself in a lock file looks whether another one has done so, too."""
+
 WATCHED_SECONDS = 20.0
 """Seconds for which a lock file that names another machine is watched: several beats, since its process may be busy."""
 
 
 @contextlib.contextmanager
-def only_process(path: Path, directory: Path, wait: float = 0.0) -> Iterator[None]:
+def only_process(path: Path, directory: Path, wait: float = 0.0, *, confirms: bool = False) -> Iterator[None]:
     """Hold a lock for the duration of the context.
 
     Args:
         path: path of the lock file.
         directory: run directory, for messages.
         wait: seconds to wait for another process on this machine that is ending.
+        confirms: whether processes on several machines may start at the same moment, on a file system where locks work
+            within one machine at most. Then each takes a moment to see which of them has the lock.
 
     Raises:
         RunDirectoryError: if another process holds the lock.
@@ -69,7 +74,24 @@ def only_process(path: Path, directory: Path, wait: float = 0.0) -> Iterator[Non
         if holder is not None and not (is_locked and holder["machine"] == socket.gethostname()):
             _refuse_while_it_changes(path, directory, holder)
         with _named(file, path):
+            if confirms:
+                _confirm(path, directory)
             yield
+
+
+def _this_process() -> dict[str, Any]:
+    return {"machine": socket.gethostname(), "process": os.getpid()}
+
+
+def _confirm(path: Path, directory: Path) -> None:
+    """Raise if another process has named itself in the lock file after this one."""
+    time.sleep(CONFIRM_SECONDS)
+    with path.open("rb"):  # network file systems check for a newer file only on opening
+        holder = _holder(path)
+    if holder is not None and holder != _this_process():
+        raise RunDirectoryError(
+            f"Another process{_holder_in_words(holder)} has begun to work on {directory} at the same moment. It continues."
+        )
 
 
 def _refuse_while_it_changes(path: Path, directory: Path, holder: dict[str, Any]) -> None:
@@ -109,7 +131,7 @@ def _named(file: TextIO, path: Path) -> Iterator[None]:
                 os.utime(file.fileno())
 
     with contextlib.suppress(OSError):  # the lock works without it
-        _write(file, json.dumps({"machine": socket.gethostname(), "process": os.getpid()}) + "\n")
+        _write(file, json.dumps(_this_process()) + "\n")
     thread = threading.Thread(target=beat, name="lock of the run", daemon=True)
     thread.start()
     try:
@@ -117,8 +139,9 @@ def _named(file: TextIO, path: Path) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        with contextlib.suppress(OSError):
-            _write(file, "")
+        if _holder(path) == _this_process():  # otherwise another process was faster
+            with contextlib.suppress(OSError):
+                _write(file, "")
 
 
 def _write(file: TextIO, text: str) -> None:

@@ -64,14 +64,21 @@ SBATCH = """#!/usr/bin/env bash
 set -u
 echo "$*" >> "$FAKE/submitted"
 id=$(wc -l < "$FAKE/submitted")
+tasks=
 while [ $# -gt 0 ]; do
     case "$1" in
+    --array=1-*) tasks=${1#--array=1-} ;;
     --dependency=afterok:*) grep -qx "${1##*:}" "$FAKE/succeeded" 2>/dev/null || { echo "$id"; exit 0; } ;;
     *slurm.sh) break ;;
     esac
     shift
 done
-SLURM_JOB_NODELIST=localhost bash "$@" >> "$FAKE/output" 2>&1 && echo "$id" >> "$FAKE/succeeded"
+failed=
+for task in $(seq "${tasks:-1}"); do
+    if [ -n "$tasks" ]; then export SLURM_ARRAY_TASK_ID=$task; else unset SLURM_ARRAY_TASK_ID; fi
+    SLURM_JOB_NODELIST=localhost bash "$@" >> "$FAKE/output" 2>&1 || failed=1
+done
+[ -n "$failed" ] || echo "$id" >> "$FAKE/succeeded"
 echo "$id;cluster"
 """
 SRUN = """#!/usr/bin/env bash
@@ -92,7 +99,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = {"FAKE": str(folder), "GPUS": "1", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "PORT": "0"}
     for name, value in {**settings, "PATH": f"{folder}:{os.environ['PATH']}"}.items():
         monkeypatch.setenv(name, value)
-    for name in ("NODES", "BASELINE", "DPO", "TEST", "PUSH", "SBATCH_OPTIONS"):
+    for name in ("NODES", "SHARDS", "BASELINE", "DPO", "TEST", "PUSH", "SBATCH_OPTIONS"):
         monkeypatch.delenv(name, raising=False)
     for name in ("CONFIG", "TRAIN_CONFIG"):
         config = {"distributed_type": "NO", "num_processes": 1, "num_machines": 1, "mixed_precision": "no"}
@@ -132,6 +139,23 @@ def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Pat
     ], (slurm / "output").read_text(encoding="utf-8")
     settings = yaml.safe_load((tmp_path / "jobs run" / "recipe.yaml").read_text(encoding="utf-8"))
     assert settings["per_iteration"]["learning_rate"] == [2e-2]
+
+
+@pytest.mark.slow
+def test_generation_in_parts_is_an_array_of_tasks_and_a_job_that_merges_them(
+    slurm: Path, tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHARDS", "2")
+    recipe = runs.recipe(tmp_path, llama_folder)
+    done = submit(str(recipe), str(tmp_path / "jobs run"), "1")
+    assert done.returncode == 0, done.stderr
+    jobs = ["start", "generate-0", "merge-0", "train-0", "evaluate-0"]
+    assert done.stdout.splitlines() == [f"{name}: job {number}" for number, name in enumerate(jobs, start=1)]
+    submitted = (slurm / "submitted").read_text(encoding="utf-8").splitlines()
+    assert ["--array=1-2 " in line for line in submitted] == [False, True, False, False, False]
+    found = runs.steps(tmp_path / "jobs run")
+    assert ("generate", "iteration-0") in found, (slurm / "output").read_text(encoding="utf-8")
+    assert ("evaluate", "iteration-0") in found
 
 
 @pytest.mark.slow

@@ -128,3 +128,31 @@ def test_a_process_that_is_ending_is_waited_for() -> None:
     with RunDirectory("run").locked(wait=20):
         pass
     thread.join()
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_of_two_that_start_at_the_same_moment_one_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without locks, neither sees the other's name before it has written its own."""
+    monkeypatch.setattr(lock, "CONFIRM_SECONDS", 0.3)
+    Path("run").mkdir()
+    path = Path("run", "part.lock")
+
+    def other() -> None:
+        time.sleep(0.1)
+        path.write_text(json.dumps({"machine": "node-7", "process": 4321}), encoding="utf-8")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with refused(RunDirectoryError, "node-7", 4321), lock.only_process(path, Path("run"), confirms=True):
+        pass
+    thread.join()
+    assert json.loads(path.read_text(encoding="utf-8"))["machine"] == "node-7"  # still that one's
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_one_that_is_alone_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "CONFIRM_SECONDS", 0.05)
+    path = Path("part.lock")
+    with lock.only_process(path, Path("run"), confirms=True):
+        assert json.loads(path.read_text(encoding="utf-8"))["process"] == os.getpid()
+    assert path.read_text(encoding="utf-8") == ""
