@@ -160,6 +160,8 @@ def generate(
         num_shards=work.num_shards,
         opponent=opponent,
         lr_scale=lr_scale,
+        engine_version=engine.version,
+        repeats=engine.repeats,
     )
     if state.is_main_process:
         store.open(manifest)

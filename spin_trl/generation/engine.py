@@ -82,11 +82,13 @@ class Engine(Protocol):
 
     Attributes:
         name: value of the setting `engine`.
+        version: version of the software that generates.
         repeats: whether the same micro-batch always gets the same responses, on one kind of device. Otherwise what has
             been stored is final.
     """
 
     name: str
+    version: str
     repeats: bool
 
     def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> Iterator[tuple[int, list[Response]]]:

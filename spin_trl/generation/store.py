@@ -60,6 +60,8 @@ class Manifest:
         num_shards: number of files in a complete store.
         opponent: stage of the run whose model answers; None outside a run, or if an earlier version wrote it.
         lr_scale: factor on the learning rate of the iteration that is trained on them; None as for `opponent`.
+        engine_version: version of the software that generated them first; None if an earlier version wrote the manifest.
+        repeats: whether the engine would generate the same responses again (see [`Engine`]); None as for `engine_version`.
     """
 
     dataset: str
@@ -72,10 +74,13 @@ class Manifest:
     num_shards: int
     opponent: str | None = None
     lr_scale: float | None = None
+    engine_version: str | None = None
+    repeats: bool | None = None
 
 
-DECIDED = ("opponent", "lr_scale")
-"""Fields of a [`Manifest`] that record what the run has decided. They are not part of its identity, and may be missing."""
+NOTED = ("opponent", "lr_scale", "engine_version", "repeats")
+"""Fields of a [`Manifest`] that are not part of its identity, and may be missing: what the run had decided when the store was
+started, and what generated."""
 
 
 class GenerationStore:
@@ -96,7 +101,7 @@ class GenerationStore:
             GenerationsError: if the folder holds generations with a different manifest.
         """
         self.adopt(
-            {name: value for name, value in asdict(manifest).items() if name not in DECIDED or value is not None}
+            {name: value for name, value in asdict(manifest).items() if name not in NOTED or value is not None}
         )
 
     def adopt(self, manifest: Mapping[str, Any]) -> None:
@@ -106,7 +111,7 @@ class GenerationStore:
             GenerationsError: if the folder holds generations with a different manifest.
         """
         if (self.folder / STORE_MANIFEST).exists():
-            self.check({name: value for name, value in manifest.items() if name not in (*DECIDED, "format")})
+            self.check({name: value for name, value in manifest.items() if name not in (*NOTED, "format")})
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / STORE_MANIFEST, {**manifest, "format": FORMAT})
@@ -141,7 +146,7 @@ class GenerationStore:
                 f"{self.folder} holds no generations ({STORE_MANIFEST}: {error}). Restore that file from a backup, "
                 "or delete the folder and generate again."
             ) from error
-        if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} - {*DECIDED} <= set(found):
+        if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} - {*NOTED} <= set(found):
             raise GenerationsError(
                 f"{self.folder / STORE_MANIFEST} is not a manifest of generations. Restore it from a backup, or delete the "
                 "folder and generate again."

@@ -15,7 +15,7 @@ from ..files import ADAPTER_CONFIG, write_atomically
 from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
 from ..report.html.samples import evenly
 from ..report.record import RunRecord, StageRecord, read_record
-from ..report.write import digests, read_samples
+from ..report.write import digests, engine_in_words, read_samples
 from ..run.directory import RunDirectory
 from ..run.journal import WORSE, Step, is_of
 from ..run.objects import read_object
@@ -85,7 +85,7 @@ def card_of(directory: RunDirectory, run: RunFacts, stage: StageRecord, revision
             stage,
             is_adapter=(directory.model(stage.name) / "adapter_config.json").is_file(),
             revision=revision,
-            sampling={**sampling, "engine": manifest["engine"]} if "engine" in manifest else sampling,
+            sampling=sampling | ({"engine": engine} if (engine := engine_in_words(manifest)) else {}),
             samples=_chosen_samples(samples, samples.stat().st_mtime_ns) if samples.exists() else [],
             has_weights=has_model(directory, stage),
         )

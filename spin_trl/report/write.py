@@ -110,9 +110,7 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str
         "groups": all_charts(record),
         "shown": shown,
         "settings": f"{text}\n… and {counted(left_out, 'more character')}" if left_out else text,
-        "versions": {
-            name: str(version) for name, version in (record.prepared.get("versions") or {}).items() if version
-        },
+        "versions": _versions(directory, record),
         "digests": digests(directory, record),
         "period": _period(record),
         "devices": devices(record),
@@ -219,6 +217,19 @@ def remarks_on_data(prepared: Mapping[str, Any]) -> list[str]:
         prompts = agreeing(too_long, "its prompt is", "their prompts are")
         found.append(f"{counted(too_long, 'row')} left out because {prompts} too long (`max_length`).")
     return found
+
+
+def _versions(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
+    """Return the versions of the packages that prepared the data, and of the engines that generated."""
+    found = {name: str(version) for name, version in (record.prepared.get("versions") or {}).items() if version}
+    folders = [directory.generations(Stage.of(iteration)) for iteration in directory.iterations()]
+    engines = {engine for folder in folders if (engine := engine_in_words(read_object(folder / _MANIFEST)))}
+    return found | ({"engine": ", ".join(sorted(engines))} if engines else {})
+
+
+def engine_in_words(manifest: Mapping[str, Any]) -> str:
+    """Return the name and version of the engine that generated, from the manifest of generations; empty if not known."""
+    return " ".join(str(manifest[name]) for name in ("engine", "engine_version") if manifest.get(name))
 
 
 def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:

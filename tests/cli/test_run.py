@@ -71,6 +71,26 @@ def test_one_phase_at_a_time_gives_the_same_model_as_a_run(recipe):
         ).read_text(encoding="utf-8")
 
 
+def test_a_generate_phase_is_played_in_parts(recipe, capsys):
+    """Every command is one that the previous one has printed."""
+    path = recipe(num_iterations=1)
+    assert main(["run", path, "--until", "generate"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert not names(printed, "Best:")
+    assert names(printed, "spin-trl generate runs/my --iteration 0 --shard I/N", "spin-trl merge runs/my --iteration 0")
+    for part in ("2/2", "1/2"):
+        assert main(["generate", "runs/my", "--iteration", "0", "--shard", part]) == 0
+    assert main(["merge", "runs/my", "--iteration", "0"]) == 0
+    assert names(capsys.readouterr().out, "spin-trl run runs/my")
+    assert main(["run", "runs/my"]) == 0
+    assert names(capsys.readouterr().out, "iteration-0: train:", "Best:")
+
+
+def test_a_part_that_is_none_is_refused(recipe, capsys):
+    assert names(refusal(["generate", recipe(), "--shard", "3/2"], capsys), "3/2", "I/N")
+    assert names(refusal(["merge", recipe(num_iterations=2), "--iteration", "2"], capsys), "`--iteration`", 2)
+
+
 def test_a_phase_of_an_iteration_that_the_run_does_not_have_is_refused(recipe, capsys):
     assert names(refusal(capsys, "generate", recipe(), "--iteration", "2"), "`--iteration`", 2, "0 to 1")
 

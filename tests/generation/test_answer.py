@@ -79,7 +79,7 @@ def launch(tmp_path: Path, folder: Path, *, processes: int = 1, pause: float = 0
 class Counting:
     """Engine that answers with the prompt's first token and counts its calls."""
 
-    name, repeats = "counting", True
+    name, version, repeats = "counting", "1.0", True
 
     def __init__(self, fail_after: int | None = None):
         self.calls: list[tuple[list[list[int]], int]] = []
@@ -142,6 +142,14 @@ def test_an_engine_that_schedules_itself_gets_the_samples_of_one_prompt_together
     assert set(generations) == {(str(key), 0, sample) for key in range(30) for sample in range(2)}
     assert all(ids[0] == 5 + int(key) for (key, _, _), ids in generations.items())
     assert store.manifest()["sampling"]["batch_size"] == 2
+
+
+def test_the_manifest_names_the_engine_its_version_and_whether_it_repeats(tmp_path):
+    for engine in (Counting(), Unordered(7)):
+        store = GenerationStore(tmp_path / type(engine).__name__)
+        generate(engine, rows(), store, SAMPLING, **NAMES)
+        found = [store.manifest()[name] for name in ("engine", "engine_version", "repeats")]
+        assert found == ["counting", "1.0", engine.repeats]
 
 
 def test_what_such_an_engine_has_finished_is_never_asked_for_again(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ ASKED = Asked("d", "t", "m")
 class Echo:
     """Engine that answers with the prompt and the seed."""
 
-    name, repeats = "echo", True
+    name, version, repeats = "echo", "1.0", True
 
     def generate(self, batches: Any, sampling: Sampling) -> Any:
         for batch in batches:
@@ -93,6 +93,15 @@ def test_a_part_made_otherwise_is_refused(
 ) -> None:
     parts[Part(3, 3)] = generated(tmp_path / "other", Part(3, 3), **changes)
     with refused(GenerationsError, tmp_path / "other", field):
+        merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {})
+
+
+def test_a_part_of_another_version_of_the_engine_is_refused(
+    parts: dict[Part, GenerationStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Echo, "version", "2.0")
+    parts[Part(3, 3)] = generated(tmp_path / "other", Part(3, 3))
+    with refused(GenerationsError, tmp_path / "other", "engine_version", "'1.0'", "'2.0'"):
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {})
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
+import transformers
 from transformers import Cache, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
@@ -40,6 +41,7 @@ class TransformersEngine:
     autocast: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     chunk_size: int = 16
     name: str = "transformers"
+    version: str = transformers.__version__
     repeats: bool = True
     useful_tokens: int = field(default=0, init=False)
     computed_tokens: int = field(default=0, init=False)
