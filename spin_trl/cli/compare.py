@@ -52,7 +52,7 @@ def play_comparison(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play the comparison."""
     quieten()
     from ..config.checks import as_mapping
-    from ..play.compare import Comparison
+    from ..play.comparison.compare import Comparison
 
     arm_settings = as_mapping("--arm_settings", options.arm_settings)
     if options.equal is not None:

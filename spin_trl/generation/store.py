@@ -80,7 +80,7 @@ class Manifest:
 
 NOTED = ("opponent", "lr_scale", "engine_version", "repeats")
 """Fields of a [`Manifest`] that are not part of its identity, and may be missing: what the run had decided when the store was
-started, and what generated."""
+begun, and what generated."""
 
 
 class GenerationStore:
@@ -100,9 +100,7 @@ class GenerationStore:
         Raises:
             GenerationsError: if the folder holds generations with a different manifest.
         """
-        self.adopt(
-            {name: value for name, value in asdict(manifest).items() if name not in NOTED or value is not None}
-        )
+        self.adopt({name: value for name, value in asdict(manifest).items() if name not in NOTED or value is not None})
 
     def adopt(self, manifest: Mapping[str, Any]) -> None:
         """Start the store with a manifest as [`GenerationStore.manifest`] returns it, or continue one with the same.

@@ -9,7 +9,7 @@ import pytest
 
 from messages import names
 from spin_trl.cli import main
-from spin_trl.play import compare
+from spin_trl.play.comparison import compare
 
 
 @pytest.fixture

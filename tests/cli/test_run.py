@@ -77,7 +77,9 @@ def test_a_generate_phase_is_played_in_parts(recipe, capsys):
     assert main(["run", path, "--until", "generate"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert not names(printed, "Best:")
-    assert names(printed, "spin-trl generate runs/my --iteration 0 --shard I/N", "spin-trl merge runs/my --iteration 0")
+    assert names(
+        printed, "spin-trl generate runs/my --iteration 0 --shard I/N", "spin-trl merge runs/my --iteration 0"
+    )
     for part in ("2/2", "1/2"):
         assert main(["generate", "runs/my", "--iteration", "0", "--shard", part]) == 0
     assert main(["merge", "runs/my", "--iteration", "0"]) == 0

@@ -17,7 +17,7 @@ import yaml
 
 from runs import build, recipe
 from spin_trl.play import parent, phases
-from spin_trl.play.arms import Launches
+from spin_trl.play.comparison.arms import Launches
 from spin_trl.play.parent import PARENT_PIPE, end_with_parent, held_pipe
 from spin_trl.play.phases import by_accelerate
 

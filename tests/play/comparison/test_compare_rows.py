@@ -9,8 +9,14 @@ import yaml
 
 from messages import names
 from spin_trl.config.loop import SelfPlayConfig
-from spin_trl.play.arms import Arm
-from spin_trl.play.compare_rows import PlayedArm, dpo_arms_in_words, figures_after_dpo, figures_of_arm, figures_on_test
+from spin_trl.play.comparison.arms import Arm
+from spin_trl.play.comparison.compare_rows import (
+    PlayedArm,
+    dpo_arms_in_words,
+    figures_after_dpo,
+    figures_of_arm,
+    figures_on_test,
+)
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import Journal, Step
 from spin_trl.run.stage import Stage

@@ -22,16 +22,16 @@ from typing import Any
 
 from rich.table import Table
 
-from ..config.arguments import without_options
-from ..config.dpo_on_top import against_dpo
-from ..config.loop import PER_ITERATION, iteration_settings
-from ..config.recipe import Recipe
-from ..config.traits import OF_AN_ARM
-from ..errors import DivergedError, LaunchError, RecipeError, refuse_unplayable, visible
-from ..files import home_expanded, write_json, write_text
-from ..objectives.registry import check_losses, own_settings, use_beta
-from ..report import terminal
-from ..report.comparison import (
+from ...config.arguments import without_options
+from ...config.dpo_on_top import against_dpo
+from ...config.loop import PER_ITERATION, iteration_settings
+from ...config.recipe import Recipe
+from ...config.traits import OF_AN_ARM
+from ...errors import DivergedError, LaunchError, RecipeError, refuse_unplayable, visible
+from ...files import home_expanded, write_json, write_text
+from ...objectives.registry import check_losses, own_settings, use_beta
+from ...report import terminal
+from ...report.comparison import (
     AGAINST,
     FROM_DPO,
     ArmFigures,
@@ -45,21 +45,21 @@ from ..report.comparison import (
     summarise_cells,
     table_of_test_set,
 )
-from ..report.record import read_record, read_stage
-from ..report.supervised import best_sft_in_words, learning_rates, length_in_words, untuned_in_words
-from ..run.directory import RunDirectory
-from ..run.journal import Journal, Step, diverged, end_of_arm, newest
-from ..run.marker import COMPARISON
-from ..run.ownership import Ownership
-from ..run.recipe import read_recipe
-from ..run.run import against_arms
-from ..run.settings import freeze, renew
-from ..run.stage import BEST_SFT, DFT, SFT, START, Stage, smoothing_of_arm
-from ..run.trust import check_trust_of_recipe
+from ...report.record import read_record, read_stage
+from ...report.supervised import best_sft_in_words, learning_rates, length_in_words, untuned_in_words
+from ...run.directory import RunDirectory
+from ...run.journal import Journal, Step, diverged, end_of_arm, newest
+from ...run.marker import COMPARISON
+from ...run.ownership import Ownership
+from ...run.recipe import read_recipe
+from ...run.run import against_arms
+from ...run.settings import freeze, renew
+from ...run.stage import BEST_SFT, DFT, SFT, START, Stage, smoothing_of_arm
+from ...run.trust import check_trust_of_recipe
+from ..gate import finalists
 from .arms import Arm, Launches, share_start
 from .compare_dpo import ask_for_dpo, check_chains, check_equal_dpo
 from .compare_rows import PlayedArm, dpo_arms_in_words, figures_after_dpo, figures_of_arm, figures_on_test
-from .gate import finalists
 
 OUTPUT = "output.txt"
 """The file in the run directory that collects an arm's output."""

@@ -10,9 +10,9 @@ import runs
 import tiny
 from messages import names, refused
 from spin_trl.errors import RecipeError
-from spin_trl.play.arms import Arm
-from spin_trl.play.compare import Comparison
-from spin_trl.play.compare_dpo import ask_for_dpo, check_chains, check_equal_dpo
+from spin_trl.play.comparison.arms import Arm
+from spin_trl.play.comparison.compare import Comparison
+from spin_trl.play.comparison.compare_dpo import ask_for_dpo, check_chains, check_equal_dpo
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.recipe import read_recipe
 

@@ -11,8 +11,8 @@ import pytest
 
 from messages import refused
 from spin_trl.errors import RecipeError
-from spin_trl.play import arms
-from spin_trl.play.arms import Arm, Launches, share_start
+from spin_trl.play.comparison import arms
+from spin_trl.play.comparison.arms import Arm, Launches, share_start
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import DATA, PAIRS, Journal, Step
 from spin_trl.run.stage import smoothing_of_arm

@@ -16,9 +16,9 @@ import tiny
 from messages import names, refused
 from spin_trl.cli import main
 from spin_trl.errors import DivergedError, LaunchError, RecipeError, RunDirectoryError
-from spin_trl.play.arms import Arm, Launches, share_start
-from spin_trl.play.compare import Comparison
-from spin_trl.play.compare_rows import figures_of_arm
+from spin_trl.play.comparison.arms import Arm, Launches, share_start
+from spin_trl.play.comparison.compare import Comparison
+from spin_trl.play.comparison.compare_rows import figures_of_arm
 from spin_trl.report.record import read_record
 from spin_trl.run.compute import Compute
 from spin_trl.run.directory import RunDirectory

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import RecipeError
-from ..files import JOURNAL, remove, write_text
-from ..objectives.spin import SPIN_LOSS
-from ..run.directory import RunDirectory
-from ..run.journal import DATA, PAIRS, RETENTION, TEST, Journal, Step
-from ..run.stage import BASE, BEST_SFT, DFT, DPO, SFT, START, Stage, arm_name
-from .parent import held_pipe
+from ...errors import RecipeError
+from ...files import JOURNAL, remove, write_text
+from ...objectives.spin import SPIN_LOSS
+from ...run.directory import RunDirectory
+from ...run.journal import DATA, PAIRS, RETENTION, TEST, Journal, Step
+from ...run.stage import BASE, BEST_SFT, DFT, DPO, SFT, START, Stage, arm_name
+from ..parent import held_pipe
 
 THEN = ">"
 """Separator of an arm's steps: `sigmoid > dpo`."""

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..config.dpo import OF_BEST
-from ..config.loop import SelfPlayConfig
-from ..counts import counted
-from ..evaluation.selection import best_of
-from ..evaluation.summary import ByPrompt, difference
-from ..report.comparison import AGAINST, COMPUTE_SO_FAR, ArmFigures, costs_of_stage
-from ..report.record import RunRecord, StageRecord, read_record, read_shown_figures, read_stage
-from ..report.tables import COSTED_STEPS
-from ..report.verdict import the_stage_of
-from ..run.directory import RunDirectory
-from ..run.journal import Entry, Journal, Step, newest
-from ..run.stage import START, Stage, up_to
+from ...config.dpo import OF_BEST
+from ...config.loop import SelfPlayConfig
+from ...counts import counted
+from ...evaluation.selection import best_of
+from ...evaluation.summary import ByPrompt, difference
+from ...report.comparison import AGAINST, COMPUTE_SO_FAR, ArmFigures, costs_of_stage
+from ...report.record import RunRecord, StageRecord, read_record, read_shown_figures, read_stage
+from ...report.tables import COSTED_STEPS
+from ...report.verdict import the_stage_of
+from ...run.directory import RunDirectory
+from ...run.journal import Entry, Journal, Step, newest
+from ...run.stage import START, Stage, up_to
+from ..gate import metric_of
+from ..preference import origin_of_dpo
 from .arms import Arm
-from .gate import metric_of
-from .preference import origin_of_dpo
 
 
 @dataclass(frozen=True)

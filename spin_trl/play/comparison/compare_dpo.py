@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..config.dpo import OF_BEST, OF_LAST, OF_START
-from ..config.dpo_on_top import dpo_values
-from ..config.recipe import Recipe
-from ..config.traits import DPO_PREFIX, OF_AN_ARM, OF_DPO_PACE, SFT_FIRST
-from ..errors import RecipeError
-from ..run.directory import RunDirectory
-from ..run.stage import DPO, START
+from ...config.dpo import OF_BEST, OF_LAST, OF_START
+from ...config.dpo_on_top import dpo_values
+from ...config.recipe import Recipe
+from ...config.traits import DPO_PREFIX, OF_AN_ARM, OF_DPO_PACE, SFT_FIRST
+from ...errors import RecipeError
+from ...run.directory import RunDirectory
+from ...run.stage import DPO, START
 from .arms import THEN, Arm
 
 
