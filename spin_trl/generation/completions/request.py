@@ -148,7 +148,7 @@ def choices_of(answer: bytes, prompt: Sequence[int], count: int) -> list[dict[st
     by_index = {index: choice for index, choice in zip(indices, choices, strict=True) if type(index) is int}
     if len(choices) != count or by_index.keys() != set(range(count)):
         raise MalformedAnswerError(
-            f"{counted(count, 'choice')} asked for, but `choices` has {len(choices)}, or wrong indices"
+            f"`n` is {count}, but `choices` has {counted(len(choices), 'entry', 'entries')}, or not every `index`"
         )
     for choice in choices:
         if choice.get("token_ids") is None or choice.get("prompt_token_ids") is None:
@@ -183,7 +183,7 @@ def _response(choice: dict[str, Any], limit: int, eos_token_ids: Collection[int]
         )
     if len(ids) < limit:
         raise MalformedAnswerError(
-            f"a response was cut off after {counted(len(ids), 'token')}, but `max_tokens` is {limit}: the server's own limit "
-            "is lower (`--max-model-len`, or `max_new_tokens` in its `generation_config.json`)"
+            f"a response was cut off after {counted(len(ids), 'token')}, but `max_tokens` is {limit}: the server's own "
+            "limit is lower (`--max-model-len`, or `max_new_tokens` in its `generation_config.json`)"
         )
     return Response(ids, "length")
