@@ -77,8 +77,9 @@ class CompletionServer:
         started.wait(10)
 
     def stop(self) -> None:
-        """Close the port and all connections."""
-        self._loop.call_soon_threadsafe(self._stopped.set)
+        """Close the port and all connections, if that has not been done before."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(10)
 
     async def _main(self, started: threading.Event) -> None:

@@ -11,20 +11,20 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+Input = TypeVar("Input")
 Result = TypeVar("Result")
-Work = Callable[[Item], Awaitable[Result]]
+WorkOn = Callable[[Input], Awaitable[Result]]
 
 
 def finished(
-    items: Iterable[Item],
-    start: Callable[[], AbstractAsyncContextManager[Work[Item, Result]]],
+    items: Iterable[Input],
+    start: Callable[[], AbstractAsyncContextManager[WorkOn[Input, Result]]],
     *,
     concurrency: int,
     ahead: int,
     grace: float,
 ) -> Iterator[Result]:
-    """Work on items at the same time, and yield results as they are finished.
+    """WorkOn on items at the same time, and yield results as they are finished.
 
     Items are taken in the caller's thread, and at most `concurrency + ahead` of them whose results have not been yielded, so
     a slow consumer slows the work down. Closing the generator early, and an interrupt, cancel what is in progress.
@@ -40,7 +40,7 @@ def finished(
         BaseException: the first error of the work, or of `items`, after everything that was finished has been yielded.
     """
     iterator, pending, error, more = iter(items), 0, None, True
-    background: Background[Item, Result] = Background(start, concurrency, grace)
+    background: Background[Input, Result] = Background(start, concurrency, grace)
     try:
         background.start()
         while more or pending:
@@ -64,7 +64,7 @@ def finished(
         background.close()
 
 
-class Background(Generic[Item, Result]):
+class Background(Generic[Input, Result]):
     """A thread with an event loop that works on items.
 
     Args:
@@ -74,16 +74,16 @@ class Background(Generic[Item, Result]):
     """
 
     def __init__(
-        self, start: Callable[[], AbstractAsyncContextManager[Work[Item, Result]]], concurrency: int, grace: float
+        self, start: Callable[[], AbstractAsyncContextManager[WorkOn[Input, Result]]], concurrency: int, grace: float
     ) -> None:
         self._enter, self._concurrency, self._grace = start, concurrency, grace
         self._results: queue.SimpleQueue[tuple[Result] | BaseException] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         # If the process ends without closing this, the thread must not keep it alive.
         self._thread = threading.Thread(target=self._run, name="spin-trl completions", daemon=True)
-        self._waiting: deque[Item] = deque()
+        self._waiting: deque[Input] = deque()
         self._tasks: set[asyncio.Task[Result]] = set()
-        self._work: Work[Item, Result] | None = None
+        self._work: WorkOn[Input, Result] | None = None
         self._error: BaseException | None = None
         self._ended = asyncio.Event()  # closed by the caller, or an item has failed
 
@@ -91,7 +91,7 @@ class Background(Generic[Item, Result]):
         """Start the thread."""
         self._thread.start()
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Input) -> None:
         """Hand over an item. Ignored after a failure, which `get` raises."""
         with contextlib.suppress(RuntimeError):  # the loop has been closed
             self._loop.call_soon_threadsafe(self._add, item)
@@ -157,7 +157,7 @@ class Background(Generic[Item, Result]):
         self._error = self._error or RuntimeError("the work was closed")
         self._ended.set()
 
-    def _add(self, item: Item) -> None:
+    def _add(self, item: Input) -> None:
         self._waiting.append(item)
         self._start_more()
 

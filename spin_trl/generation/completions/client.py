@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from ...errors import RecipeError
 from ..engine import MicroBatch, Response, Sampling
 from .address import ServerKey, base_url, refuse_plain_http
-from .background import finished
+from .background import Input, Result, finished
 from .endpoint import ServedModel
 from .pool import Pool
 from .request import COMPLETIONS, body_of, choices_of, read_responses, request_body
 from .scoring import read_logprobs, scoring_body
 from .waiting import Patience
-
-Task = TypeVar("Task")
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -140,9 +136,9 @@ class CompletionsClient:
         found = dict(self._finished(enumerate(pairs), work))
         return [found[place] for place in range(len(found))]
 
-    def _finished(self, items: Iterable[Task], work: Callable[[Pool, Task], Awaitable[Done]]) -> Iterator[Done]:
+    def _finished(self, items: Iterable[Input], work: Callable[[Pool, Input], Awaitable[Result]]) -> Iterator[Result]:
         @contextlib.asynccontextmanager
-        async def start() -> AsyncIterator[Callable[[Task], Awaitable[Done]]]:
+        async def start() -> AsyncIterator[Callable[[Input], Awaitable[Result]]]:
             async with Pool(self.urls, self.model, self.key, self.patience) as pool:
                 yield lambda item: work(pool, item)
 

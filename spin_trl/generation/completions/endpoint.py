@@ -108,7 +108,7 @@ class Endpoint:
         except TimeoutError:
             failure = PassingFailureError(f"no answer within {timeout or self.patience.request:g} s")
         except aiohttp.ClientConnectorError as error:
-            failure = PassingFailureError(f"no connection ({self.key.quoted(str(error))})", reached=False)
+            failure = PassingFailureError(f"no connection ({self.key.quoted(str(error.os_error))})", reached=False)
         except (aiohttp.ClientError, OSError) as error:
             text = self.key.quoted(str(error))
             failure = PassingFailureError(f"the connection was cut ({text or type(error).__name__})")
@@ -180,7 +180,7 @@ class Endpoint:
     def _refusal(self, response: aiohttp.ClientResponse, body: str) -> CompletionsError:
         """Return what a status other than 200 means for the request."""
         status = response.status
-        text = self.key.quoted(_message(body))
+        text = self.key.quoted(_message_of_refusal(body))
         what = f"HTTP status {status}" + (f": {text}" if text else "")
         if status == 429 or status == 408 or status >= 500:
             wait = retry_after(response.headers.get("Retry-After"))
@@ -200,7 +200,7 @@ def _model(url: str, entry: dict[str, Any]) -> ServedModel:
     )
 
 
-def _message(body: str) -> str:
+def _message_of_refusal(body: str) -> str:
     """Return the message in the body of a refusal: `{"error": {"message": ...}}`, `{"detail": ...}`, or the text itself."""
     try:
         found = parse_json(body)

@@ -174,7 +174,7 @@ class Pool:
             now = time.monotonic()
             ready = [one for one in among if not one.is_out and one.paused_until <= now]
             for one in among:
-                if not one.is_out and (one.busy or one.paused_until <= now):
+                if not one.is_out:  # also if it is paused
                     one.alive_at = now
             if ready:
                 # The one that has just failed comes last.
