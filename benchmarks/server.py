@@ -24,7 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mock_completions import MODEL, VOCABULARY
+from completions.mock import MODEL, VOCABULARY
 from spin_trl.generation.completions.client import CompletionsClient
 from spin_trl.generation.engine import MicroBatch, Sampling
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256, help="tokens of each prompt, and of each response")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     args = parser.parse_args()
-    command = [sys.executable, str(Path(__file__).with_name("mock_completions.py")), str(args.seconds)]
+    command = [sys.executable, str(Path(__file__).parent / "completions" / "mock.py"), str(args.seconds)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
     try:
         assert server.stdout is not None

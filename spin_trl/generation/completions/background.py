@@ -24,7 +24,7 @@ def finished(
     ahead: int,
     grace: float,
 ) -> Iterator[Result]:
-    """WorkOn on items at the same time, and yield results as they are finished.
+    """Work on items at the same time, and yield results as they are finished.
 
     Items are taken in the caller's thread, and at most `concurrency + ahead` of them whose results have not been yielded, so
     a slow consumer slows the work down. Closing the generator early, and an interrupt, cancel what is in progress.
@@ -44,7 +44,8 @@ def finished(
     try:
         background.start()
         while more or pending:
-            while more and pending < concurrency + ahead and not background.has_results():
+            # At least one is taken for each result, so that a burst of results does not leave the thread without work.
+            while more and pending < concurrency + ahead:
                 try:
                     item = next(iterator)
                 except StopIteration:
@@ -54,6 +55,8 @@ def finished(
                 else:
                     background.put(item)
                     pending += 1
+                if background.has_results():
+                    break
             if error is not None and not background.has_results():
                 raise error
             if pending:

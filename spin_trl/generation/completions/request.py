@@ -163,7 +163,8 @@ def choices_of(answer: bytes, prompt: Sequence[int], count: int) -> list[dict[st
 
 def _response(choice: dict[str, Any], limit: int, eos_token_ids: Collection[int]) -> Response:
     ids, reason = choice["token_ids"], choice.get("finish_reason")
-    if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < _MOST_TOKEN_IDS for token in ids):
+    # `True` is an int, too, but not of the type int.
+    if not isinstance(ids, list) or not {int}.issuperset(map(type, ids)) or not _are_in_range(ids):
         raise MalformedAnswerError("`token_ids` is not a list of token ids, which are from 0 to 2,147,483,647")
     if len(ids) > limit:
         raise MalformedAnswerError(f"`token_ids` has {len(ids)} tokens, but `max_tokens` is {limit}")
@@ -171,7 +172,7 @@ def _response(choice: dict[str, Any], limit: int, eos_token_ids: Collection[int]
         raise CutAnswerError("the server ended the request (`finish_reason` is 'abort')")
     if reason not in ("stop", "length"):
         raise MalformedAnswerError(f"`finish_reason` is {str(reason)[:40]!r}; known are 'stop' and 'length'")
-    if any(token in eos_token_ids for token in ids[:-1]):
+    if not set(eos_token_ids).isdisjoint(ids[:-1]):
         raise MalformedAnswerError("a response goes on after a token of `stop_token_ids`")
     if ids and ids[-1] in eos_token_ids:  # also if it is the last token that fitted
         return Response(ids, "eos")
@@ -187,3 +188,7 @@ def _response(choice: dict[str, Any], limit: int, eos_token_ids: Collection[int]
             "limit is lower (`--max-model-len`, or `max_new_tokens` in its `generation_config.json`)"
         )
     return Response(ids, "length")
+
+
+def _are_in_range(ids: Sequence[int]) -> bool:
+    return not ids or (min(ids) >= 0 and max(ids) < _MOST_TOKEN_IDS)

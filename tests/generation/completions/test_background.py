@@ -107,6 +107,15 @@ def test_a_slow_consumer_leaves_work_in_progress_but_not_more(work):
     assert len(list(results)) == 29
 
 
+def test_work_goes_on_while_results_are_taken(work):
+    """Results that wait for the consumer don't keep items from being taken."""
+    results = work([0.0] * 100, concurrency=4, ahead=4)
+    for _ in range(50):
+        done = work.done
+        next(results)
+        until(lambda seen=done: work.done > seen or work.done == 100)
+
+
 def test_a_slow_source_does_not_hold_results_back(work):
     released = threading.Event()
 
