@@ -1,6 +1,6 @@
-"""A server of `/v1/completions` that answers after a fixed time, with the tokens that are asked for: `benchmarks/server.py` starts it.
+"""A server of `/v1/completions` that answers after a fixed time, with as many tokens as a request asks for.
 
-python benchmarks/completions/mock.py SECONDS
+`benchmarks/server.py` starts it: `python benchmarks/completions/mock.py SECONDS`.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Pool:
         await self._session.close()
 
     async def check(self, path: str, body: bytes, read: Callable[[bytes], object]) -> list[ServedModel]:
-        """Ask every endpoint once whether it works, serves the model and can answer. Those that don't answer are taken out.
+        """Ask every endpoint whether it works and serves the model, and try it. Those that don't answer are taken out.
 
         Args:
             path: path of a trial request, from `/v1` on.
@@ -97,13 +97,14 @@ class Pool:
 
         Raises:
             MissingModelError: if one serves other models only.
-            RefusedRequestError, MalformedAnswerError: if one is not a server of this kind, or refuses the key.
+            RefusedRequestError, MalformedAnswerError: if one is not a server of this kind, refuses the key, or fails at the
+                trial request.
             NoEndpointError: if none answers.
         """
 
         async def tried(endpoint: Endpoint) -> ServedModel:
             served = await endpoint.check(self.model)
-            read(await endpoint.ask(path, body))
+            await self.ask(path, body, read, at=[endpoint.url])
             return served
 
         outcomes = await asyncio.gather(*map(tried, self.endpoints), return_exceptions=True)
@@ -183,8 +184,10 @@ class Pool:
             if now >= given_up:
                 raise self._gone(among)
             paused = [one.paused_until for one in among if not one.is_out]
+            # Requests that wait for the same endpoint don't return to it all at once.
+            wait = min([given_up, *paused]) - now + self._chance.uniform(0.0, self.patience.first)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(min([given_up, *paused]) - now, 0.001))
+                await asyncio.wait_for(self._changed.wait(), wait)
 
     def _answered(self, endpoint: Endpoint) -> None:
         endpoint.failures = 0

@@ -229,6 +229,11 @@ def test_a_check_describes_the_model_and_tries_it(two):
     assert [len(one.bodies) for one in two] == [1, 1]
 
 
+def test_a_check_waits_for_a_server_that_is_busy(server):
+    server.faults.extend([status(429)] * 2)
+    assert len(run([server.url], check)) == 1
+
+
 def test_a_check_refuses_another_model_and_names_it(two):
     two[1].model = "llama"
     with refused(MissingModelError, two[1].url, "'tiny'", "'llama'") as error:
