@@ -35,7 +35,7 @@ def work(requests: int, tokens: int) -> Iterator[MicroBatch]:
     """Yield micro-batches of one prompt each."""
     chance = random.Random(0)
     for number in range(requests):
-        yield MicroBatch(number, [[chance.randrange(3, VOCABULARY) for _ in range(tokens)]], seed=number)
+        yield MicroBatch(number, [chance.choices(range(3, VOCABULARY), k=tokens)], seed=number)
 
 
 def measure(url: str, requests: int, in_flight: int, tokens: int) -> tuple[float, float]:
