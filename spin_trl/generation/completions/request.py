@@ -1,6 +1,6 @@
 """The body of one request to `/v1/completions`, and its answer as responses.
 
-What decides the form, in vLLM 0.31 (`entrypoints/openai/completion`, `sampling_params.py`, `v1/engine/detokenizer.py`):
+What decides the form, in vLLM (`vllm.entrypoints.openai.completion`, `vllm.sampling_params`, `vllm.v1.engine`):
 
 - Every sampling setting that a request lacks is taken from the model's `generation_config.json`, so every one is sent.
 - The server's own EOS ids are added to `stop_token_ids`, so a response that ends with a token that does not end responses in
