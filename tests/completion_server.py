@@ -184,6 +184,11 @@ def echo(code: int) -> Fault:
     return fault
 
 
+async def as_it_is(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+    """Answer as without a fault, between requests with one."""
+    return web.json_response(answer)
+
+
 async def hang(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
     """Don't answer at all."""
     await asyncio.sleep(3600)

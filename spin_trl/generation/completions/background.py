@@ -44,8 +44,9 @@ def finished(
     try:
         background.start()
         while more or pending:
-            # At least one is taken for each result, so that a burst of results does not leave the thread without work.
-            while more and pending < concurrency + ahead:
+            # Results don't wait for items, but each lets two be taken: a burst of results must not leave the thread idle.
+            taken = 0
+            while more and pending < concurrency + ahead and (taken < 2 or not background.has_results()):
                 try:
                     item = next(iterator)
                 except StopIteration:
@@ -54,9 +55,7 @@ def finished(
                     more, error = False, raised
                 else:
                     background.put(item)
-                    pending += 1
-                if background.has_results():
-                    break
+                    pending, taken = pending + 1, taken + 1
             if error is not None and not background.has_results():
                 raise error
             if pending:

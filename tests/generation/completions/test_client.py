@@ -12,6 +12,7 @@ from completion_server import (
     EOS,
     CompletionServer,
     answered,
+    as_it_is,
     cut,
     echo,
     hang,
@@ -30,7 +31,7 @@ from spin_trl.generation.completions.waiting import Patience
 from spin_trl.generation.engine import MicroBatch, Response, Sampling
 
 SAMPLING = Sampling(1.0, 1.0, 0, max_new_tokens=5, max_length=None, num_generations=2, batch_size=2, seed=0)
-QUICK = Patience(request=0.4, connect=0.3, attempts=5, failures=4, probe=0.02, gone=0.3, first=0.005, longest=0.05)
+QUICK = Patience(request=5, connect=0.5, attempts=5, failures=4, probe=0.02, gone=0.3, first=0.005, longest=0.05)
 
 
 def batches(count, samples=2):
@@ -131,16 +132,15 @@ def test_a_refusal_comes_after_what_is_in_progress(server):
     with refused(RefusedRequestError, "prompt too long"):
         for number, _ in client(server, concurrency=4).generate(batches(20), SAMPLING):
             found.append(number)
-    assert len(found) == 3
-    assert len(server.bodies) == 4
+    assert len(found) == len(server.bodies) - 1
+    assert len(server.bodies) <= 4
 
 
 def test_closing_early_cancels_at_the_server(server):
-    server.faults.append(status(200, server.answer({"n": 1, "prompt": [3, 4], "seed": 0, "max_tokens": 5})))
+    server.faults.extend([hang, hang, hang, as_it_is])
     server.fault = hang
-    results = client(server, concurrency=4, patience=Patience()).generate(batches(20, samples=1), SAMPLING)
+    results = client(server, concurrency=4, patience=Patience()).generate(batches(20), SAMPLING)
     next(results)
-    until(lambda: len(server.bodies) >= 4)
     results.close()
     until(lambda: server.cancelled >= 3)
 
@@ -156,9 +156,8 @@ def test_an_interrupt_cancels_at_the_server(server):
 
 
 def test_a_generator_that_is_dropped_cancels(server):
-    server.fault = hang
-    server.faults.append(status(200, server.answer({"n": 1, "prompt": [3, 4], "seed": 0, "max_tokens": 5})))
-    results = client(server, patience=Patience()).generate(batches(5, samples=1), SAMPLING)
+    server.faults.extend([hang, hang, hang, hang, as_it_is])
+    results = client(server, patience=Patience()).generate(batches(5), SAMPLING)
     next(results)
     del results
     until(lambda: server.cancelled == 4)

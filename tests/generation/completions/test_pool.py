@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from completion_server import CompletionServer, changed, cut, hang, serving, status, truncated, until
+from completion_server import CompletionServer, as_it_is, changed, cut, hang, serving, status, truncated, until
 from messages import logged, refused
 from spin_trl.generation.completions.address import ServerKey
 from spin_trl.generation.completions.failures import (
@@ -20,7 +20,7 @@ from spin_trl.generation.completions.pool import Pool
 from spin_trl.generation.completions.request import COMPLETIONS, body_of, choices_of
 from spin_trl.generation.completions.waiting import Patience
 
-QUICK = Patience(request=0.3, connect=0.3, attempts=4, failures=3, probe=0.02, gone=0.4, first=0.005, longest=0.05)
+QUICK = Patience(request=0.5, connect=0.5, attempts=4, failures=3, probe=0.02, gone=0.4, first=0.005, longest=0.05)
 PROMPT = [5]
 BODY = body_of("tiny", PROMPT, n=1, max_tokens=2, seed=0)
 
@@ -123,10 +123,10 @@ def test_a_malformed_answer_is_not_tried_again(server):
 
 @pytest.mark.parametrize("code", [429, 503])
 def test_a_busy_server_is_asked_again_when_it_says(server, code):
-    server.faults.append(status(code, Retry_After="1"))
+    server.faults.append(status(code, Retry_After="60"))
     began = time.monotonic()
     run([server.url], ask, Patience(longest=0.3, first=0.001))
-    assert 0.3 <= time.monotonic() - began < 1.0
+    assert 0.3 <= time.monotonic() - began < 10
 
 
 def test_requests_go_elsewhere_while_an_endpoint_is_busy(two):
@@ -213,8 +213,8 @@ def test_a_server_that_is_restarted_in_time_is_waited_for(server):
 def test_an_endpoint_that_is_busy_is_not_gone(server):
     """It refuses a request for longer than `gone`, and works on another one."""
     server.delay = 0.1
-    server.faults.extend([changed(lambda answer: None), *[status(429, Retry_After="1")] * 5])
-    patience = Patience(request=2, gone=0.1, first=0.001, longest=0.2)
+    server.faults.extend([as_it_is, *[status(429, Retry_After="1")] * 5])
+    patience = Patience(request=20, gone=0.1, first=0.001, longest=0.2)
     assert len(run([server.url], many(2), patience)) == 2
 
 
