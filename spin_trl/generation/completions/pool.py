@@ -205,7 +205,8 @@ class Pool:
                 self._take_out(endpoint)
 
     def _take_out(self, endpoint: Endpoint) -> None:
-        endpoint.is_out = True
+        # The time without endpoints starts now, not when the request that timed out was sent.
+        endpoint.is_out, endpoint.alive_at = True, time.monotonic()
         logger.warning("%s was taken out: %s. It is asked again later.", endpoint.url, endpoint.last_failure)
         probe = asyncio.get_running_loop().create_task(self._readmit(endpoint))
         self._probes.add(probe)

@@ -218,6 +218,13 @@ def test_an_endpoint_that_is_busy_is_not_gone(server):
     assert len(run([server.url], many(2), patience)) == 2
 
 
+def test_the_time_without_endpoints_starts_when_the_last_is_taken_out(server):
+    """A request that timed out was sent longer ago than `gone`."""
+    server.faults.append(hang)
+    patience = Patience(request=0.5, connect=0.5, failures=1, probe=0.02, gone=0.3, first=0.005, longest=0.05)
+    assert len(run([server.url], ask, patience)) == 2
+
+
 def test_one_endpoint_can_be_asked(two):
     run([one.url for one in two], lambda pool: asyncio.gather(*(ask(pool, at=[two[1].url]) for _ in range(5))))
     assert [len(one.bodies) for one in two] == [0, 5]
