@@ -106,7 +106,7 @@ def test_faults_of_every_kind_change_nothing():
 
     work = batches(80)
     with serving(CompletionServer(fault=sometimes, delay=0.002), CompletionServer(fault=sometimes)) as servers:
-        patience = Patience(connect=0.3, attempts=20, failures=8, probe=0.02, gone=20, first=0.002, longest=0.02)
+        patience = Patience(attempts=20, failures=8, probe=0.02, gone=20, first=0.002, longest=0.02)
         found = {}
         for number, responses in client(*servers, concurrency=8, patience=patience).generate(work, SAMPLING):
             found[number] = responses
@@ -147,7 +147,12 @@ def test_closing_early_cancels_at_the_server(server):
 
 def test_an_interrupt_cancels_at_the_server(server):
     server.fault = hang
-    interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+
+    def when_all_are_sent():
+        until(lambda: len(server.bodies) == 4)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupt = threading.Thread(target=when_all_are_sent)
     interrupt.start()
     with pytest.raises(KeyboardInterrupt):
         list(client(server, concurrency=4, patience=Patience()).generate(batches(20), SAMPLING))

@@ -1,9 +1,11 @@
 """Requests go to the least busy endpoint, are tried again where that may help, and are given up where it can't."""
 
 import asyncio
+import dataclasses
 import json
 import threading
 import time
+from collections import deque
 
 import pytest
 
@@ -20,7 +22,10 @@ from spin_trl.generation.completions.pool import Pool
 from spin_trl.generation.completions.request import COMPLETIONS, body_of, choices_of
 from spin_trl.generation.completions.waiting import Patience
 
-QUICK = Patience(request=0.5, connect=0.5, attempts=4, failures=3, probe=0.02, gone=0.4, first=0.005, longest=0.05)
+QUICK = Patience(request=20, connect=10, attempts=4, failures=3, probe=0.02, gone=20, first=0.005, longest=0.05)
+"""Short waits, but none that ends before the server could answer: garbage collection may pause everything for 2 s."""
+
+TIMED = dataclasses.replace(QUICK, request=0.4)
 PROMPT = [5]
 BODY = body_of("tiny", PROMPT, n=1, max_tokens=2, seed=0)
 
@@ -93,17 +98,23 @@ def test_a_slow_endpoint_gets_fewer(two):
 @pytest.mark.parametrize("fault", [status(500), status(408), status(429), hang, cut, truncated])
 def test_a_fault_that_passes_is_not_noticed(server, fault):
     server.faults.extend([fault, fault])
-    assert len(run([server.url], ask)) == 2
-    assert len(server.bodies) == 3
+    assert len(run([server.url], ask, TIMED if fault is hang else QUICK)) == 2
+    assert server.faults == deque()
 
 
-@pytest.mark.parametrize("fault", [status(500), hang, cut, truncated])
+@pytest.mark.parametrize("fault", [status(500), cut, truncated])
 def test_a_request_that_always_fails_is_given_up(server, fault):
     """The endpoint is taken out after three failures, and works again each time it is asked."""
     server.fault = fault
     with refused(RefusedRequestError, server.url, 4):
         run([server.url], ask)
     assert len(server.bodies) == 4
+
+
+def test_a_request_that_always_times_out_is_given_up(server):
+    server.fault = hang
+    with refused(RefusedRequestError, server.url, 4, 0.4):
+        run([server.url], ask, TIMED)
 
 
 @pytest.mark.parametrize("code", [400, 404, 422])
@@ -172,7 +183,7 @@ def test_an_endpoint_that_comes_back_is_used_again(two, caplog):
             await asyncio.sleep(0.01)
         await asyncio.gather(*(ask(pool) for _ in range(10)))
 
-    run([dead.url, other.url], work, Patience(connect=0.3, failures=2, probe=0.02, first=0.005, longest=0.05))
+    run([dead.url, other.url], work)
     assert len(dead.bodies) == 5
 
 
@@ -186,7 +197,10 @@ def test_an_endpoint_that_comes_back_as_another_stays_out(two, change):
         for name, value in change.items():
             setattr(dead, name, value)
         dead.start()
-        await asyncio.sleep(0.2)
+        for _ in range(3):
+            pool.endpoints[0].last_failure = ""
+            while not pool.endpoints[0].last_failure:
+                await asyncio.sleep(0.01)
         await asyncio.gather(*(ask(pool) for _ in range(10)))
 
     run([dead.url, other.url], work)
@@ -197,16 +211,16 @@ def test_all_are_gone_names_each_with_its_failure():
     urls = [dead_url(), dead_url()]
     began = time.monotonic()
     with refused(NoEndpointError, *urls) as error:
-        run(urls, ask)
+        run(urls, ask, dataclasses.replace(QUICK, gone=0.4))
     assert error.value.failures.keys() == set(urls)
-    assert 0.3 < time.monotonic() - began < 5
+    assert 0.3 < time.monotonic() - began < 15
 
 
 def test_a_server_that_is_restarted_in_time_is_waited_for(server):
     server.stop()
     again = threading.Timer(0.2, server.start)
     again.start()
-    assert len(run([server.url], ask, Patience(connect=0.3, probe=0.02, gone=20, first=0.005, longest=0.05))) == 2
+    assert len(run([server.url], ask)) == 2
     again.join()
 
 
@@ -221,8 +235,7 @@ def test_an_endpoint_that_is_busy_is_not_gone(server):
 def test_the_time_without_endpoints_starts_when_the_last_is_taken_out(server):
     """A request that timed out was sent longer ago than `gone`."""
     server.faults.append(hang)
-    patience = Patience(request=0.5, connect=0.5, failures=1, probe=0.02, gone=0.3, first=0.005, longest=0.05)
-    assert len(run([server.url], ask, patience)) == 2
+    assert len(run([server.url], ask, dataclasses.replace(TIMED, request=1.0, failures=1, gone=0.9))) == 2
 
 
 def test_one_endpoint_can_be_asked(two):
