@@ -1,0 +1,119 @@
+"""Where a server is, and the key that it asks for: neither reaches a log, a message or a host that must not see it."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+from urllib.parse import urlsplit
+
+from ...config.credentials import hide
+from ...errors import RecipeError, visible
+
+KEY_VARIABLE = "VLLM_API_KEY"
+"""The environment variable that holds the key, unless another is named: vLLM reads its own key from it, too."""
+
+_LONGEST_QUOTE = 500
+
+
+class ServerKey:
+    """A key for servers. Its text is only in the header.
+
+    Args:
+        text: the key; empty if servers ask for none.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    @classmethod
+    def from_environment(cls, variable: str = KEY_VARIABLE) -> ServerKey:
+        """Return the key in an environment variable; no key if it is unset or empty.
+
+        Raises:
+            RecipeError: if its value can't be sent in a header. The message does not repeat it.
+        """
+        text = os.environ.get(variable, "").strip()
+        if not re.fullmatch(r"[\x21-\x7e]*", text):
+            raise RecipeError(
+                f"`{variable}` in the environment is not a key: it has spaces or characters outside of ASCII."
+            )
+        return cls(text)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __repr__(self) -> str:
+        return "ServerKey(***)" if self else "ServerKey()"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a key is not written anywhere")
+
+    def headers(self) -> dict[str, str]:
+        """Return the header that carries the key, if there is one."""
+        return {"Authorization": f"Bearer {self._text}"} if self else {}
+
+    def quoted(self, text: str) -> str:
+        """Return the start of a foreign text, on one line, without this key and anything that looks like a credential."""
+        if self:
+            for form in {self._text, json.dumps(self._text)[1:-1], self._text.replace("/", "\\/")}:
+                text = text.replace(form, "***")
+        line = " ".join(hide(text).split())
+        return visible(line if len(line) <= _LONGEST_QUOTE else f"{line[:_LONGEST_QUOTE]}…")
+
+
+def base_url(url: str) -> str:
+    """Return a server's URL without `/v1` and slashes at its end.
+
+    Raises:
+        RecipeError: if it is not an HTTP URL, or has a user name, a password, a query or a fragment. The message does not
+            repeat a password.
+    """
+    shown = re.sub(r"(?<=//)[^/]*@", "***@", hide(url))
+    try:
+        parts = urlsplit(url.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise RecipeError(f"{shown!r} is not a URL of a server: {hide(str(error))}.") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise RecipeError(f"{shown!r} is not a URL of a server. Expected something like `http://127.0.0.1:8000`.")
+    if "@" in parts.netloc:
+        raise RecipeError(
+            f"{shown!r} has a user name or a password, which do not belong in a URL. Set `{KEY_VARIABLE}` in the "
+            "environment."
+        )
+    if parts.query or parts.fragment:
+        raise RecipeError(f"{re.split('[?#]', shown)[0]!r} goes on after the path, which a server's URL does not.")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether a URL's host is this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_plain_http(url: str, key: ServerKey, *, allow: bool = False) -> None:
+    """Raise if a key would be sent over a network without encryption.
+
+    Args:
+        url: the server's URL.
+        key: key that would be sent.
+        allow: whether that is accepted.
+
+    Raises:
+        RecipeError: if it would.
+    """
+    if key and not allow and not url.startswith("https://") and not is_loopback(url):
+        raise RecipeError(
+            f"The key would be sent to {url} over plain HTTP, where others can read it. Use `https://`, or a tunnel to this "
+            "machine."
+        )

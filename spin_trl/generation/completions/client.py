@@ -1,0 +1,145 @@
+"""Generation and scoring by servers of `/v1/completions`, for code that is not asynchronous."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ...errors import RecipeError
+from ..engine import MicroBatch, Response, Sampling
+from .address import ServerKey, base_url, refuse_plain_http
+from .background import Input, Result, finished
+from .endpoint import ServedModel
+from .pool import Pool
+from .request import COMPLETIONS, body_of, choices_of, read_responses, request_body
+from .scoring import read_logprobs, scoring_body
+from .waiting import Patience
+
+
+@dataclass(frozen=True)
+class CompletionsClient:
+    """A client of servers that serve the same model and return token ids.
+
+    Every call has its own thread, event loop and connections, which end with it.
+
+    Args:
+        urls: URLs of the servers, with or without `/v1`.
+        model: name of the model, as the servers know it.
+        eos_token_ids: ids of all tokens that end a response.
+        key: key that the servers ask for; it is never sent over plain HTTP to another machine, unless `allow_plain_http`.
+        allow_plain_http: whether the key may be sent over plain HTTP to another machine.
+        concurrency: maximum requests in progress at all servers together.
+        ahead: further micro-batches that are taken, so that there is work while the consumer is busy.
+        grace: seconds for which requests in progress may still be answered after another one has failed.
+        patience: time-outs, retries, and when to give up.
+
+    Raises:
+        RecipeError: if a URL is not one of a server, a setting is out of range, or the key would be sent over plain HTTP.
+    """
+
+    urls: Sequence[str]
+    model: str
+    eos_token_ids: Sequence[int]
+    key: ServerKey = field(default_factory=ServerKey)
+    allow_plain_http: bool = False
+    concurrency: int = 256
+    ahead: int = 32
+    grace: float = 60.0
+    patience: Patience = field(default_factory=Patience)
+
+    def __post_init__(self) -> None:
+        if not self.urls:
+            raise RecipeError("A client of servers needs the URL of at least one.")
+        if self.concurrency < 1 or self.ahead < 0 or self.grace < 0:
+            raise RecipeError(
+                f"`concurrency` is {self.concurrency}, `ahead` is {self.ahead}, `grace` is {self.grace}: `concurrency` must "
+                "be at least 1, and the others can't be negative."
+            )
+        if not self.eos_token_ids:
+            raise RecipeError("`eos_token_ids` is empty: no token would end a response.")
+        object.__setattr__(self, "urls", tuple(dict.fromkeys(base_url(url) for url in self.urls)))
+        for url in self.urls:
+            refuse_plain_http(url, self.key, allow=self.allow_plain_http)
+
+    def check(self) -> list[ServedModel]:
+        """Ask every server whether it works, serves the model and returns token ids, with a request for one token.
+
+        Returns:
+            The model, as each server that answers describes it.
+
+        Raises:
+            CompletionsError: if a server serves other models only, refuses the request or returns no token ids, or if no
+                server answers.
+        """
+        prompt = [self.eos_token_ids[0]]
+        settings = {"n": 1, "max_tokens": 1, "seed": 0, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
+        body = body_of(self.model, prompt, **settings, stop_token_ids=list(self.eos_token_ids))
+
+        def work(pool: Pool, _: None) -> Awaitable[list[ServedModel]]:
+            return pool.check(COMPLETIONS, body, lambda answer: choices_of(answer, prompt, 1))
+
+        [served] = self._finished([None], work)
+        return served
+
+    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> Iterator[tuple[int, list[Response]]]:
+        """Sample responses: one request for each micro-batch, whose prompts are equal (see [`Engine`]).
+
+        Micro-batches are taken as needed, in the caller's thread. Close the generator to cancel what is in progress.
+
+        Args:
+            batches: the work.
+            sampling: settings of sampling.
+
+        Yields:
+            The number of a micro-batch and its responses, as they are finished.
+
+        Raises:
+            CompletionsError: if a request fails for good, after everything that was finished has been yielded.
+            RecipeError: if vLLM would change the temperature.
+        """
+
+        async def work(pool: Pool, batch: MicroBatch) -> tuple[int, list[Response]]:
+            body = request_body(self.model, batch, sampling, eos_token_ids)
+            return batch.number, await pool.ask(
+                COMPLETIONS, body, lambda answer: read_responses(answer, batch, sampling, eos_token_ids)
+            )
+
+        eos_token_ids = frozenset(self.eos_token_ids)
+        return self._finished(batches, work)
+
+    def score(self, url: str, pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """Return the log-probs that one server's model gives to responses.
+
+        Args:
+            url: URL of the server, one of `urls`.
+            pairs: token ids of prompts and of their responses.
+
+        Returns:
+            For each pair, the log-prob of each token of the response, given the prompt and the tokens before it.
+
+        Raises:
+            CompletionsError: if a request fails for good.
+            ValueError: if `url` is not one of `urls`, or a prompt or response is empty.
+        """
+        at = base_url(url)
+        if at not in self.urls:
+            raise ValueError(f"{at} is not one of this client's servers, {', '.join(self.urls)}")
+
+        async def work(pool: Pool, item: tuple[int, tuple[Sequence[int], Sequence[int]]]) -> tuple[int, list[float]]:
+            place, (prompt, response) = item
+            body = scoring_body(self.model, prompt, response)
+            return place, await pool.ask(
+                COMPLETIONS, body, lambda answer: read_logprobs(answer, prompt, response), at=[at]
+            )
+
+        found = dict(self._finished(enumerate(pairs), work))
+        return [found[place] for place in range(len(found))]
+
+    def _finished(self, items: Iterable[Input], work: Callable[[Pool, Input], Awaitable[Result]]) -> Iterator[Result]:
+        @contextlib.asynccontextmanager
+        async def start() -> AsyncIterator[Callable[[Input], Awaitable[Result]]]:
+            async with Pool(self.urls, self.model, self.key, self.patience) as pool:
+                yield lambda item: work(pool, item)
+
+        return finished(items, start, concurrency=self.concurrency, ahead=self.ahead, grace=self.grace)

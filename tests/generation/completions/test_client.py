@@ -1,0 +1,244 @@
+"""The client generates, scores and ends as code that is not asynchronous expects."""
+
+import os
+import random
+import signal
+import threading
+
+import psutil
+import pytest
+
+from completion_server import (
+    EOS,
+    CompletionServer,
+    answered,
+    as_it_is,
+    cut,
+    echo,
+    hang,
+    logprob,
+    serving,
+    status,
+    truncated,
+    until,
+)
+from messages import refused
+from spin_trl.errors import RecipeError
+from spin_trl.generation.completions.address import ServerKey
+from spin_trl.generation.completions.client import CompletionsClient
+from spin_trl.generation.completions.failures import MalformedAnswerError, NoEndpointError, RefusedRequestError
+from spin_trl.generation.completions.waiting import Patience
+from spin_trl.generation.engine import MicroBatch, Response, Sampling
+
+SAMPLING = Sampling(1.0, 1.0, 0, max_new_tokens=5, max_length=None, num_generations=2, batch_size=2, seed=0)
+QUICK = Patience(request=5, connect=0.5, attempts=5, failures=4, probe=0.02, gone=0.3, first=0.005, longest=0.05)
+
+
+def batches(count, samples=2):
+    return [MicroBatch(number, [[3 + number, 4]] * samples, seed=number * 10) for number in range(count)]
+
+
+def expected(batch, eos_after=None):
+    """Return the responses to a micro-batch, worked out from the server's rule."""
+    every = [answered(list(batch.prompts[0]), batch.seed + sample, 5) for sample in range(len(batch.prompts))]
+    if eos_after is None:
+        return [Response(ids, "length") for ids in every]
+    return [Response([*ids[:eos_after], EOS], "eos") for ids in every]
+
+
+def client(*servers, **settings):
+    return CompletionsClient([one.url for one in servers], "tiny", [EOS], **{"patience": QUICK, **settings})
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Fail if a test leaves a thread or a socket."""
+    before = set(threading.enumerate())
+    sockets = len(psutil.Process().net_connections())
+    yield
+    until(lambda: set(threading.enumerate()) <= before)
+    until(lambda: len(psutil.Process().net_connections()) <= sockets)
+
+
+@pytest.fixture
+def server():
+    with serving(CompletionServer()) as server:
+        yield server
+
+
+@pytest.mark.parametrize("ends_after", [None, 2])
+def test_every_micro_batch_gets_its_responses(server, ends_after):
+    server.ends_after = ends_after
+    work = batches(50)
+    found = dict(client(server, concurrency=8).generate(work, SAMPLING))
+    assert found == {batch.number: expected(batch, ends_after) for batch in work}
+
+
+def test_requests_in_progress_are_bounded(server):
+    server.delay = 0.02
+    assert len(list(client(server, concurrency=5).generate(batches(30), SAMPLING))) == 30
+    assert server.most == 5
+
+
+def test_micro_batches_are_taken_as_they_are_needed(server):
+    taken = 0
+
+    def work():
+        nonlocal taken
+        for batch in batches(40):
+            taken += 1
+            yield batch
+
+    for count, _ in enumerate(client(server, concurrency=4, ahead=3).generate(work(), SAMPLING), start=1):
+        assert taken <= count + 7
+    assert taken == 40
+
+
+def test_faults_of_every_kind_change_nothing():
+    """Half of all answers are faulty, and one of two endpoints dies half-way."""
+    chance = random.Random(0)
+    faults = [status(500), status(429), status(429, Retry_After="0"), truncated, cut]
+
+    async def sometimes(request, answer):
+        from aiohttp import web
+
+        return await chance.choice(faults)(request, answer) if chance.random() < 0.3 else web.json_response(answer)
+
+    work = batches(80)
+    with serving(CompletionServer(fault=sometimes, delay=0.002), CompletionServer(fault=sometimes)) as servers:
+        patience = Patience(attempts=20, failures=8, probe=0.02, gone=20, first=0.002, longest=0.02)
+        found = {}
+        for number, responses in client(*servers, concurrency=8, patience=patience).generate(work, SAMPLING):
+            found[number] = responses
+            if len(found) == 40:
+                servers[0].stop()
+    assert found == {batch.number: expected(batch) for batch in work}
+
+
+def test_what_is_finished_comes_before_all_are_gone(server):
+    found = []
+    with refused(NoEndpointError, server.url):
+        for number, _ in client(server, concurrency=2, ahead=1).generate(batches(40), SAMPLING):
+            found.append(number)
+            if len(found) == 10:
+                server.stop()
+    assert len(found) >= max(10, len(server.bodies) - 2)
+
+
+def test_a_refusal_comes_after_what_is_in_progress(server):
+    server.delay = 0.05
+    server.faults.append(status(400, {"message": "prompt too long"}))
+    found = []
+    with refused(RefusedRequestError, "prompt too long"):
+        for number, _ in client(server, concurrency=4).generate(batches(20), SAMPLING):
+            found.append(number)
+    assert len(found) == len(server.bodies) - 1
+    assert len(server.bodies) <= 4
+
+
+def test_closing_early_cancels_at_the_server(server):
+    server.faults.extend([hang, hang, hang, as_it_is])
+    server.fault = hang
+    results = client(server, concurrency=4, patience=Patience()).generate(batches(20), SAMPLING)
+    next(results)
+    results.close()
+    until(lambda: server.cancelled >= 3)
+
+
+def test_an_interrupt_cancels_at_the_server(server):
+    server.fault = hang
+
+    def when_all_are_sent():
+        until(lambda: len(server.bodies) == 4)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupt = threading.Thread(target=when_all_are_sent)
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(client(server, concurrency=4, patience=Patience()).generate(batches(20), SAMPLING))
+    interrupt.join()
+    until(lambda: server.cancelled == 4)
+
+
+def test_a_generator_that_is_dropped_cancels(server):
+    server.faults.extend([hang, hang, hang, hang, as_it_is])
+    results = client(server, patience=Patience()).generate(batches(5), SAMPLING)
+    next(results)
+    del results
+    until(lambda: server.cancelled == 4)
+
+
+def test_an_error_of_the_work_is_raised(server):
+    def work():
+        yield from batches(3)
+        raise OSError("the disk")
+
+    with pytest.raises(OSError):
+        list(client(server).generate(work(), SAMPLING))
+
+
+def test_a_temperature_that_vllm_would_change_is_refused(server):
+    with pytest.raises(RecipeError):
+        list(client(server).generate(batches(1), Sampling(0.001, 1.0, 0, 5, None, 2, 2, 0)))
+    assert server.bodies == []
+
+
+def test_a_check_describes_each_server(server):
+    assert [(one.url, one.name) for one in client(server).check()] == [(server.url, "tiny")]
+    assert server.bodies[0]["max_tokens"] == 1
+
+
+def test_a_server_without_token_ids_is_refused(server):
+    async def without(request, answer):
+        from aiohttp import web
+
+        for choice in answer["choices"]:
+            del choice["token_ids"], choice["prompt_token_ids"]
+        return web.json_response(answer)
+
+    server.fault = without
+    with refused(MalformedAnswerError, server.url, "`return_token_ids`"):
+        client(server).check()
+
+
+def test_responses_are_scored_at_one_server():
+    pairs = [([5, 6], [7, 8]), ([1], [2]), ([4, 4, 4], [9])]
+    with serving(CompletionServer(), CompletionServer()) as servers:
+        found = client(*servers).score(f"{servers[1].url}/v1", pairs)
+    assert found == [[logprob(2, 7), logprob(3, 8)], [logprob(1, 2)], [logprob(3, 9)]]
+    assert [len(one.bodies) for one in servers] == [0, 3]
+
+
+def test_a_server_of_another_client_is_not_scored(server):
+    with pytest.raises(ValueError):
+        client(server).score("http://127.0.0.1:1", [([1], [2])])
+
+
+def test_the_key_is_sent_and_not_shown(caplog):
+    with serving(CompletionServer(key="s3cr3t-key", fault=echo(400))) as server:
+        made = client(server, key=ServerKey("s3cr3t-key"))
+        with refused(RefusedRequestError, "Authorization") as error:
+            list(made.generate(batches(1), SAMPLING))
+    assert server.keys == ["Bearer s3cr3t-key"]
+    shown = [str(error.value), repr(error.value), repr(made), caplog.text]
+    ours = [entry for entry in error.traceback if entry.path.parent.name == "completions"]
+    ours = [entry for entry in ours if not entry.path.name.startswith("test_")]
+    assert len(ours) > 3
+    assert not [text for text in shown + [repr(entry.locals) for entry in ours] if "s3cr3t" in text]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"urls": []},
+        {"urls": ["127.0.0.1"]},
+        {"urls": ["http://host"], "key": ServerKey("x")},
+        {"concurrency": 0},
+        {"ahead": -1},
+        {"grace": -1.0},
+        {"eos_token_ids": []},
+    ],
+)
+def test_wrong_settings_are_refused(settings):
+    with pytest.raises(RecipeError):
+        CompletionsClient(**{"urls": ["http://127.0.0.1:1"], "model": "tiny", "eos_token_ids": [EOS], **settings})
