@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator
 
+import spin_trl
 from reference.markdown import WRITTEN, code, escaped, table
 from spin_trl.cli.failures import SHOWS_TRACEBACK
 from spin_trl.cli.interrupts import INTERRUPTED
@@ -40,6 +43,9 @@ Each is also a subclass of the standard exception that it replaces, so `except V
 
 def exceptions() -> Iterator[type[SpinError]]:
     """Return every exception of the package, base classes first."""
+    for module in pkgutil.walk_packages(spin_trl.__path__, "spin_trl."):
+        if "__main__" not in module.name:
+            importlib.import_module(module.name)  # a class is known once its module has been imported
     waiting: list[type[SpinError]] = [SpinError]
     while waiting:
         kind = waiting.pop(0)
