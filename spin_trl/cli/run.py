@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
             phase.add_argument("--shard", metavar="I/N", help="generate part I of N only")
         add_trust(phase)
     what = "merge the parts of an iteration's generations that `generate --shard` has generated"
-    merge = add_command(commands, "merge", merge_parts, help=what, epilog=RECIPES)
+    merge = add_command(commands, "merge", play_merge, help=what, epilog=RECIPES)
     merge.add_argument("recipe", help="run directory")
     merge.add_argument("--iteration", type=int, default=0, metavar="T", help="iteration, counted from 0 (default: 0)")
     add_trust(merge)
@@ -111,14 +111,14 @@ def play_phase(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play one phase, or one machine's part of it."""
     session = _session_at(options, overrides)
     if getattr(options, "shard", None):
-        from ..generation.parts import Part  # imports torch, which `--help` should not wait for
+        from ..generation.parts import GenerationPart  # imports torch, which `--help` should not wait for
 
-        session.generate_part(options.iteration, Part.parse(options.shard))
+        session.generate_part(options.iteration, GenerationPart.parse(options.shard))
     else:
         session.run_phase(options.command, options.iteration)
 
 
-def merge_parts(options: argparse.Namespace, overrides: list[str]) -> None:
+def play_merge(options: argparse.Namespace, overrides: list[str]) -> None:
     """Merge the parts of an iteration's generations."""
     session = _session_at(options, overrides)
     session.merge_parts(options.iteration)

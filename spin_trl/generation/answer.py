@@ -25,10 +25,10 @@ from ..models.adapters import Policy
 from ..models.digest import digest
 from ..models.non_finite import non_finite_in_words
 from .engine import Engine, Sampling, engine_of, micro_batch_seed
-from .parts import Part
+from .parts import GenerationPart
 from .shards import OpenShards
 from .store import GenerationStore, Manifest
-from .work import Work
+from .work import GenerationWork
 
 OnProgress = Callable[[int, int, int], None]
 """A function called with the responses done, the responses in total, and the tokens generated in this call."""
@@ -120,7 +120,7 @@ def generate(
     iteration: int,
     opponent: str | None = None,
     lr_scale: float | None = None,
-    part: Part | None = None,
+    part: GenerationPart | None = None,
     disable_progress: bool = False,
     description: str = "Generating",
     on_progress: OnProgress = lambda *_: None,
@@ -150,7 +150,7 @@ def generate(
     state = PartialState()
     if not engine.repeats:  # such an engine schedules prompts itself, so a micro-batch is the samples of one prompt
         sampling = dataclasses.replace(sampling, batch_size=sampling.num_generations)
-    work = Work.of(rows, sampling.num_generations, sampling.batch_size)
+    work = GenerationWork.of(rows, sampling.num_generations, sampling.batch_size)
     manifest = Manifest(
         **dataclasses.asdict(asked),
         engine=engine.name,

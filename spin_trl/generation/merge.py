@@ -15,16 +15,16 @@ from datasets import Dataset
 
 from ..counts import counted
 from ..errors import GenerationsError
-from .parts import Part
+from .parts import GenerationPart
 from .store import GenerationStore
-from .work import Work
+from .work import GenerationWork
 
-NAMED = 10
+MOST_LISTED = 10
 """Maximum number of shards or keys that a message lists."""
 
 
 def merge(
-    parts: Mapping[Part, GenerationStore], whole: GenerationStore, rows: Dataset, expected: Mapping[str, Any]
+    parts: Mapping[GenerationPart, GenerationStore], whole: GenerationStore, rows: Dataset, expected: Mapping[str, Any]
 ) -> None:
     """Copy the shards of all parts into one store, once they are known to be complete and of the same work.
 
@@ -44,7 +44,7 @@ def merge(
     for _, store in others:
         store.check(manifest)
     sampling = manifest["sampling"]
-    work = Work.of(rows, sampling["num_generations"], sampling["batch_size"])
+    work = GenerationWork.of(rows, sampling["num_generations"], sampling["batch_size"])
     if work.num_shards != manifest["num_shards"]:
         raise GenerationsError(
             f"{first[1].folder} is a part of {counted(manifest['num_shards'], 'shard')}, but the prompts with these "
@@ -60,13 +60,13 @@ def merge(
             whole.copy_shard(number, store)
 
 
-def _holders(parts: Mapping[Part, GenerationStore], num_shards: int) -> list[GenerationStore]:
+def _holders(parts: Mapping[GenerationPart, GenerationStore], num_shards: int) -> list[GenerationStore]:
     """Return the store that holds each shard.
 
     Raises:
         GenerationsError: if shards are missing, or in two parts.
     """
-    holders: dict[int, list[Part]] = defaultdict(list)
+    holders: dict[int, list[GenerationPart]] = defaultdict(list)
     for part, store in parts.items():
         for number in set(range(num_shards)) - set(store.missing_shards()):
             holders[number].append(part)
@@ -82,11 +82,13 @@ def _holders(parts: Mapping[Part, GenerationStore], num_shards: int) -> list[Gen
                 f"shard {number} is in {len(of)} parts: {', '.join(sorted(map(str, of)))}; delete all but one"
             )
     if wrong:
-        raise GenerationsError(f"The parts can't be merged: {'; '.join(wrong[:NAMED])}.")
+        raise GenerationsError(f"The parts can't be merged: {'; '.join(wrong[:MOST_LISTED])}.")
     return [parts[holders[number][0]] for number in range(num_shards)]
 
 
-def _check_shard(table: pa.Table, store: GenerationStore, number: int, work: Work, keys: Sequence[str]) -> None:
+def _check_shard(
+    table: pa.Table, store: GenerationStore, number: int, work: GenerationWork, keys: Sequence[str]
+) -> None:
     wanted = {(keys[task.row], task.sample) for batch in work.shard(number) for task in work.batches[batch]}
     found = list(zip(table["key"].to_pylist(), table["sample"].to_pylist(), strict=True))
     wrong = {
@@ -108,4 +110,5 @@ def _check_shard(table: pa.Table, store: GenerationStore, number: int, work: Wor
 
 def _listed(values: Iterable[object]) -> str:
     values = list(values)
-    return ", ".join(map(str, values[:NAMED])) + (f" and {len(values) - NAMED} more" if len(values) > NAMED else "")
+    more = len(values) - MOST_LISTED
+    return ", ".join(map(str, values[:MOST_LISTED])) + (f" and {more} more" if more > 0 else "")

@@ -11,7 +11,7 @@ _PART = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Part:
+class GenerationPart:
     """A part of the shards: every `count`th one.
 
     Attributes:
@@ -23,7 +23,7 @@ class Part:
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> Part:
+    def parse(cls, text: str) -> GenerationPart:
         """Parse `I/N`.
 
         Raises:

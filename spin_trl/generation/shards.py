@@ -16,7 +16,7 @@ from datasets import Dataset
 from ..json_lines import DamagedLineError, JsonLines
 from .engine import MicroBatch, Response
 from .store import GenerationStore
-from .work import Work
+from .work import GenerationWork
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class OpenShards:
         numbers: numbers of the shards that are not stored yet.
     """
 
-    def __init__(self, store: GenerationStore, rows: Dataset, work: Work, numbers: Sequence[int]) -> None:
+    def __init__(self, store: GenerationStore, rows: Dataset, work: GenerationWork, numbers: Sequence[int]) -> None:
         self._store, self._work, self._numbers = store, work, numbers
         self._rows = rows.select_columns(["key", "prompt_ids"])
         self._kept = {number: KeptResponses(store.kept(number)) for number in numbers if store.kept(number).exists()}
@@ -117,7 +117,7 @@ class KeptResponses:
         """
         self._lines.append({"batch": number, "responses": [[made.ids, made.finish_reason] for made in responses]})
 
-    def read(self, work: Work, shard: int) -> dict[int, list[Response]]:
+    def read(self, work: GenerationWork, shard: int) -> dict[int, list[Response]]:
         """Return the responses by micro-batch. A damaged file is removed, with a warning: its prompts are answered again.
 
         Args:

@@ -24,7 +24,7 @@ from ..errors import GenerationsError
 from ..files import Checksum, parse_json, parts_digest, short_digest, write_atomically, write_json
 from ..json_lines import DamagedLineError, JsonLines
 from .engine import Response
-from .parts import Part
+from .parts import GenerationPart
 
 STORE_MANIFEST = "generations.json"
 SHARD_CHECKSUMS = "checksums.jsonl"
@@ -79,8 +79,8 @@ class Manifest:
 
 
 NOTED = ("opponent", "lr_scale", "engine_version", "repeats")
-"""Fields of a [`Manifest`] that are not part of its identity, and may be missing: what the run had decided when the store was
-begun, and what generated."""
+"""Fields of a [`Manifest`] that are not part of its identity, and may be missing: what the run had decided when the store
+was begun, and what generated."""
 
 
 class GenerationStore:
@@ -210,11 +210,11 @@ class GenerationStore:
         checksum = write_atomically(path, lambda file: file.write(content))
         self._checksums.append({"file": path.name, **asdict(checksum)})
 
-    def is_complete(self, part: Part | None = None) -> bool:
+    def is_complete(self, part: GenerationPart | None = None) -> bool:
         """Return whether the store exists and no shard is missing, of a part or of all."""
         return (self.folder / STORE_MANIFEST).exists() and not self.missing_shards(part)
 
-    def missing_shards(self, part: Part | None = None) -> list[int]:
+    def missing_shards(self, part: GenerationPart | None = None) -> list[int]:
         """Return the numbers of the shards that are not done, of a part or of all."""
         count = self.manifest()["num_shards"]
         return self._lacks(range(count) if part is None else part.shards(count))

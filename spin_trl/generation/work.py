@@ -65,7 +65,7 @@ class MicroBatches(Sequence[list[Task]]):
 
 
 @dataclass(frozen=True)
-class Work:
+class GenerationWork:
     """Everything that is generated into one store.
 
     Attributes:
@@ -77,7 +77,7 @@ class Work:
     per_shard: int
 
     @classmethod
-    def of(cls, rows: Dataset, num_generations: int, batch_size: int) -> Work:
+    def of(cls, rows: Dataset, num_generations: int, batch_size: int) -> GenerationWork:
         """Return the work of answering prepared rows.
 
         Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import DataError, SpinError, full_disk, message_of
+from ..files import parse_json
 
 _OF_THE_MACHINE = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 """Errors that say nothing about the files being read."""
@@ -101,7 +101,7 @@ def _weights_in(folder: Path) -> int | None:
     """Return the number of weights in a folder's safetensors files, by their index or header; None if it is not known."""
     try:
         if (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
-            return len(json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))["weight_map"])
+            return len(parse_json((folder / SAFE_WEIGHTS_INDEX_NAME).read_bytes())["weight_map"])
         with safe_open(folder / SAFE_WEIGHTS_NAME, "pt") as file:
             return len(file.keys())
     except Exception as error:

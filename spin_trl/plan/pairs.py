@@ -11,7 +11,7 @@ from ..config.recipe import Recipe
 from ..data.preferences import check_pairs, read_pairs
 from ..data.template.pair_template import PairTemplate
 from ..training.pair_ends import difference_in_ends, tokens_of_dpo
-from ..training.pair_lengths import truncated
+from ..training.pair_lengths import truncated_lengths
 
 SAMPLED_PAIRS = 100
 """Number of pairs whose tokens are counted."""
@@ -52,7 +52,7 @@ def preference_lengths(recipe: Recipe, pairs: Dataset, template: PairTemplate) -
     args = dpo_config(recipe.args, recipe.play)
     found = tokens_of_dpo(rows, template.tokenizer)
     whole = zip(*(map(len, found[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected")), strict=True)
-    parts = [truncated(lengths, args.max_length, args.truncation_mode) for lengths in whole]
+    parts = [truncated_lengths(lengths, args.max_length, args.truncation_mode) for lengths in whole]
     response = sum(chosen + rejected for _, chosen, rejected in parts) / (2 * len(parts))
     pair = sum(map(sum, parts)) / len(parts)
     ends = difference_in_ends(rows, template.tokenizer, template)

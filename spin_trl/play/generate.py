@@ -18,7 +18,7 @@ from ..errors import RecipeError
 from ..files import Checksum, remove
 from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
-from ..generation.parts import Part
+from ..generation.parts import GenerationPart
 from ..generation.store import Generations, GenerationStore
 from ..models.adapters import Policy
 from ..models.policy import load_policy
@@ -73,7 +73,7 @@ def answer_into(
     description: str,
     opponent: Stage | None = None,
     what: str = "answers",
-    part: Part | None = None,
+    part: GenerationPart | None = None,
     **others: float,
 ) -> float:
     """Let a model answer the prompts of `rows` into the store `folder`.

@@ -32,7 +32,7 @@ from ..data.columns import is_text
 from ..data.preferences import check_pairs
 from ..errors import DataError, RunDirectoryError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer
-from ..generation.parts import Part
+from ..generation.parts import GenerationPart
 from ..hub.cards import write_cards
 from ..hub.push import Pushing
 from ..models.adapters import Policy
@@ -324,7 +324,7 @@ class SelfPlay:
         PartialState().wait_for_everyone()
         return result_of(self.state, iteration - 1, None)
 
-    def generate_part(self, iteration: int, part: Part) -> None:
+    def generate_part(self, iteration: int, part: GenerationPart) -> None:
         """Generate a part of an iteration's responses; other machines may generate the others at the same time.
 
         Args:

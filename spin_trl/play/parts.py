@@ -12,7 +12,7 @@ from ..data.keys import rows_digest
 from ..errors import RunDirectoryError
 from ..files import write_atomically
 from ..generation.merge import merge
-from ..generation.parts import Part
+from ..generation.parts import GenerationPart
 from ..generation.store import GenerationStore
 from ..run.journal import Step
 from ..run.lock import only_process
@@ -23,7 +23,7 @@ from .generate import PART_SECONDS, answer_into, at_hand
 logger = logging.getLogger(__name__)
 
 
-def generate_part(run: Run, iteration: int, part: Part) -> None:
+def generate_part(run: Run, iteration: int, part: GenerationPart) -> None:
     """Let θ_t answer the prompts of one part of the shards, into the part's own folder.
 
     Nothing else in the run directory is written, so machines that generate other parts need not know of each other.
@@ -91,10 +91,10 @@ def merge_parts(run: Run, iteration: int) -> None:
     logger.info("Merged %s.", counted(len(parts), "part"))
 
 
-def parts_of(run: Run, iteration: int) -> dict[Part, GenerationStore]:
+def parts_of(run: Run, iteration: int) -> dict[GenerationPart, GenerationStore]:
     """Return the parts of an iteration that have been generated, at least in part."""
     found = {}
     for folder in sorted(run.directory.parts(Stage.of(iteration)).glob("*-of-*/")):
-        part = Part.parse(folder.name.replace("-of-", "/"))
+        part = GenerationPart.parse(folder.name.replace("-of-", "/"))
         found[part] = GenerationStore(folder)
     return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 
-def truncated(lengths: tuple[int, int, int], max_length: int | None, truncation_mode: str) -> tuple[int, int, int]:
+def truncated_lengths(
+    lengths: tuple[int, int, int], max_length: int | None, truncation_mode: str
+) -> tuple[int, int, int]:
     """Return the numbers of tokens of a prompt, its chosen and its rejected response that remain.
 
     Each response forms a row with the prompt, and both rows are truncated separately. The prompt counts once, with the

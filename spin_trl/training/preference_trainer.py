@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
 from ..models.adapters import Policy
-from .pair_lengths import truncated
+from .pair_lengths import truncated_lengths
 from .trainer import SPINTrainer
 
 
@@ -66,6 +66,6 @@ class PreferenceTrainer(SPINTrainer):
 
         def of_pair(row: Mapping[str, Any]) -> int:
             lengths = (len(row["prompt_ids"]), len(row["chosen_ids"]), len(row["rejected_ids"]))
-            return sum(truncated(lengths, self.args.max_length, self.args.truncation_mode))
+            return sum(truncated_lengths(lengths, self.args.max_length, self.args.truncation_mode))
 
         return sum(map(of_pair, self.train_dataset))

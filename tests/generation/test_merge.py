@@ -14,7 +14,7 @@ from spin_trl.errors import GenerationsError
 from spin_trl.generation.answer import Asked, generate
 from spin_trl.generation.engine import MicroBatch, Response, Sampling
 from spin_trl.generation.merge import merge
-from spin_trl.generation.parts import Part
+from spin_trl.generation.parts import GenerationPart
 from spin_trl.generation.store import GenerationStore
 
 SAMPLING = Sampling(1.0, 1.0, 0, max_new_tokens=8, max_length=None, num_generations=2, batch_size=2, seed=0)
@@ -33,18 +33,25 @@ class Echo:
             yield batch.number, [Response([*prompt, batch.seed % 100], "eos") for prompt in batch.prompts]
 
 
-def generated(folder: Path, part: Part | None = None, asked: Asked = ASKED, **changes: Any) -> GenerationStore:
+def generated(
+    folder: Path, part: GenerationPart | None = None, asked: Asked = ASKED, **changes: Any
+) -> GenerationStore:
     store, sampling = GenerationStore(folder), dataclasses.replace(SAMPLING, **changes)
     generate(Echo(), ROWS, store, sampling, asked, iteration=3, part=part, disable_progress=True)
     return store
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> dict[Part, GenerationStore]:
-    return {part: generated(tmp_path / part.name, part) for part in (Part(1, 3), Part(2, 3), Part(3, 3))}
+def parts(tmp_path: Path) -> dict[GenerationPart, GenerationStore]:
+    return {
+        part: generated(tmp_path / part.name, part)
+        for part in (GenerationPart(1, 3), GenerationPart(2, 3), GenerationPart(3, 3))
+    }
 
 
-def test_the_whole_equals_what_one_machine_generates(parts: dict[Part, GenerationStore], tmp_path: Path) -> None:
+def test_the_whole_equals_what_one_machine_generates(
+    parts: dict[GenerationPart, GenerationStore], tmp_path: Path
+) -> None:
     assert [len(store.missing_shards()) for store in parts.values()] == [6, 7, 7]
     assert all(store.is_complete(part) and not store.is_complete() for part, store in parts.items())
     one, whole = generated(tmp_path / "one"), GenerationStore(tmp_path / "whole")
@@ -59,27 +66,27 @@ def test_the_whole_equals_what_one_machine_generates(parts: dict[Part, Generatio
     assert whole.table().equals(one.table())
 
 
-def test_an_interrupted_merge_is_finished(parts: dict[Part, GenerationStore], tmp_path: Path) -> None:
+def test_an_interrupted_merge_is_finished(parts: dict[GenerationPart, GenerationStore], tmp_path: Path) -> None:
     whole = GenerationStore(tmp_path / "whole")
-    whole.adopt(parts[Part(1, 3)].manifest())
-    whole.copy_shard(3, parts[Part(1, 3)])
+    whole.adopt(parts[GenerationPart(1, 3)].manifest())
+    whole.copy_shard(3, parts[GenerationPart(1, 3)])
     merge(parts, whole, ROWS, {})
     assert whole.is_complete()
 
 
 def test_what_is_missing_is_named_with_the_parts_to_generate(
-    parts: dict[Part, GenerationStore], tmp_path: Path
+    parts: dict[GenerationPart, GenerationStore], tmp_path: Path
 ) -> None:
-    (parts[Part(2, 3)].folder / "shard-00004.parquet").unlink()
-    del parts[Part(3, 3)]
+    (parts[GenerationPart(2, 3)].folder / "shard-00004.parquet").unlink()
+    del parts[GenerationPart(3, 3)]
     whole = GenerationStore(tmp_path / "whole")
     with refused(GenerationsError, "4 shards of 10", "2, 4, 5, 8", "2/3, 3/3"):
         merge(parts, whole, ROWS, {})
     assert not whole.folder.exists()
 
 
-def test_a_shard_in_two_parts_is_named(parts: dict[Part, GenerationStore], tmp_path: Path) -> None:
-    parts[Part(1, 5)] = generated(tmp_path / "again", Part(1, 5))
+def test_a_shard_in_two_parts_is_named(parts: dict[GenerationPart, GenerationStore], tmp_path: Path) -> None:
+    parts[GenerationPart(1, 5)] = generated(tmp_path / "again", GenerationPart(1, 5))
     with refused(GenerationsError, "shard 0", "1/3", "1/5", "shard 5", "3/3"):
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {})
 
@@ -89,31 +96,31 @@ def test_a_shard_in_two_parts_is_named(parts: dict[Part, GenerationStore], tmp_p
     [({"temperature": 0.5}, "sampling"), ({"asked": Asked("d", "t", "other")}, "model"), ({"seed": 1}, "sampling")],
 )
 def test_a_part_made_otherwise_is_refused(
-    changes: dict[str, Any], field: str, parts: dict[Part, GenerationStore], tmp_path: Path
+    changes: dict[str, Any], field: str, parts: dict[GenerationPart, GenerationStore], tmp_path: Path
 ) -> None:
-    parts[Part(3, 3)] = generated(tmp_path / "other", Part(3, 3), **changes)
+    parts[GenerationPart(3, 3)] = generated(tmp_path / "other", GenerationPart(3, 3), **changes)
     with refused(GenerationsError, tmp_path / "other", field):
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {})
 
 
 def test_a_part_of_another_version_of_the_engine_is_refused(
-    parts: dict[Part, GenerationStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: dict[GenerationPart, GenerationStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Echo, "version", "2.0")
-    parts[Part(3, 3)] = generated(tmp_path / "other", Part(3, 3))
+    parts[GenerationPart(3, 3)] = generated(tmp_path / "other", GenerationPart(3, 3))
     with refused(GenerationsError, tmp_path / "other", "engine_version", "'1.0'", "'2.0'"):
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {})
 
 
-def test_parts_of_other_data_are_refused(parts: dict[Part, GenerationStore], tmp_path: Path) -> None:
+def test_parts_of_other_data_are_refused(parts: dict[GenerationPart, GenerationStore], tmp_path: Path) -> None:
     with refused(GenerationsError, "dataset", "'d'", "'e'"):
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {"dataset": "e"})
     with refused(GenerationsError, "10 shards", 9):
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS.select(range(9)), {})
 
 
-def test_a_damaged_shard_is_named(parts: dict[Part, GenerationStore], tmp_path: Path) -> None:
-    path = parts[Part(2, 3)].folder / "shard-00001.parquet"
+def test_a_damaged_shard_is_named(parts: dict[GenerationPart, GenerationStore], tmp_path: Path) -> None:
+    path = parts[GenerationPart(2, 3)].folder / "shard-00001.parquet"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -130,9 +137,12 @@ def test_a_damaged_shard_is_named(parts: dict[Part, GenerationStore], tmp_path: 
     ],
 )
 def test_a_shard_with_other_responses_is_refused(
-    responses: list[tuple[str, int]], named: tuple[str, ...], parts: dict[Part, GenerationStore], tmp_path: Path
+    responses: list[tuple[str, int]],
+    named: tuple[str, ...],
+    parts: dict[GenerationPart, GenerationStore],
+    tmp_path: Path,
 ) -> None:
-    store = parts[Part(2, 3)]
+    store = parts[GenerationPart(2, 3)]
     store.write_shard(1, [(key, sample, Response([1], "eos")) for key, sample in responses])
     with refused(GenerationsError, "Shard 1", store.folder, *named):
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {})

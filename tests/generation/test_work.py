@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from spin_trl.generation.work import MicroBatches, Task, Work, prompt_lengths
+from spin_trl.generation.work import GenerationWork, MicroBatches, Task, prompt_lengths
 
 
 def test_every_response_is_in_one_micro_batch_and_similar_lengths_are_together() -> None:
@@ -53,7 +53,7 @@ def test_lengths_are_of_the_rows_that_are_selected() -> None:
 def test_shards_have_at_most_256_responses_and_there_are_at_least_64_if_possible(
     count: int, num_generations: int, batch_size: int, shards: int, in_first: int
 ) -> None:
-    work = Work.of(rows(count), num_generations, batch_size)
+    work = GenerationWork.of(rows(count), num_generations, batch_size)
     assert work.num_shards == shards
     assert len(work.shard(0)) == in_first
     assert [batch for shard in range(shards) for batch in work.shard(shard)] == list(range(len(work.batches)))

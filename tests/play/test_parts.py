@@ -10,7 +10,7 @@ import pytest
 from messages import refused
 from runs import answers, build, entry, steps, weights
 from spin_trl.errors import GenerationsError, RunDirectoryError
-from spin_trl.generation.parts import Part
+from spin_trl.generation.parts import GenerationPart
 from spin_trl.play import parts as acts
 from spin_trl.run import lock
 from spin_trl.run.journal import Step
@@ -30,7 +30,7 @@ def test_a_run_in_parts_is_the_run(llama_folder: Path) -> None:
         assert result.stopped is None
         assert steps("shared")[-1][1] == ("start" if iteration == 0 else "iteration-0")
         for number in range(count, 0, -1):
-            build(llama_folder, "shared").generate_part(iteration, Part(number, count))
+            build(llama_folder, "shared").generate_part(iteration, GenerationPart(number, count))
         build(llama_folder, "shared").merge_parts(iteration)
         assert answers("shared", f"iteration-{iteration}") == answers("whole", f"iteration-{iteration}")
         assert not Path("shared", f"iteration-{iteration}", "parts").exists()
@@ -71,26 +71,26 @@ def test_parts_write_nothing_but_their_folders_and_cost_their_time(waiting: Path
 
     before = outside()
     for number in (1, 2):
-        build(llama_folder, waiting).generate_part(0, Part(number, 2))
+        build(llama_folder, waiting).generate_part(0, GenerationPart(number, 2))
     assert outside() == before
     seconds = [
         float((waiting / "iteration-0" / "parts" / name / "seconds.txt").read_text(encoding="utf-8"))
         for name in ("1-of-2", "2-of-2")
     ]
-    build(llama_folder, waiting).generate_part(0, Part(1, 2))  # already complete: no model is loaded
+    build(llama_folder, waiting).generate_part(0, GenerationPart(1, 2))  # already complete: no model is loaded
     build(llama_folder, waiting).merge_parts(0)
     assert entry("generate", "iteration-0", waiting)["work_seconds"] == pytest.approx(sum(seconds), abs=0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spin_trl.play.generate.load_policy", None)
-        build(llama_folder, waiting).generate_part(0, Part(2, 2))
+        build(llama_folder, waiting).generate_part(0, GenerationPart(2, 2))
         build(llama_folder, waiting).merge_parts(0)
 
 
 def test_a_run_that_has_not_got_this_far_says_how_to_begin(llama_folder: Path, waiting: Path) -> None:
     with refused(RunDirectoryError, "spin-trl run run --until generate"):
-        build(llama_folder).generate_part(0, Part(1, 2))
+        build(llama_folder).generate_part(0, GenerationPart(1, 2))
     with refused(RunDirectoryError, "train", "iteration-0"):
-        build(llama_folder, waiting).generate_part(1, Part(1, 2))
+        build(llama_folder, waiting).generate_part(1, GenerationPart(1, 2))
 
 
 def test_missing_parts_are_named_and_nothing_is_recorded(llama_folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_missing_parts_are_named_and_nothing_is_recorded(llama_folder: Path) -> 
     session.run(until="generate")
     with refused(RunDirectoryError, "run", "--shard 1/2"):
         build(llama_folder).merge_parts(0)
-    build(llama_folder).generate_part(0, Part(2, 3))
+    build(llama_folder).generate_part(0, GenerationPart(2, 3))
     with refused(GenerationsError, "1/3, 3/3"):
         build(llama_folder).merge_parts(0)
     assert session.state.done(Step.GENERATE, "iteration-0") is None
@@ -115,12 +115,12 @@ def test_the_second_of_two_tasks_with_one_part_is_refused(llama_folder: Path, mo
 
     monkeypatch.setattr(acts, "answer_into", wait)
     first, second = build(llama_folder).state, build(llama_folder).state
-    thread = threading.Thread(target=acts.generate_part, args=(first, 0, Part(1, 2)))
+    thread = threading.Thread(target=acts.generate_part, args=(first, 0, GenerationPart(1, 2)))
     thread.start()
     try:
         assert inside.wait(60)
         with refused(RunDirectoryError, "1-of-2"):
-            acts.generate_part(second, 0, Part(1, 2))
+            acts.generate_part(second, 0, GenerationPart(1, 2))
     finally:
         ends.set()
         thread.join()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spin_trl.training.pair_lengths import truncated
+from spin_trl.training.pair_lengths import truncated_lengths
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from spin_trl.training.pair_lengths import truncated
 def test_by_hand(
     lengths: tuple[int, int, int], max_length: int | None, mode: str, expected: tuple[int, int, int]
 ) -> None:
-    assert truncated(lengths, max_length, mode) == expected
+    assert truncated_lengths(lengths, max_length, mode) == expected

@@ -127,9 +127,9 @@ def test_what_is_finished_comes_before_all_are_gone(server):
 
 def test_a_refusal_comes_after_what_is_in_progress(server):
     server.delay = 0.05
-    server.faults.append(status(400, {"message": "prompt too long"}))
+    server.faults.append(status(400, {"message": "413 tokens"}))
     found = []
-    with refused(RefusedRequestError, "prompt too long"):
+    with refused(RefusedRequestError, "413 tokens"):
         for number, _ in client(server, concurrency=4).generate(batches(20), SAMPLING):
             found.append(number)
     assert len(found) == len(server.bodies) - 1

@@ -155,8 +155,8 @@ def test_being_busy_does_not_use_up_attempts(server):
 
 
 def test_a_server_that_is_always_busy_is_given_up(server):
-    server.fault = status(429, {"message": "quota used up"})
-    with refused(RefusedRequestError, 429, "quota used up") as error:
+    server.fault = status(429, {"message": "quota 77"})
+    with refused(RefusedRequestError, 429, "quota 77") as error:
         run([server.url], ask, Patience(request=0.1, gone=0.1, first=0.005, longest=0.02))
     assert error.value.status == 429
 
