@@ -56,10 +56,18 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Response:
-    """A sampled response: its token ids, with EOS if and only if EOS was sampled, and why it ended."""
+    """A sampled response.
+
+    Attributes:
+        ids: its token ids, with EOS if and only if EOS was sampled.
+        finish_reason: why it ended.
+        is_split: whether its micro-batch did not fit in memory and was sampled in halves: with more memory it would have
+            been another response.
+    """
 
     ids: list[int]
     finish_reason: Literal["eos", "length"]
+    is_split: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ SCHEMA = pa.schema(
     }
 )
 
+SPLIT = b"split"
+"""Key of a shard's metadata with the number of responses that were sampled in halves of their micro-batch."""
+
 Name = tuple[str, int, int]
 """(key of the row, iteration, sample): identifies one generation of a run."""
 
@@ -193,9 +196,16 @@ class GenerationStore:
         return [path for path in paths if not path.is_file() or Checksum.of(path) != known.get(path.name)]
 
     def write_shard(self, number: int, responses: Iterable[tuple[str, int, Response]]) -> None:
-        """Write a shard of (key, sample, response) atomically."""
+        """Write a shard of (key, sample, response) atomically.
+
+        Its metadata says how many responses were sampled in halves of their micro-batch, if any were.
+        """
+        responses = list(responses)
         rows = [(key, sample, made.ids, made.finish_reason, len(made.ids)) for key, sample, made in responses]
         table = pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in rows], schema=SCHEMA)
+        split = sum(made.is_split for _, _, made in responses)
+        if split:
+            table = table.replace_schema_metadata({SPLIT: str(split)})
         path = self._shard(number)
         checksum = write_atomically(path, lambda file: pq.write_table(table, file))
         self._checksums.append({"file": path.name, **asdict(checksum)})
@@ -255,6 +265,11 @@ class GenerationStore:
             GenerationsError: if the shard is missing or damaged.
         """
         return self._read(number, self.checksums())
+
+    def split_responses(self) -> int:
+        """Return the number of responses that were sampled in halves of their micro-batch, because memory ran out."""
+        paths = map(self._shard, range(self.manifest()["num_shards"]))
+        return sum(int((pq.read_schema(path).metadata or {}).get(SPLIT, 0)) for path in paths)
 
     def _read(self, number: int, known: Mapping[str, Checksum] | None) -> pa.Table:
         content = self._content(number, known)

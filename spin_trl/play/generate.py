@@ -213,7 +213,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
         work_seconds=round(work_seconds + elsewhere, 3),
         tokens=sampled,
         **compute.as_entry(),
-        **(_identical(rows, store, iteration) if is_main else {}),
+        **(_identical(rows, store, iteration) | _split(store) if is_main else {}),
         files=files,
     )
     if is_main and run.directory.parts(stage).exists():
@@ -227,6 +227,12 @@ def seconds_of_parts(run: Run, iteration: int) -> float:
         with contextlib.suppress(OSError, ValueError):
             found += float(path.read_text(encoding="utf-8"))
     return found
+
+
+def _split(store: GenerationStore) -> dict[str, int]:
+    """Return the number of responses that were sampled in halves of their micro-batch, for the journal, if there are any."""
+    count = store.split_responses()
+    return {"split": count} if count else {}
 
 
 def _identical(rows: Dataset, store: GenerationStore, iteration: int) -> dict[str, int]:

@@ -67,7 +67,7 @@ _KIND_OF: Mapping[str, ValueKind] = MappingProxyType(
         **dict.fromkeys(
             ("train_rows", "held_out_rows", "left_out", "left_out_for_test", "bad_rows"), _is_whole_number
         ),
-        **dict.fromkeys(("overlap", "preferences"), _is_whole_number),
+        **dict.fromkeys(("overlap", "preferences", "split"), _is_whole_number),
         "at_step": _optional(_is_whole_number),
         "opponent": _is_stage,
         **dict.fromkeys(("files", "objective", "origin"), _is_object),

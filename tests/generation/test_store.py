@@ -56,6 +56,16 @@ def test_a_store_is_complete_only_when_all_shards_are_there(store, tmp_path):
     assert not GenerationStore(tmp_path / "nowhere").is_complete()
 
 
+def test_shards_say_how_many_responses_were_sampled_in_halves(store):
+    """A shard without any has no metadata, as in earlier versions."""
+    response = Response([1], "eos")
+    store.write_shard(0, [("a", 0, response), ("b", 0, dataclasses.replace(response, is_split=True))])
+    store.write_shard(1, [("c", 0, response)])
+    assert store.split_responses() == 1
+    assert store.table()["key"].to_pylist() == ["a", "b", "c"]
+    assert pq.read_schema(store.folder / "shard-00001.parquet").metadata is None
+
+
 @pytest.mark.parametrize("field", ["dataset", "template", "model", "engine", "iteration", "sampling", "num_rows"])
 def test_a_store_of_something_else_is_refused_and_the_difference_named(store, field):
     other = dataclasses.replace(MANIFEST, **{field: "another"})

@@ -7,9 +7,10 @@ a few tokens at a time; between chunks, finished rows are dropped from the batch
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -17,9 +18,12 @@ import transformers
 from transformers import Cache, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
+from ...counts import counted
 from ...models.adapters import Policy, without_adapter
 from ...models.loading import loading
-from ..engine import MicroBatch, Response, Sampling
+from ..engine import MicroBatch, Response, Sampling, micro_batch_seed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -55,11 +59,36 @@ class TransformersEngine:
     def answer(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Response]:
         """Sample one response to each prompt of one micro-batch. The global random state is restored.
 
+        A micro-batch that does not fit in the GPU's memory is sampled in halves, each with a seed of its own.
+
         Args:
             prompts: token ids of the prompts.
             sampling: settings of sampling.
-            seed: the same prompts, settings and seed give the same responses.
+            seed: the same prompts, settings and seed give the same responses, unless memory runs out.
+
+        Raises:
+            torch.OutOfMemoryError: if a single prompt does not fit.
         """
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return self._answer(prompts, sampling, seed)
+        # Only now has the failed attempt let go of its tensors.
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(prompts) == 1:
+            return self._answer(prompts, sampling, seed)
+        logger.warning(
+            "A micro-batch of %s does not fit in memory and is generated in halves. A smaller `generation_batch_size` is "
+            "faster, and gives the same responses on every device.",
+            counted(len(prompts), "prompt"),
+        )
+        middle = len(prompts) // 2
+        halves = [
+            self.answer(half, sampling, micro_batch_seed(seed, 0, number))
+            for number, half in enumerate((prompts[:middle], prompts[middle:]))
+        ]
+        return [replace(response, is_split=True) for half in halves for response in half]
+
+    def _answer(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Response]:
         device = self.model.device
         with (
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),

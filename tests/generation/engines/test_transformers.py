@@ -11,7 +11,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, MambaC
 
 import known_models
 import tiny
-from messages import refused
+from messages import logged, refused
 from spin_trl.errors import DataError
 from spin_trl.generation.engine import Sampling
 from spin_trl.generation.engines.transformers import TransformersEngine
@@ -200,6 +200,40 @@ def test_every_row_is_sampled_from_its_own_context():
     deviation = (counts[:eos] / visits - expected).abs() / (expected * (1 - expected) / visits).sqrt()
     assert visits.min() > 300
     assert deviation.max() < 4.5
+
+
+class LimitedMemory(TransformersEngine):
+    """An engine on a device whose memory holds a few prompts at a time."""
+
+    most = 3
+
+    def _generate(self, prompts, sampling):
+        if len(prompts) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super()._generate(prompts, sampling)
+
+
+def test_a_micro_batch_that_does_not_fit_is_sampled_in_halves(caplog):
+    """Greedy responses don't change. Sampled ones do, in the same way every time, and say so."""
+    model = sharpened()
+    whole, limited = (engine(model, [1], PAD) for engine in (TransformersEngine, LimitedMemory))
+    greedy = dataclasses.replace(GREEDY, max_new_tokens=8)
+    expected = whole.answer(prompts(7), greedy, seed=0)
+    found = limited.answer(prompts(7), greedy, seed=0)
+    assert [response.ids for response in found] == [response.ids for response in expected]
+    assert [response.is_split for response in found] == [True] * 7
+    assert not any(response.is_split for response in expected + limited.answer(prompts(3), greedy, seed=0))
+    logged(caplog, "7 prompts", "`generation_batch_size`")
+    one, again, other = (limited.answer(prompts(7), SAMPLED, seed=seed) for seed in (7, 7, 8))
+    assert one == again != other
+    assert len({tuple(limited.answer([[5]] * 4, SAMPLED, seed=3)[row].ids) for row in range(4)}) > 1
+
+
+def test_a_prompt_that_does_not_fit_alone_is_an_error():
+    engine = LimitedMemory(sharpened(), [1], PAD)
+    engine.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.answer(prompts(4), GREEDY, seed=0)
 
 
 def test_eos_is_kept_if_and_only_if_it_was_sampled():
