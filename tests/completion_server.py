@@ -44,6 +44,8 @@ class CompletionServer:
         faults: faults of the next requests, one each.
         fault: fault of all further requests.
         is_healthy: whether `/health` answers with 200.
+        version: version that `/version` reports; None: there is no such path.
+        adapters: paths of adapters that it was told to load, by name.
         port: port that it listens at, once it has started.
         bodies: requests that it has received.
         keys: values of their `Authorization`.
@@ -58,6 +60,8 @@ class CompletionServer:
     faults: deque[Fault] = field(default_factory=deque)
     fault: Fault | None = None
     is_healthy: bool = True
+    version: str | None = None
+    adapters: dict[str, str] = field(default_factory=dict)
     port: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -88,6 +92,9 @@ class CompletionServer:
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/v1/load_lora_adapter", self._load_adapter)
+        if self.version is not None:
+            app.router.add_get("/version", self._version)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True, backlog=1024)
@@ -103,6 +110,16 @@ class CompletionServer:
     async def _models(self, request: web.Request) -> web.Response:
         card = {"id": self.model, "object": "model", "root": "/models/tiny", "parent": None, "max_model_len": 64}
         return web.json_response({"object": "list", "data": [card]})
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": self.version})
+
+    async def _load_adapter(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["lora_path"] in self.adapters.values():
+            return web.json_response({"error": {"message": "already loaded"}}, status=400)
+        self.adapters[body["lora_name"]] = body["lora_path"]
+        return web.Response(text="Success")
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         self.keys.append(request.headers.get("Authorization"))

@@ -59,7 +59,11 @@ class Asked:
             definition: number of the digests' definition.
             is_new: whether the model's adapter is untrained, so that it answers as its base model does.
         """
-        of_model = digest(model, adapter_is_new=is_new, definition=definition)
+        return cls.with_digest(digest(model, adapter_is_new=is_new, definition=definition), rows, template, definition)
+
+    @classmethod
+    def with_digest(cls, of_model: str, rows: Dataset, template: PairTemplate, definition: int) -> Asked:
+        """Return the digests for a model whose own digest is known; the other arguments are those of [`Asked.of`]."""
         return cls(rows_digest(rows), template.digest(definition), of_model)
 
 
@@ -127,7 +131,8 @@ def generate(
 ) -> None:
     """Answer every prompt of `rows` into `store`, skipping what the store already holds.
 
-    Under several processes, each generates its share of the shards, and all return when all are done.
+    Under several processes, each generates its share of the shards, and all return when all are done. An engine that does
+    not repeat (see [`Engine`]) is asked by one process, which alone calls this.
 
     Args:
         engine: engine that generates.
@@ -165,9 +170,11 @@ def generate(
     )
     if state.is_main_process:
         store.open(manifest)
-    state.wait_for_everyone()
+    processes = state.num_processes if engine.repeats else 1
+    if processes > 1:
+        state.wait_for_everyone()
     shards_of_part = range(work.num_shards) if part is None else part.shards(work.num_shards)
-    mine = shards_of_part[state.process_index :: state.num_processes]
+    mine = shards_of_part[state.process_index :: processes]
     shards = OpenShards(store, rows, work, [number for number in mine if not store.has_shard(number)])
     seed = functools.partial(micro_batch_seed, sampling.seed, iteration)
     total = work.responses_in(mine)
@@ -188,6 +195,6 @@ def generate(
             on_progress(done, total, tokens)
             progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
     assert done == total, f"the engine {engine.name} has left out {total - done} responses"
-    if torch.distributed.is_initialized():
+    if torch.distributed.is_initialized() and processes > 1:
         # If one process fails, the others must not report success.
         state.wait_for_everyone()

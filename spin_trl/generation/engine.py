@@ -138,13 +138,18 @@ def check_engine(name: str) -> None:
 
 
 def engine_of(name: str) -> MakeEngine:
-    """Return the engine of this name.
+    """Return the engine of this name, which generates with a model in memory.
 
     Raises:
-        RecipeError: if there is none.
+        RecipeError: if there is none, or it generates in processes of its own.
     """
     check_engine(name)
-    made: MakeEngine = importlib.import_module(f"{engines.__name__}.{name}").ENGINE
+    made: MakeEngine | None = getattr(importlib.import_module(f"{engines.__name__}.{name}"), "ENGINE", None)
+    if made is None:
+        raise RecipeError(
+            f"`engine: {name}` generates in processes of its own, which need a run (`spin-trl run`, `SelfPlay`). A trainer "
+            "alone uses `engine: transformers`."
+        )
     return made
 
 

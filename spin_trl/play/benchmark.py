@@ -19,7 +19,7 @@ from ..models.digest import digest
 from ..run.journal import Step
 from ..run.objects import read_object
 from ..run.run import Run, since
-from .generate import at_hand
+from .at_hand import at_hand
 from .plugin import training_plugin
 
 logger = logging.getLogger(__name__)
@@ -135,8 +135,8 @@ def _run(
     from ..evaluation.harness import SharedModel, run_benchmark, tasks
 
     check_tasks([benchmark.task for benchmark in missing], tasks(settings.include_path).all_tasks, settings.option)
-    with at_hand(run, run.model_of(stage)) as load:
-        model, accelerator = load()
+    with at_hand(run, run.model_of(stage)) as policy:
+        model, accelerator = policy()
         harness_model = SharedModel(
             model,
             run.tokenizer(),

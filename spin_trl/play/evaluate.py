@@ -30,7 +30,8 @@ from ..run.journal import ISOLATION, Step
 from ..run.objects import PLAYED_AGAIN, read_named_numbers
 from ..run.run import Run, since
 from ..run.stage import Stage
-from .generate import Load, answer_into, at_hand
+from .at_hand import ModelAtHand, at_hand
+from .generate import answer_into
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
     started = time.monotonic()
     with hashing() as written:
         try:
-            with at_hand(run, run.model_of(stage)) as load:
-                figures, work_seconds = _figures_of_stage(run, load, rows, stage, opponent_stage, compared_with)
+            with at_hand(run, run.model_of(stage)) as policy:
+                figures, work_seconds = _figures_of_stage(run, policy, rows, stage, opponent_stage, compared_with)
         except DivergedError:
             if Stage(stage).iteration < 0:
                 raise
@@ -119,7 +120,7 @@ class Measurement:
 
 
 def _figures_of_stage(
-    run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, compared_with: str | None
+    run: Run, policy: ModelAtHand, rows: Dataset, stage: str, opponent_stage: str | None, compared_with: str | None
 ) -> tuple[dict[str, Any], float]:
     """Measure a model on the held-out prompts and write the results to the stage's folder.
 
@@ -129,7 +130,7 @@ def _figures_of_stage(
     other = compared_with or opponent_stage
     found = measure_on(
         run,
-        load,
+        policy,
         rows,
         stage,
         run.directory.held_out(stage),
@@ -150,7 +151,7 @@ def _figures_of_stage(
 
 def measure_on(
     run: Run,
-    load: Load,
+    policy: ModelAtHand,
     rows: Dataset,
     stage: str,
     folder: Path,
@@ -163,7 +164,7 @@ def measure_on(
 
     Args:
         run: the run.
-        load: function that loads the model.
+        policy: the model.
         rows: prepared rows.
         stage: stage of the model.
         folder: folder for its answers and log-probabilities.
@@ -174,13 +175,15 @@ def measure_on(
     """
     # Every model answers with the seeds and settings of iteration 0, so that differences come from the models.
     description = f"{stage}: {kind} prompts"
-    work_seconds = answer_into(run, load, rows, folder / "sampled", 0, description, num_generations=1)
+    work_seconds = answer_into(run, policy, rows, folder / "sampled", 0, description, num_generations=1)
     if run.play.evaluate_greedy:
         asked = folder / "greedy", 0, f"{description}, greedy"
-        work_seconds += answer_into(run, load, rows, *asked, what="greedy answers", temperature=0.0, num_generations=1)
+        work_seconds += answer_into(
+            run, policy, rows, *asked, what="greedy answers", temperature=0.0, num_generations=1
+        )
     run.progress.begin()
     measuring_started = time.monotonic()
-    measured = _measure(run, load, rows, folder, scorer, opponents)
+    measured = _measure(run, policy, rows, folder, scorer, opponents)
     work_seconds += time.monotonic() - measuring_started
     run.progress.begin()
     losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
@@ -225,7 +228,7 @@ def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
 
 
 def _measure(
-    run: Run, load: Load, rows: Dataset, folder: Path, scorer: Scorer | None, opponents: Path | None
+    run: Run, policy: ModelAtHand, rows: Dataset, folder: Path, scorer: Scorer | None, opponents: Path | None
 ) -> list[HeldOutRow]:
     """Measure all rows, and return them in order. Processes share the work, and each gets all results."""
     # Long, since a row's figures come from the same forward passes.
@@ -234,7 +237,7 @@ def _measure(
     mine = [rows[index] for index in range(state.process_index, len(rows), state.num_processes)]
     names = [(row["key"], 0, 0) for row in mine]
     sampled = Generations.load({0: GenerationStore(folder / "sampled")})
-    model, accelerator = load()
+    model, accelerator = policy()
 
     def report(done: int) -> None:
         # The processes' shares are equal but for one row, so this one's progress stands for all.

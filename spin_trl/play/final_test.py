@@ -18,9 +18,9 @@ from ..run.journal import TEST, Step
 from ..run.objects import read_named_numbers
 from ..run.run import Run, since
 from ..run.stage import START, Stage
+from .at_hand import at_hand
 from .evaluate import Measurement, files_of, measure_on, write_samples
 from .gate import finalists
-from .generate import at_hand
 
 PROMPTS = "prompts"
 """Key for the number of prompts in a model's figures on a set."""
@@ -48,10 +48,10 @@ def _test(run: Run, stage: Stage) -> None:
     found: Measurement | None = None
     with hashing() as written:
         try:
-            with at_hand(run, run.model_of(stage)) as load:
+            with at_hand(run, run.model_of(stage)) as policy:
                 starts = run.directory.measured_on(START, TEST) / "values.json"
                 before = None if stage.iteration < 0 else read_named_numbers(starts)
-                found = measure_on(run, load, rows, stage, folder, "test", run.scorer, before=before)
+                found = measure_on(run, policy, rows, stage, folder, "test", run.scorer, before=before)
         except DivergedError:
             if stage.iteration < 0:
                 raise

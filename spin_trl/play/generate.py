@@ -7,66 +7,35 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 from datasets import Dataset
 
-from ..errors import RecipeError
 from ..files import Checksum, remove
-from ..generation.answer import Asked, engine_for, generate
+from ..generation.answer import generate
 from ..generation.engine import Sampling
 from ..generation.parts import GenerationPart
 from ..generation.store import Generations, GenerationStore
-from ..models.adapters import Policy
-from ..models.policy import load_policy
 from ..run.compute import Compute
 from ..run.integrity import recorded
 from ..run.journal import Step
-from ..run.run import Run, free_memory, since
+from ..run.run import Run, since
 from ..run.stage import START, Stage
 from ..training.start_logps import ResponseSet, StartLogps, score_together, scoring_batch, sets_of_responses
+from .at_hand import ModelAtHand, at_hand
 
 logger = logging.getLogger(__name__)
 
 PART_SECONDS = "seconds.txt"
 """File of a part's folder with the seconds that its generation took so far."""
 
-Load = Callable[[], tuple[Policy, Accelerator]]
-"""Function that returns a model of the run on this process's device; the model is loaded at the first call."""
-
-
-@contextlib.contextmanager
-def at_hand(run: Run, path: str) -> Iterator[Load]:
-    """Give a function that loads a model of the run, at most once; the model is freed when the context ends."""
-
-    @functools.cache
-    def load() -> tuple[Policy, Accelerator]:
-        try:
-            accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
-        except ValueError as error:
-            raise RecipeError(
-                f"accelerate can't be set up here: {error}. Correct the settings, or the environment variables whose names "
-                "begin with ACCELERATE_."
-            ) from error
-        model = load_policy(path, run.args, run.quantization_config)
-        if run.quantization_config is None:
-            model = model.to(accelerator.device)
-        return model.eval(), accelerator
-
-    try:
-        yield load
-    finally:
-        if load.cache_info().currsize:
-            load.cache_clear()
-            free_memory()
-
 
 def answer_into(
     run: Run,
-    load: Load,
+    model: ModelAtHand,
     rows: Dataset,
     folder: Path,
     iteration: int,
@@ -80,9 +49,10 @@ def answer_into(
 
     Args:
         run: the run.
-        load: function that loads the model.
+        model: the model.
         rows: prepared rows.
-        folder: folder of the store. If the store is complete, no model is loaded; if it is damaged, it is started over.
+        folder: folder of the store. If the store is complete, no model is loaded or served; if it is damaged, it is started
+            over.
         iteration: iteration whose settings are used; it is also part of the seeds.
         description: text next to the progress bar.
         opponent: stage of the model, if an iteration is trained on the answers.
@@ -104,15 +74,19 @@ def answer_into(
     state.wait_for_everyone()
     if store.is_complete(part):
         return 0.0
+    if model.is_served and not state.is_main_process:
+        # One process asks the engine. A barrier would time out, and a process that fails ends the others.
+        while not store.is_complete(part):
+            time.sleep(1)
+        return 0.0
     # The seed of the run, not of the iteration: the iteration number is added separately.
     given: dict[str, Any] = {"seed": run.args.seed, **others}
     sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), **given)
-    template = run.template()
-    model, accelerator = load()
-    asked = Asked.of(model, rows, template, run.definition)
+    asked = model.asked(rows)
+    engine = model.engine(rows, store)
     started = time.monotonic()
     generate(
-        engine_for(model, rows, store, template, run.args, accelerator),
+        engine,
         rows,
         store,
         sampling,
@@ -143,10 +117,10 @@ def mixes_start(run: Run, iteration: int) -> bool:
 @contextlib.contextmanager
 def scoring_by_start(run: Run) -> Iterator[StartLogps]:
     """Give the log-probabilities of responses under θ_0, which is loaded if some are not known yet, and freed afterwards."""
-    with at_hand(run, run.model_of(START)) as load:
+    with at_hand(run, run.model_of(START)) as policy:
 
         def score(responses: ResponseSet) -> list[float]:
-            model, accelerator = load()
+            model, accelerator = policy()
             return score_together(
                 model,
                 responses,
@@ -193,8 +167,8 @@ def generate_iteration(run: Run, iteration: int) -> None:
     folder = run.directory.generations(stage)
     opponent, description = run.decisions.opponent(iteration), f"{stage}: answers"
     rows = run.self_play_rows()
-    with at_hand(run, run.model_of(opponent)) as load:
-        work_seconds = answer_into(run, load, rows, folder, iteration, description, opponent)
+    with at_hand(run, run.model_of(opponent)) as policy:
+        work_seconds = answer_into(run, policy, rows, folder, iteration, description, opponent)
     store = GenerationStore(folder)
     files = recorded(f"{stage}/generations", store.lists())
     # Only the main process records the step, so only that one reads all generations; the others read the journal.
@@ -213,7 +187,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
         work_seconds=round(work_seconds + elsewhere, 3),
         tokens=sampled,
         **compute.as_entry(),
-        **(_identical(rows, store, iteration) | _split(store) if is_main else {}),
+        **(_identical(rows, store, iteration) | _split_responses(store) if is_main else {}),
         files=files,
     )
     if is_main and run.directory.parts(stage).exists():
@@ -229,7 +203,7 @@ def seconds_of_parts(run: Run, iteration: int) -> float:
     return found
 
 
-def _split(store: GenerationStore) -> dict[str, int]:
+def _split_responses(store: GenerationStore) -> dict[str, int]:
     """Return the number of responses that were sampled in halves of their micro-batch, for the journal, if there are any."""
     count = store.split_responses()
     return {"split": count} if count else {}

@@ -46,7 +46,8 @@ from ..run.stage import Stage
 from ..run.trust import check_trust, named_code
 from ..training.arguments import as_dataset
 from .arguments import first_rows
-from .generate import answer_into, at_hand
+from .at_hand import at_hand
+from .generate import answer_into
 from .open import reopen
 from .plugin import training_plugin
 from .prepare import refuse_missing_columns
@@ -186,9 +187,9 @@ def make_scored_pairs(
         folder = run.directory.own("pairs") / in_run if output is None else output
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PAIRS_MANIFEST, {"about": _ABOUT, "made_from": made_from})
-    with at_hand(run, run.model_of(stage)) as load:
+    with at_hand(run, run.model_of(stage)) as policy:
         asked = folder / _SAMPLES, 0, f"{stage}: samples"  # settings of iteration 0, as for the held-out prompts
-        answer_into(run, load, rows, *asked, num_generations=wanted.num_generations, seed=seed)
+        answer_into(run, policy, rows, *asked, num_generations=wanted.num_generations, seed=seed)
     store = GenerationStore(folder / _SAMPLES)
     samples = Generations.load({0: store})
     scores = _score_samples(run, scorer, rows, samples, wanted.num_generations)

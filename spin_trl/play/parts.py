@@ -18,7 +18,8 @@ from ..run.journal import Step
 from ..run.lock import only_process
 from ..run.run import Run
 from ..run.stage import Stage
-from .generate import PART_SECONDS, answer_into, at_hand
+from .at_hand import at_hand
+from .generate import PART_SECONDS, answer_into
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ def generate_part(run: Run, iteration: int, part: GenerationPart) -> None:
     if is_main:
         folder.mkdir(parents=True, exist_ok=True)
     lock = only_process(folder.with_suffix(".lock"), folder, confirms=True)
-    with lock if is_main else contextlib.nullcontext(), at_hand(run, run.model_of(opponent)) as load:
+    with lock if is_main else contextlib.nullcontext(), at_hand(run, run.model_of(opponent)) as policy:
         seconds = answer_into(
-            run, load, run.self_play_rows(), folder, iteration, f"{stage}: answers, part {part}", opponent, part=part
+            run, policy, run.self_play_rows(), folder, iteration, f"{stage}: answers, part {part}", opponent, part=part
         )
         if is_main and seconds:
             before = float(file.read_text(encoding="utf-8")) if (file := folder / PART_SECONDS).exists() else 0.0

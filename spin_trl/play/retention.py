@@ -26,10 +26,10 @@ from ..run.journal import RETENTION, Step
 from ..run.objects import read_named_numbers, read_numbers
 from ..run.run import Run, since
 from ..run.stage import START, Stage
+from .at_hand import ModelAtHand, at_hand
 from .benchmark import Settings, run_benchmarks
 from .evaluate import files_of, measure_on
 from .final_test import PROMPTS
-from .generate import Load, at_hand
 
 
 def measures_retention(run: Run) -> bool:
@@ -62,8 +62,8 @@ def measure_retention(run: Run, stage: Stage) -> None:
         values: ByPrompt = {}
         if len(rows):
             try:
-                with at_hand(run, run.model_of(stage)) as load:
-                    found, values = _on_rows(run, load, rows, stage, before)
+                with at_hand(run, run.model_of(stage)) as policy:
+                    found, values = _on_rows(run, policy, rows, stage, before)
                     figures |= found
             except DivergedError:
                 if stage.iteration < 0:
@@ -77,14 +77,14 @@ def measure_retention(run: Run, stage: Stage) -> None:
 
 
 def _on_rows(
-    run: Run, load: Load, rows: Dataset, stage: Stage, before: ByPrompt | None
+    run: Run, policy: ModelAtHand, rows: Dataset, stage: Stage, before: ByPrompt | None
 ) -> tuple[dict[str, float], ByPrompt]:
     """Return a model's figures on the retention set with their changes from the start, and the values by prompt."""
     if run.retain_scorer is None:
-        values = _likelihoods(run, load, rows)
+        values = _likelihoods(run, policy, rows)
     else:
         folder = run.directory.measured_on(stage, RETENTION)
-        values = measure_on(run, load, rows, stage, folder, RETENTION, run.retain_scorer).values
+        values = measure_on(run, policy, rows, stage, folder, RETENTION, run.retain_scorer).values
     figures: dict[str, float] = {}
     for name, by_prompt in values.items():
         if name == "nll" or is_score(name):
@@ -95,9 +95,9 @@ def _on_rows(
     return {name: value for name, value in figures.items() if math.isfinite(value)}, values
 
 
-def _likelihoods(run: Run, load: Load, rows: Dataset) -> ByPrompt:
+def _likelihoods(run: Run, policy: ModelAtHand, rows: Dataset) -> ByPrompt:
     """Return the negative log-likelihood of all responses. Processes share the work, and each gets all results."""
-    state, (model, accelerator) = PartialState(), load()
+    state, (model, accelerator) = PartialState(), policy()
     mine = [rows[index] for index in range(state.process_index, len(rows), state.num_processes)]
     logps = response_logps(
         model,

@@ -20,7 +20,7 @@ from ..run.objects import read_object
 from ..run.run import Run, device_name
 from ..run.settings import frozen_settings
 from ..run.stage import Stage
-from .generate import at_hand
+from .at_hand import at_hand
 from .plugin import training_plugin
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def is_same_start(run: Run) -> bool:
         return run.template().digest(definition_of(template)) == template
     if training_plugin() is not None:  # it would shard the model
         return False
-    with at_hand(run, run.given_model) as load:
-        model, _ = load()
+    with at_hand(run, run.given_model) as policy:
+        model, _ = policy()
         return digest(model, definition=definition_of(known)) == known
 
 

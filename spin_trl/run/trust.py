@@ -17,6 +17,7 @@ from huggingface_hub import constants
 
 from ..config.arguments import is_overridden
 from ..config.checks import as_mapping
+from ..config.engines import VLLM
 from ..config.recipe import Recipe
 from ..config.shipped import accelerate_configs
 from ..config.traits import HARMLESS_MODEL_KWARGS
@@ -75,6 +76,10 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
     others = {name: value for name, value in options.items() if not _is_harmless(name, value)}
     if others:
         found["model_init_kwargs"] = ", ".join(f"{name}: {value}" for name, value in sorted(others.items()))
+    for name, default in (("vllm_command", ["vllm"]), ("vllm_args", [])):
+        given = settings.get(name) or default
+        if given != default and settings.get("engine") == VLLM:
+            found[name] = given if isinstance(given, str) else " ".join(map(str, given))
     config = settings.get("accelerate_config")
     if config and config not in accelerate_configs():
         found["accelerate_config"] = str(config)

@@ -89,8 +89,8 @@ def test_a_generate_phase_is_played_in_parts(recipe, capsys):
 
 
 def test_a_part_that_is_none_is_refused(recipe, capsys):
-    assert names(refusal(["generate", recipe(), "--shard", "3/2"], capsys), "3/2", "I/N")
-    assert names(refusal(["merge", recipe(num_iterations=2), "--iteration", "2"], capsys), "`--iteration`", 2)
+    assert names(refusal(capsys, "generate", recipe(), "--shard", "3/2"), "3/2", "I/N")
+    assert names(refusal(capsys, "merge", recipe(num_iterations=2), "--iteration", "2"), "`--iteration`", 2)
 
 
 def test_a_phase_of_an_iteration_that_the_run_does_not_have_is_refused(recipe, capsys):

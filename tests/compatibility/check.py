@@ -89,7 +89,7 @@ class Trial:
         sampling = Sampling.from_args(self._settings("answers"))
         engine = TransformersEngine(model, template.eos_ids, tokenizer.pad_token_id)
         chunks = dataclasses.replace(engine, chunk_size=3)  # rows that have ended are dropped between two chunks
-        greedy = chunks.generate(rows["prompt_ids"], dataclasses.replace(sampling, temperature=0.0), seed=0)
+        greedy = chunks.answer(rows["prompt_ids"], dataclasses.replace(sampling, temperature=0.0), seed=0)
         for prompt, response in zip(rows["prompt_ids"], greedy, strict=True):
             if response != continued(model, prompt, template.eos_ids, sampling.limit(len(prompt))):
                 raise Broken("a prompt's answer depends on those that are answered with it")

@@ -15,7 +15,7 @@ from messages import names, refused
 from runs import answers, build, entry, logp, steps
 from spin_trl.errors import DataError, RecipeError, RunDirectoryError
 from spin_trl.evaluation.isolation.probe import probe_layers
-from spin_trl.play import evaluate, generate
+from spin_trl.play import at_hand, evaluate
 from spin_trl.report.record import read_record
 from spin_trl.report.tables import facts
 from spin_trl.run.directory import RunDirectory
@@ -50,13 +50,13 @@ def model_of(run_dir: Path, stage: str, start: Path) -> Any:
 def test_a_model_is_loaded_once_for_all_that_is_measured(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It samples answers, answers greedily and is scored; with seven billion parameters, each load takes a minute."""
     loads: list[str] = []
-    load = generate.load_policy
+    load = at_hand.load_policy
 
     def counted(path: str, *arguments: Any, **kwargs: Any) -> Any:
         loads.append(Path(path).parent.name)
         return load(path, *arguments, **kwargs)
 
-    monkeypatch.setattr(generate, "load_policy", counted)
+    monkeypatch.setattr(at_hand, "load_policy", counted)
     build(llama_folder, evaluate_greedy=True, num_iterations=1).run()
     # θ_0 for its figures and again for the generations of iteration 0, and θ_1 for its figures.
     assert loads == [llama_folder.parent.name] * 2 + ["iteration-0"]

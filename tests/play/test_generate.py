@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +10,10 @@ import pytest
 
 from runs import answers, build
 from spin_trl.generation.store import GenerationStore
+from spin_trl.play import at_hand as module
 from spin_trl.play import generate
-from spin_trl.play.generate import answer_into, at_hand, generate_iteration
+from spin_trl.play.at_hand import at_hand
+from spin_trl.play.generate import answer_into, generate_iteration
 from spin_trl.play.prepare import prepare_data
 from spin_trl.run.journal import Step
 from spin_trl.run.run import Run
@@ -23,13 +23,13 @@ from spin_trl.run.run import Run
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the models that are loaded."""
     found: list[str] = []
-    load = generate.load_policy
+    load = module.load_policy
 
     def counted(path: str, *arguments: Any, **kwargs: Any) -> Any:
         found.append(path)
         return load(path, *arguments, **kwargs)
 
-    monkeypatch.setattr(generate, "load_policy", counted)
+    monkeypatch.setattr(module, "load_policy", counted)
     return found
 
 
@@ -40,24 +40,6 @@ def run(llama_folder: Path) -> Run:
     session.directory.claim("continue")
     prepare_data(session.state, session.train_dataset, None)
     return session.state
-
-
-def test_a_model_is_loaded_at_the_first_call_alone(run: Run, loads: list[str]) -> None:
-    with at_hand(run, run.given_model) as load:
-        assert loads == []
-        model, accelerator = load()
-        assert load()[0] is model
-        assert not model.training
-        assert next(model.parameters()).device == accelerator.device
-    assert loads == [run.given_model]
-
-
-def test_its_memory_is_given_back(run: Run) -> None:
-    with at_hand(run, run.given_model) as load:
-        model = weakref.ref(load()[0])
-    del load
-    gc.collect()
-    assert model() is None
 
 
 def test_answers_that_are_there_need_no_model(run: Run, loads: list[str], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from spin_trl.config.data import DataConfig
 from spin_trl.data.columns import is_preference
 from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryError
 from spin_trl.generation.store import GenerationStore
-from spin_trl.play import generate, pairs_from_samples
+from spin_trl.play import at_hand, pairs_from_samples
 from spin_trl.play.pairs_from_samples import PairsWanted, make_scored_pairs, open_with_scorer
 from spin_trl.run.directory import RunDirectory
 
@@ -192,7 +192,7 @@ def test_finished_pairs_are_not_made_again(run_dir: Path, tmp_path: Path, monkey
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("it works again")
 
-    monkeypatch.setattr(generate, "load_policy", refuse)
+    monkeypatch.setattr(at_hand, "load_policy", refuse)
     with monkeypatch.context() as patch:
         patch.setattr(pairs_from_samples, "score_of", refuse)
         assert make(run_dir, folder) == (folder, found)
@@ -260,7 +260,7 @@ def test_what_can_not_give_pairs_is_refused_before_a_model_is_loaded(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr(generate, "load_policy", refuse)
+    monkeypatch.setattr(at_hand, "load_policy", refuse)
     with refused(RecipeError, "`--score`", "'fromat'", "'format'"):
         make(run_dir, scorer="gsm8k", score="fromat")
     with refused(RunDirectoryError, "'iteration-7'"):

@@ -65,6 +65,13 @@ def test_generated_code_of_a_run_from_elsewhere_waits_for_the_users_word(tmp_pat
     check_trust_of_recipe(recipe, [], is_trusted=False)
 
 
+def test_a_command_of_vllm_is_code_if_it_would_run() -> None:
+    given = {"engine": "vllm", "vllm_command": ["/tmp/evil"], "vllm_args": ["--tool-parser-plugin", "evil.py"]}
+    assert named_code(given) == {"vllm_command": "/tmp/evil", "vllm_args": "--tool-parser-plugin evil.py"}
+    assert named_code({**given, "engine": "transformers"}) == {}
+    assert named_code({"engine": "vllm", "vllm_command": ["vllm"], "vllm_args": None}) == {}
+
+
 def test_what_ships_and_what_is_data_is_no_code() -> None:
     settings = {
         "dataset_name": "spin_trl.sentences:load", "scorer": ["spin_trl.sentences:score", "regex:a:b", "gsm8k"],

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...errors import RecipeError
+from ...errors import RecipeError, visible
+from ...files import parse_json
 from ..engine import MicroBatch, Response, Sampling
 from .address import ServerKey, base_url, refuse_plain_http
 from .background import Input, Result, finished
 from .endpoint import ServedModel
+from .failures import RefusedRequestError
 from .pool import Pool
 from .request import COMPLETIONS, body_of, choices_of, read_responses, request_body
 from .scoring import read_logprobs, scoring_body
 from .waiting import Patience
+
+VERSION = "/version"
+"""Path at which vLLM reports its version."""
+
+LOAD_ADAPTER = "/v1/load_lora_adapter"
+"""Path of the request to load an adapter, which a server answers only if it was started with that allowed."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,8 @@ class CompletionsClient:
         urls: URLs of the servers, with or without `/v1`.
         model: name of the model, as the servers know it.
         eos_token_ids: ids of all tokens that end a response.
-        key: key that the servers ask for; it is never sent over plain HTTP to another machine, unless `allow_plain_http`.
+        key: key that the servers ask for, or the key of each by its URL; it is never sent over plain HTTP to another
+            machine, unless `allow_plain_http`.
         allow_plain_http: whether the key may be sent over plain HTTP to another machine.
         concurrency: maximum requests in progress at all servers together.
         ahead: further micro-batches that are taken, so that there is work while the consumer is busy.
@@ -41,12 +51,13 @@ class CompletionsClient:
     urls: Sequence[str]
     model: str
     eos_token_ids: Sequence[int]
-    key: ServerKey = field(default_factory=ServerKey)
+    key: ServerKey | Mapping[str, ServerKey] = field(default_factory=ServerKey)
     allow_plain_http: bool = False
     concurrency: int = 256
     ahead: int = 32
     grace: float = 60.0
     patience: Patience = field(default_factory=Patience)
+    _keys: dict[str, ServerKey] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.urls:
@@ -58,9 +69,11 @@ class CompletionsClient:
             )
         if not self.eos_token_ids:
             raise RecipeError("`eos_token_ids` is empty: no token would end a response.")
-        object.__setattr__(self, "urls", tuple(dict.fromkeys(base_url(url) for url in self.urls)))
-        for url in self.urls:
-            refuse_plain_http(url, self.key, allow=self.allow_plain_http)
+        keys = self.key if isinstance(self.key, Mapping) else dict.fromkeys(self.urls, self.key)
+        object.__setattr__(self, "_keys", {base_url(url): keys.get(url, ServerKey()) for url in self.urls})
+        object.__setattr__(self, "urls", tuple(self._keys))
+        for url, key in self._keys.items():
+            refuse_plain_http(url, key, allow=self.allow_plain_http)
 
     def check(self) -> list[ServedModel]:
         """Ask every server whether it works, serves the model and returns token ids, with a request for one token.
@@ -136,10 +149,54 @@ class CompletionsClient:
         found = dict(self._finished(enumerate(pairs), work))
         return [found[place] for place in range(len(found))]
 
+    def version(self) -> str:
+        """Return the version of the servers' software, as they report it; several if they differ, `unknown` if none does.
+
+        Raises:
+            CompletionsError: if a server does not answer.
+        """
+
+        async def work(pool: Pool, url: str) -> str | None:
+            try:
+                return await pool.ask(VERSION, None, read_version, at=[url])
+            except RefusedRequestError:  # it has no such path
+                return None
+
+        found = {version for version in self._finished(self.urls, work) if version is not None}
+        return ", ".join(sorted(found)) or "unknown"
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Let every server load a LoRA adapter, which requests then name as their model.
+
+        Args:
+            name: name of the adapter. A name and a path are never used twice: vLLM caches what it computed under them.
+            path: folder of the adapter, as the servers see it.
+
+        Raises:
+            CompletionsError: if a server refuses it; the message quotes its reason.
+        """
+        body = json.dumps({"lora_name": name, "lora_path": path}).encode()
+
+        async def work(pool: Pool, url: str) -> str:
+            return await pool.ask(LOAD_ADAPTER, body, lambda answer: answer.decode(errors="replace"), at=[url])
+
+        for _ in self._finished(self.urls, work):
+            pass
+
     def _finished(self, items: Iterable[Input], work: Callable[[Pool, Input], Awaitable[Result]]) -> Iterator[Result]:
         @contextlib.asynccontextmanager
         async def start() -> AsyncIterator[Callable[[Input], Awaitable[Result]]]:
-            async with Pool(self.urls, self.model, self.key, self.patience) as pool:
+            async with Pool(self._keys, self.model, self.patience) as pool:
                 yield lambda item: work(pool, item)
 
         return finished(items, start, concurrency=self.concurrency, ahead=self.ahead, grace=self.grace)
+
+
+def read_version(answer: bytes) -> str | None:
+    """Return the version in an answer of `/version`, or None."""
+    try:
+        found = parse_json(answer)
+    except ValueError:
+        return None
+    version = found.get("version") if isinstance(found, dict) else None
+    return visible(version[:100]) if isinstance(version, str) else None

@@ -49,8 +49,8 @@ class Endpoint:
 
     Attributes:
         url: URL of the server, without `/v1`.
-        session: session of HTTP, with the key.
-        key: key, which is removed from everything that the server answers.
+        session: session of HTTP.
+        key: key that is sent with every request, and is removed from everything that the server answers.
         patience: time-outs and limits.
         busy: requests that it works on.
         failures: failures in a row.
@@ -96,7 +96,7 @@ class Endpoint:
                 "GET" if body is None else "POST",
                 self.url + path,
                 data=body,
-                headers={"Content-Type": "application/json"} if body is not None else None,
+                headers={**self.key.headers(), **({"Content-Type": "application/json"} if body is not None else {})},
                 timeout=self._timeout if timeout is None else aiohttp.ClientTimeout(total=timeout),
                 allow_redirects=False,  # a redirect could lead to a host that must not see the key
             ) as response:

@@ -8,7 +8,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -42,25 +42,23 @@ class Pool:
     it works and names the model. One that asks to wait (`Retry-After`) is paused.
 
     Args:
-        urls: URLs of the servers, as [`base_url`] returns them.
+        keys: the key that is sent to each server, by its URL as [`base_url`] returns it.
         model: name of the model that all of them serve.
-        key: key that is sent to each of them.
         patience: time-outs, retries, and when to give up.
         chance: source of randomness of the backoff.
     """
 
     def __init__(
         self,
-        urls: Sequence[str],
+        keys: Mapping[str, ServerKey],
         model: str,
-        key: ServerKey,
         patience: Patience,
         *,
         chance: random.Random | None = None,
     ) -> None:
         self.model, self.patience = model, patience
         self.endpoints: list[Endpoint] = []
-        self._urls, self._key = list(dict.fromkeys(urls)), key
+        self._keys = dict(keys)
         self._chance = chance or random.Random()
         self._probes: set[asyncio.Task[None]] = set()
 
@@ -68,11 +66,12 @@ class Pool:
         self._changed = asyncio.Event()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
-            headers={**self._key.headers(), "Accept": "application/json", "Accept-Encoding": "identity"},
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self.endpoints = [
-            Endpoint(url, self._session, self._key, self.patience, alive_at=time.monotonic()) for url in self._urls
+            Endpoint(url, self._session, key, self.patience, alive_at=time.monotonic())
+            for url, key in self._keys.items()
         ]
         return self
 
@@ -122,13 +121,13 @@ class Pool:
         return served
 
     async def ask(
-        self, path: str, body: bytes, read: Callable[[bytes], Answer], *, at: Iterable[str] | None = None
+        self, path: str, body: bytes | None, read: Callable[[bytes], Answer], *, at: Iterable[str] | None = None
     ) -> Answer:
         """Send a request until it is answered, and return its answer.
 
         Args:
-            path: path of the request, from `/v1` on.
-            body: JSON of the request.
+            path: path of the request.
+            body: JSON of the request; None: a GET without a body.
             read: function that reads the answer; a [`CutAnswerError`] counts as a failure that may pass.
             at: URLs of the endpoints that may be asked; None: all.
 
@@ -137,7 +136,7 @@ class Pool:
             MalformedAnswerError: if an answer can't be read.
             NoEndpointError: if no endpoint can be used for too long.
         """
-        urls = set(self._urls if at is None else at)
+        urls = set(self._keys if at is None else at)
         among = [one for one in self.endpoints if one.url in urls]
         failed, tries, avoided, busy_since = 0, 0, None, math.inf
         while True:

@@ -1,1 +1,1 @@
-"""Engines, one module each: named as in the setting `engine`, with the engine's class as `ENGINE`."""
+"""Engines, one module each, named as in the setting `engine`. Those that need the model in memory have an `ENGINE`."""

@@ -242,3 +242,21 @@ def test_the_key_is_sent_and_not_shown(caplog):
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(RecipeError):
         CompletionsClient(**{"urls": ["http://127.0.0.1:1"], "model": "tiny", "eos_token_ids": [EOS], **settings})
+
+
+def test_every_server_loads_an_adapter_and_a_refusal_is_quoted():
+    with serving(CompletionServer()) as one, serving(CompletionServer()) as two:
+        both = CompletionsClient([one.url, two.url], "run-iteration-1", [EOS])
+        both.load_adapter("run-iteration-1", "/runs/run/iteration-1/model")
+        assert one.adapters == two.adapters == {"run-iteration-1": "/runs/run/iteration-1/model"}
+        with refused(RefusedRequestError, "already loaded", one.url if one.adapters else two.url):
+            CompletionsClient([one.url], "again", [EOS]).load_adapter("again", "/runs/run/iteration-1/model")
+
+
+def test_each_server_gets_its_own_key_and_no_other():
+    with serving(CompletionServer(key="a" * 20)) as one, serving(CompletionServer(key="b" * 20)) as two:
+        keys = {server.url: ServerKey(server.key) for server in (one, two)}
+        both = CompletionsClient([one.url, two.url], "tiny", [EOS], key=keys, concurrency=2)
+        assert len(list(both.generate(batches(8), SAMPLING))) == 8
+        assert {*one.keys} == {f"Bearer {one.key}"}
+        assert {*two.keys} == {f"Bearer {two.key}"}

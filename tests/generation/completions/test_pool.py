@@ -36,7 +36,7 @@ def read(answer):
 
 def run(urls, work, patience=QUICK):
     async def main():
-        async with Pool(urls, "tiny", ServerKey(), patience) as pool:
+        async with Pool(dict.fromkeys(urls, ServerKey()), "tiny", patience) as pool:
             return await work(pool)
 
     return asyncio.run(main())
@@ -284,7 +284,7 @@ def test_a_pool_leaves_no_task_or_connection(two):
     two[0].stop()
 
     async def main():
-        async with Pool([one.url for one in two], "tiny", ServerKey(), QUICK) as pool:
+        async with Pool({one.url: ServerKey() for one in two}, "tiny", QUICK) as pool:
             await asyncio.gather(*(ask(pool) for _ in range(10)))
         await asyncio.sleep(0)
         assert pool._session.closed

@@ -1,0 +1,43 @@
+"""Settings of engines that generate in processes of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from ..objectives.fields import setting
+from .checks import Bounds
+
+TRANSFORMERS, VLLM = "transformers", "vllm"
+"""Values of `engine`: the weights in this process's memory, or vLLM servers of the run's own."""
+
+
+@dataclass
+class EngineSettings:
+    """The fields of [`SelfPlayConfig`] on engines that generate in processes of their own."""
+
+    vllm_command: list[str] = field(
+        default_factory=lambda: ["vllm"],
+        metadata={
+            "help": "With `engine: vllm`, the command that starts vLLM, in this environment or in one of its own: a path "
+            "such as /envs/vllm/bin/vllm, or a list with arguments before `serve`."
+        },
+    )
+    vllm_args: list[str] | None = setting(
+        None,
+        "With `engine: vllm`, further arguments of `vllm serve`, as a list: ['--enforce-eager']. They replace "
+        "those that the run derives from its settings, except those that it depends on.",
+    )
+    tensor_parallel: Annotated[int, Bounds(1)] = setting(
+        1,
+        "With `engine: vllm`, the number of GPUs that each server divides the model among. Every group of GPUs "
+        "gets a server.",
+    )
+    generation_concurrency: Annotated[int, Bounds(1)] = setting(
+        256,
+        "With `engine: vllm`, the number of prompts that all servers together work on at the same time.",
+    )
+    generation_timeout: Annotated[float, Bounds(0, low_open=True)] = setting(
+        600.0,
+        "With `engine: vllm`, seconds after which a prompt without a response is asked again.",
+    )

@@ -1,0 +1,172 @@
+"""Starts vLLM servers with a model of a run, one per group of GPUs, and gives the engine that asks them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from ..config.engines import VLLM
+from ..errors import LaunchError, noted
+from ..generation.completions.address import ServerKey
+from ..generation.completions.client import CompletionsClient
+from ..generation.completions.waiting import Patience
+from ..generation.engines.vllm import VllmEngine
+from ..generation.vllm.environment import device_groups
+from ..generation.vllm.flags import Flags, check_more
+from ..generation.vllm.memory import kv_cache_bytes, memory_share
+from ..generation.vllm.process import Server
+from ..generation.vllm.refusals import adapter_folder_refusals, cpu_refusals, lora_refusals
+from ..generation.vllm.servers import running
+from ..models.adapters import base_of, is_adapter, load_adapter_config, local_folder
+from ..models.loading import model_config_of
+from ..run.run import Run
+
+Served = VllmEngine
+"""Engines that generate in processes of their own."""
+
+BASE_NAME = "policy"
+"""Name of the model, or of an adapter's base, on the run's own servers."""
+
+SERVER_LOGS = "vllm"
+"""Entry of the run directory with the output of the servers that were started last."""
+
+
+@contextlib.contextmanager
+def serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served]:
+    """Give an engine that generates with a model, by servers that run as long as the context.
+
+    Args:
+        run: the run.
+        path: folder or Hub name of the model, or of an adapter.
+        eos_token_ids: ids of all tokens that end a response.
+
+    Raises:
+        LaunchError: if a server can't be started; the message has the likely cause and the end of its output.
+    """
+    servers = [
+        Server(_flags(run, path), _log(run, number), run.play.vllm_command, devices=devices)
+        for number, devices in enumerate(_devices(run))
+    ]
+    adapter = str(local_folder(path).resolve()) if is_adapter(path) else None
+    with running(servers):
+        client = CompletionsClient(
+            [server.url for server in servers],
+            BASE_NAME if adapter is None else _adapter_name(run, path),
+            eos_token_ids,
+            key={server.url: ServerKey(server.key) for server in servers},
+            concurrency=run.play.generation_concurrency,
+            patience=Patience(request=run.play.generation_timeout),
+        )
+        if adapter is not None:
+            client.load_adapter(client.model, adapter)
+        yield VllmEngine(client, client.version())
+
+
+def against_vllm(run: Run, config: PreTrainedConfig | None) -> Iterator[str]:
+    """Yield the reasons why vLLM can't generate for a run.
+
+    Args:
+        run: the run.
+        config: configuration of the model, or of the base of its adapter; None if it is not known.
+    """
+    if run.args.engine != VLLM:
+        return
+    refused: list[str] = []
+    noted(refused, lambda: check_more(run.play.vllm_args or []))
+    yield from refused
+    if shutil.which(run.play.vllm_command[0]) is None:
+        yield (
+            f"`engine: vllm` needs vLLM, but there is no command {run.play.vllm_command[0]!r}. Install it (it may have an "
+            "environment of its own), and name the command in `vllm_command`."
+        )
+    if run.quantization_config is not None:
+        yield (
+            "`engine: vllm` would generate with an unquantised base model, which is not the opponent of a run with "
+            "quantised weights. Use `engine: transformers`."
+        )
+    if run.peft_config is not None:
+        yield from lora_refusals(run.peft_config)
+    elif run.given is None and run.model is not None and is_adapter(str(run.model)):
+        yield from adapter_folder_refusals(local_folder(str(run.model)))
+    if not torch.cuda.is_available() or run.args.use_cpu:
+        if config is not None:
+            yield from cpu_refusals(config)
+    elif run.play.tensor_parallel > torch.cuda.device_count():
+        yield f"`tensor_parallel` is {run.play.tensor_parallel}, but there are {torch.cuda.device_count()} GPUs."
+
+
+def _flags(run: Run, path: str) -> Flags:
+    """Derive what the servers are told from the run's settings, and from the memory that is free now."""
+    adapts, options = is_adapter(path), run.args.model_kwargs
+    whole = base_of(path) if adapts else path
+    config = model_config_of(whole, run.args)
+    on_gpu = _on_gpu(run)
+    # The number format in which the trainer computes log-probabilities.
+    dtype: Any = "bfloat16" if run.args.bf16 else "float16" if run.args.fp16 else _dtype(options.get("dtype"), config)
+    sequences = None if on_gpu else min(run.args.generation_batch_size, run.play.generation_concurrency)
+    length = run.args.max_length or getattr(config and config.get_text_config(), "max_position_embeddings", None)
+    kv_cache = None
+    if not on_gpu and config is not None and length is not None and sequences is not None:
+        kv_cache = kv_cache_bytes(config, sequences, length, 4 if dtype == "float32" else 2)
+    return Flags(
+        model=whole if not os.path.isdir(whole) else str(Path(whole).resolve()),
+        name=BASE_NAME,
+        dtype=dtype,
+        max_length=run.args.max_length,
+        max_num_seqs=sequences,
+        memory_share=min(memory_share(*torch.cuda.mem_get_info(number)) for number in range(torch.cuda.device_count()))
+        if on_gpu
+        else None,
+        kv_cache_bytes=kv_cache,
+        tensor_parallel=run.play.tensor_parallel,
+        lora_rank=getattr(load_adapter_config(path), "r", None) if adapts else None,
+        revision=options.get("revision") if not os.path.isdir(whole) else None,
+        trust_remote_code=run.args.trust_remote_code,
+        more=run.play.vllm_args or (),
+    )
+
+
+def _dtype(given: Any, config: PreTrainedConfig | None) -> str:
+    if isinstance(given, torch.dtype):
+        return str(given).removeprefix("torch.")
+    if given == "auto":
+        return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    return str(given or "float32")  # as TRL loads a model
+
+
+def _on_gpu(run: Run) -> bool:
+    return torch.cuda.is_available() and not run.args.use_cpu
+
+
+def _devices(run: Run) -> list[str | None]:
+    """Return the value of `CUDA_VISIBLE_DEVICES` for every server."""
+    if not _on_gpu(run):
+        return [None]
+    groups = device_groups(torch.cuda.device_count(), run.play.tensor_parallel, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not groups:
+        raise LaunchError(
+            f"`tensor_parallel` is {run.play.tensor_parallel}, but there are {torch.cuda.device_count()} GPUs."
+        )
+    return [*groups]
+
+
+def _log(run: Run, number: int) -> Path:
+    """Return the path of a server's log, without that of an earlier server. Machines that share the disk have their own."""
+    path = run.directory.own(SERVER_LOGS) / f"{socket.gethostname()}-{number}.log"
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _adapter_name(run: Run, path: str) -> str:
+    """Return a name for an adapter by its place in the run, such as `my-run-iteration-2`."""
+    folder, directory = local_folder(path).resolve(), run.directory.path.resolve()
+    inside = folder.relative_to(directory) if folder.is_relative_to(directory) else folder
+    return "-".join([directory.name, *(part for part in inside.parts if part not in ("/", "model"))])

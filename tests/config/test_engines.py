@@ -1,0 +1,28 @@
+"""Settings of engines in processes of their own are the loop's, with bounds and defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from messages import refused
+from spin_trl.config.engines import EngineSettings
+from spin_trl.config.loop import SelfPlayConfig
+from spin_trl.errors import RecipeError
+
+
+def test_they_are_settings_of_the_loop() -> None:
+    play = SelfPlayConfig()
+    assert {field.name for field in dataclasses.fields(EngineSettings)} == {
+        "vllm_command", "vllm_args", "tensor_parallel", "generation_concurrency", "generation_timeout",
+    }  # fmt: skip
+    assert (play.vllm_command, play.vllm_args, play.tensor_parallel) == (["vllm"], None, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tensor_parallel", 0), ("generation_concurrency", 0), ("generation_timeout", 0.0)]
+)
+def test_what_means_nothing_is_refused(name: str, value: float) -> None:
+    with refused(RecipeError, f"`{name}`", value):
+        SelfPlayConfig(**{name: value})

@@ -1,0 +1,93 @@
+"""A model of a run is loaded or served when it is needed, once, one way at a time, and freed afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runs import build
+from spin_trl.generation.store import GenerationStore
+from spin_trl.play import at_hand as module
+from spin_trl.play.at_hand import at_hand
+from spin_trl.play.prepare import prepare_data
+from spin_trl.run.run import Run
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the models that are loaded, and the servers that are started and ended."""
+    found: list[str] = []
+    load = module.load_policy
+
+    def counted(path: str, *arguments: Any, **kwargs: Any) -> Any:
+        found.append(path)
+        return load(path, *arguments, **kwargs)
+
+    @contextlib.contextmanager
+    def served(run: Run, path: str, eos_token_ids: Any) -> Iterator[str]:
+        found.append("served")
+        try:
+            yield "engine"
+        finally:
+            found.append("ended")
+
+    monkeypatch.setattr(module, "load_policy", counted)
+    monkeypatch.setattr(module, "serve", served)
+    return found
+
+
+@pytest.fixture
+def run(llama_folder: Path) -> Run:
+    """Return a run whose data is prepared."""
+    session = build(llama_folder)
+    session.directory.claim("continue")
+    prepare_data(session.state, session.train_dataset, None)
+    return session.state
+
+
+def test_a_model_is_loaded_at_the_first_call_alone(run: Run, loads: list[str]) -> None:
+    with at_hand(run, run.given_model) as load:
+        assert loads == []
+        model, accelerator = load()
+        assert load()[0] is model
+        assert not model.training
+        assert next(model.parameters()).device == accelerator.device
+    assert loads == [run.given_model]
+
+
+def test_its_memory_is_given_back(run: Run) -> None:
+    with at_hand(run, run.given_model) as load:
+        model = weakref.ref(load()[0])
+    del load
+    gc.collect()
+    assert model() is None
+
+
+def test_a_served_model_is_served_once_and_ended_before_it_is_loaded(
+    run: Run, loads: list[str], tmp_path: Path
+) -> None:
+    """The GPU's memory is the servers' or this process's. For its digest the model is loaded on the CPU, once."""
+    run.args.engine = "vllm"
+    rows, store, path = run.rows(), GenerationStore(tmp_path / "store"), run.given_model
+    with at_hand(run, path) as policy:
+        assert policy.asked(rows) == policy.asked(rows)
+        assert policy.engine(rows, store) == policy.engine(rows, store) == "engine"
+        assert loads == [path, "served"]
+        policy()
+        assert loads == [path, "served", "ended", path]
+        policy.engine(rows, store)
+    assert loads == [path, "served", "ended", path, "served", "ended"]
+
+
+def test_a_served_model_has_the_digest_of_the_loaded_one(run: Run) -> None:
+    with at_hand(run, run.given_model) as policy:
+        expected = policy.asked(run.rows())
+    run.args.engine = "vllm"
+    with at_hand(run, run.given_model) as policy:
+        assert policy.asked(run.rows()) == expected
