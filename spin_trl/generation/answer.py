@@ -6,6 +6,7 @@ same answers, and so does a run that was killed and restarted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -178,16 +179,20 @@ def generate(
     shards = OpenShards(store, rows, work, [number for number in mine if not store.has_shard(number)])
     seed = functools.partial(micro_batch_seed, sampling.seed, iteration)
     total = work.responses_in(mine)
-    with tqdm(
-        total=total,
-        initial=(done := total - shards.lacking),
-        desc=description,
-        unit="answer",
-        disable=disable_progress or not state.is_local_main_process or not shards.lacking,
-    ) as progress:
+    # Without closing, an error here would leave an engine's requests in progress until it is handled.
+    with (
+        contextlib.closing(engine.generate(shards.todo(seed), sampling)) as finished,
+        tqdm(
+            total=total,
+            initial=(done := total - shards.lacking),
+            desc=description,
+            unit="answer",
+            disable=disable_progress or not state.is_local_main_process or not shards.lacking,
+        ) as progress,
+    ):
         started, tokens = time.monotonic(), 0
         on_progress(done, total, tokens)
-        for number, responses in engine.generate(shards.todo(seed), sampling):
+        for number, responses in finished:
             shards.add(number, responses, keep=not engine.repeats)
             tokens += sum(len(response.ids) for response in responses)
             done += len(responses)

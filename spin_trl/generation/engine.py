@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from ..config.iteration import SPINConfig
 from ..errors import RecipeError, nearest
@@ -85,6 +85,10 @@ class MicroBatch:
     seed: int
 
 
+FinishedBatches: TypeAlias = Generator[tuple[int, list[Response]], None, None]
+"""Numbers of micro-batches and their responses, as they are finished."""
+
+
 class Engine(Protocol):
     """The interface of an engine, which generates responses.
 
@@ -99,8 +103,8 @@ class Engine(Protocol):
     version: str
     repeats: bool
 
-    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> Iterator[tuple[int, list[Response]]]:
-        """Sample one response to each prompt.
+    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> FinishedBatches:
+        """Sample one response to each prompt. Closing the generator cancels what is in progress.
 
         Args:
             batches: the work. An engine may take several before it yields the first one's responses.

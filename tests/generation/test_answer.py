@@ -278,3 +278,25 @@ def test_answers_go_to_the_rows_that_they_answer(tmp_path):
             generate(Counting(), data, store, dataclasses.replace(SAMPLING, batch_size=batch_size), **NAMES)
             found = Generations.load({0: store})
             assert all(found[key, 0, sample][0] == 5 + int(key) for key in data["key"] for sample in range(2))
+
+
+def test_an_error_in_storing_closes_the_engine_at_once(tmp_path, monkeypatch):
+    """An engine that works on requests must not go on while the error is being reported."""
+    closed = []
+
+    class Closing(Counting):
+        def generate(self, batches, sampling):
+            try:
+                yield from super().generate(batches, sampling)
+            finally:
+                closed.append(True)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = GenerationStore(tmp_path / "store")
+    monkeypatch.setattr(store, "write_shard", full)
+    with refused(OSError, errno.ENOSPC) as error:
+        generate(Closing(), rows(), store, SAMPLING, **NAMES)
+    assert error.value.__traceback__ is not None
+    assert closed == [True]

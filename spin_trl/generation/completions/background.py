@@ -7,7 +7,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
@@ -23,7 +23,7 @@ def finished(
     concurrency: int,
     ahead: int,
     grace: float,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Work on items at the same time, and yield results as they are finished.
 
     Items are taken in the caller's thread, and at most `concurrency + ahead` of them whose results have not been yielded, so

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import RecipeError, visible
 from ...files import parse_json
-from ..engine import MicroBatch, Response, Sampling
+from ..engine import FinishedBatches, MicroBatch, Response, Sampling
 from .address import ServerKey, base_url, refuse_plain_http
 from .background import Input, Result, finished
 from .endpoint import ServedModel
@@ -95,7 +95,7 @@ class CompletionsClient:
         [served] = self._finished([None], work)
         return served
 
-    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> Iterator[tuple[int, list[Response]]]:
+    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> FinishedBatches:
         """Sample responses: one request for each micro-batch, whose prompts are equal (see [`Engine`]).
 
         Micro-batches are taken as needed, in the caller's thread. Close the generator to cancel what is in progress.
@@ -183,7 +183,9 @@ class CompletionsClient:
         for _ in self._finished(self.urls, work):
             pass
 
-    def _finished(self, items: Iterable[Input], work: Callable[[Pool, Input], Awaitable[Result]]) -> Iterator[Result]:
+    def _finished(
+        self, items: Iterable[Input], work: Callable[[Pool, Input], Awaitable[Result]]
+    ) -> Generator[Result, None, None]:
         @contextlib.asynccontextmanager
         async def start() -> AsyncIterator[Callable[[Input], Awaitable[Result]]]:
             async with Pool(self._keys, self.model, self.patience) as pool:

@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicCache
 from ...counts import counted
 from ...models.adapters import Policy, without_adapter
 from ...models.loading import loading
-from ..engine import MicroBatch, Response, Sampling, micro_batch_seed
+from ..engine import FinishedBatches, MicroBatch, Response, Sampling, micro_batch_seed
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class TransformersEngine:
     computed_tokens: int = field(default=0, init=False)
     """Total tokens sampled, including those after a row's EOS; `useful_tokens` divided by this is the live share."""
 
-    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> Iterator[tuple[int, list[Response]]]:
+    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> FinishedBatches:
         """Sample one response to each prompt, in the order of the micro-batches (see [`Engine`])."""
         for batch in batches:
             yield batch.number, self.answer(batch.prompts, sampling, batch.seed)

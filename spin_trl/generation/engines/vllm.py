@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..completions.client import CompletionsClient
-from ..engine import MicroBatch, Response, Sampling
+from ..engine import FinishedBatches, MicroBatch, Sampling
 
 
 @dataclass
@@ -26,6 +26,6 @@ class VllmEngine:
     name: str = "vllm"
     repeats: bool = False
 
-    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> Iterator[tuple[int, list[Response]]]:
+    def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> FinishedBatches:
         """Sample the responses to each prompt with one request, in any order (see [`Engine`])."""
         return self.client.generate(batches, sampling)
