@@ -14,7 +14,19 @@ TRANSFORMERS, VLLM = "transformers", "vllm"
 
 @dataclass
 class EngineSettings:
-    """The fields of [`SelfPlayConfig`] on engines that generate in processes of their own."""
+    """The fields of [`SelfPlayConfig`] on engines that generate in processes of their own.
+
+    Args:
+        vllm_command: With `engine: vllm`, the command that starts vLLM, in this environment or in one of its own: a
+            path such as /envs/vllm/bin/vllm, or a list with arguments before `serve`.
+        vllm_args: With `engine: vllm`, further arguments of `vllm serve`, as a list: ['--enforce-eager']. They replace
+            those that the run derives from its settings, except those that it depends on.
+        tensor_parallel: With `engine: vllm`, the number of GPUs that each server divides the model among. Every group
+            of GPUs gets a server.
+        generation_concurrency: With `engine: vllm`, the number of prompts that all servers together work on at the same
+            time.
+        generation_timeout: With `engine: vllm`, seconds after which a prompt without a response is asked again.
+    """
 
     vllm_command: list[str] = field(
         default_factory=lambda: ["vllm"],

@@ -71,15 +71,6 @@ class SelfPlayConfig(EngineSettings):
             these prompts at every stage. By default, only the likelihood of the responses is measured.
         retain_tasks: Tasks of lm-evaluation-harness on which every model is measured, with at most `retain_max` questions
             each, in addition to `retain_name` or in its place.
-        vllm_command: With `engine: vllm`, the command that starts vLLM, in this environment or in one of its own: a
-            path such as /envs/vllm/bin/vllm, or a list with arguments before `serve`.
-        vllm_args: With `engine: vllm`, further arguments of `vllm serve`, as a list: ['--enforce-eager']. They replace
-            those that the run derives from its settings, except those that it depends on.
-        tensor_parallel: With `engine: vllm`, the number of GPUs that each server divides the model among. Every group
-            of GPUs gets a server.
-        generation_concurrency: With `engine: vllm`, the number of prompts that all servers together work on at the same
-            time.
-        generation_timeout: With `engine: vllm`, seconds after which a prompt without a response is asked again.
         scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json,
             python_tests, `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the
             real and the generated text, and with columns of the row that its further parameters name; it returns a number

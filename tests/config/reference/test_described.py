@@ -15,6 +15,7 @@ from spin_trl.config.bounds import OF_RECIPES, TRAINABLE
 from spin_trl.config.checks import Bounds
 from spin_trl.config.credentials import is_name
 from spin_trl.config.data import DataConfig
+from spin_trl.config.engines import EngineSettings
 from spin_trl.config.iteration import SPINConfig
 from spin_trl.config.loop import PER_ITERATION, SelfPlayConfig
 from spin_trl.config.recipe import known_settings
@@ -134,7 +135,7 @@ def test_help_of_libraries_loses_its_marks(text: str, plain: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [DataConfig, SPINConfig, SelfPlayConfig, StartConfig], ids=lambda kind: kind.__name__
+    "config", [DataConfig, EngineSettings, SPINConfig, SelfPlayConfig, StartConfig], ids=lambda kind: kind.__name__
 )
 def test_a_docstring_lists_the_settings_of_its_module_with_their_help(config: type[Any]) -> None:
     """The help in the metadata is the source; only line breaks may differ. Objectives describe their own settings."""
