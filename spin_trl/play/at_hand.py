@@ -79,6 +79,7 @@ class ModelAtHand:
             model, accelerator = self()
             return engine_for(model, rows, store, template, self._run.args, accelerator)
         if self._served is None:
+            self._loaded = None
             free_memory()
             self._served = self._serving.enter_context(serve(self._run, self._path, template.eos_ids))
         return self._served

@@ -30,7 +30,7 @@ from ..config.unusual import unusual
 from ..counts import counted
 from ..data.columns import is_text
 from ..data.preferences import check_pairs
-from ..errors import DataError, RunDirectoryError, noted, refuse_unplayable
+from ..errors import DataError, RecipeError, RunDirectoryError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer
 from ..generation.parts import GenerationPart
 from ..hub.cards import write_cards
@@ -197,6 +197,8 @@ class SelfPlay:
             LaunchError: if this process was started by a launcher that gets in the way, or a launched phase failed.
             HubError: if the run may have a backup on the Hub (`hub_backup`), and the Hub can't be reached.
         """
+        if until not in (None, "generate"):
+            raise RecipeError(f"`until` is {until!r}; expected 'generate', or None to play to the end.")
         check_launcher(self.state.play.accelerate_config, launches=self.launch is not in_this_process)
         self._check_playable()
         run, main = self.state, PartialState().is_main_process

@@ -9,11 +9,11 @@ from accelerate import PartialState
 
 from ..counts import counted
 from ..data.keys import rows_digest
-from ..errors import RunDirectoryError
+from ..errors import RecipeError, RunDirectoryError
 from ..files import write_atomically
 from ..generation.merge import merge
 from ..generation.parts import GenerationPart
-from ..generation.store import GenerationStore
+from ..generation.store import STORE_MANIFEST, GenerationStore
 from ..run.journal import Step
 from ..run.lock import only_process
 from ..run.run import Run
@@ -93,9 +93,9 @@ def merge_parts(run: Run, iteration: int) -> None:
 
 
 def parts_of(run: Run, iteration: int) -> dict[GenerationPart, GenerationStore]:
-    """Return the parts of an iteration that have been generated, at least in part."""
+    """Return the parts of an iteration that have been generated, at least in part. Other folders are passed over."""
     found = {}
-    for folder in sorted(run.directory.parts(Stage.of(iteration)).glob("*-of-*/")):
-        part = GenerationPart.parse(folder.name.replace("-of-", "/"))
-        found[part] = GenerationStore(folder)
+    for manifest in sorted(run.directory.parts(Stage.of(iteration)).glob(f"*-of-*/{STORE_MANIFEST}")):
+        with contextlib.suppress(RecipeError):
+            found[GenerationPart.parse(manifest.parent.name.replace("-of-", "/"))] = GenerationStore(manifest.parent)
     return found

@@ -82,10 +82,11 @@ def against_vllm(run: Run, config: PreTrainedConfig | None) -> Iterator[str]:
     refused: list[str] = []
     noted(refused, lambda: check_more(run.play.vllm_args or []))
     yield from refused
-    if shutil.which(run.play.vllm_command[0]) is None:
+    command = next(iter(run.play.vllm_command), "")
+    if shutil.which(command) is None:
         yield (
-            f"`engine: vllm` needs vLLM, but there is no command {run.play.vllm_command[0]!r}. Install it (it may have an "
-            "environment of its own), and name the command in `vllm_command`."
+            f"`engine: vllm` needs vLLM, but there is no command {command!r}. Install it (it may have an environment of its "
+            "own), and name the command in `vllm_command`."
         )
     if run.quantization_config is not None:
         yield (

@@ -9,7 +9,7 @@ import pytest
 
 from messages import refused
 from runs import answers, build, entry, steps, weights
-from spin_trl.errors import GenerationsError, RunDirectoryError
+from spin_trl.errors import GenerationsError, RecipeError, RunDirectoryError
 from spin_trl.generation.parts import GenerationPart
 from spin_trl.play import parts as acts
 from spin_trl.run import lock
@@ -93,12 +93,21 @@ def test_a_run_that_has_not_got_this_far_says_how_to_begin(llama_folder: Path, w
         build(llama_folder, waiting).generate_part(1, GenerationPart(1, 2))
 
 
+def test_another_phase_to_end_before_is_refused(llama_folder: Path) -> None:
+    with refused(RecipeError, "`until`", "'train'"):
+        build(llama_folder).run(until="train")
+    assert not Path("run").exists()
+
+
 def test_missing_parts_are_named_and_nothing_is_recorded(llama_folder: Path) -> None:
     session = build(llama_folder)
     session.run(until="generate")
     with refused(RunDirectoryError, "run", "--shard 1/2"):
         build(llama_folder).merge_parts(0)
     build(llama_folder).generate_part(0, GenerationPart(2, 3))
+    parts = session.state.directory.parts("iteration-0")
+    for name in ("1-of-3", "a-of-b"):  # a task that was killed before it wrote anything, and a folder of somebody else
+        (parts / name).mkdir()
     with refused(GenerationsError, "1/3, 3/3"):
         build(llama_folder).merge_parts(0)
     assert session.state.done(Step.GENERATE, "iteration-0") is None

@@ -77,4 +77,6 @@ def test_what_vllm_can_not_do_is_refused_at_the_start(llama_folder: Path) -> Non
     assert len(found) == 4
     for reason, part in zip(found, ("`api-key`", "`vllm_command`", "`use_dora`", "head size"), strict=True):
         assert names(reason, part)
+    [reason] = against_vllm(build(llama_folder, engine="vllm", vllm_command=[]).state, None)
+    assert names(reason, "`vllm_command`")
     assert [*against_vllm(build(llama_folder).state, None)] == []
