@@ -26,7 +26,7 @@ from .long_conversation import render_answers
 from .markers import Message
 from .rendering import ConversationRenderer, Options, Rendered
 from .templated import Opening, is_templated, opening_of, rendered_turns
-from .text_ids import LONG, Cuts, GrowingIds, text_ids
+from .text_ids import LONG, Cuts, GrowingIds, LeastIds, text_ids
 
 # Placeholder for a response, to see what a template writes around it; no template or tokenizer treats it specially.
 _PROBE = "Qzprobezq"
@@ -76,6 +76,7 @@ class PairTemplate:
         self.eos_ids = list(eos_token_ids(tokenizer) if eos_ids is None else eos_ids)
         self._turn_end: int | None = None
         self._renderer, self._cuts = ConversationRenderer(tokenizer), Cuts(tokenizer)
+        self._least_ids = LeastIds(tokenizer)
         self._ends_of_tails: dict[str, int] = {}
         if not self.eos_ids:
             raise DataError(
@@ -115,7 +116,9 @@ class PairTemplate:
             raise DataError("the prompt and the response must both be text or both be messages")
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
         options["tools"] = value_in(tools, "`tools` is") or None
-        return self._encode_messages(prompt, response, options, GrowingIds(self._cuts))
+        found = self._encode_messages(prompt, response, options, GrowingIds(self._cuts))
+        assert found is not None  # no prompt is too long
+        return found
 
     def encode_text(self, prompt: str, response: str, too_long: float = math.inf) -> EncodedPair | None:
         """Tokenise a plain-text prompt and its response, as [`PairTemplate.encode`] does.
@@ -131,6 +134,10 @@ class PairTemplate:
         Raises:
             DataError: if the response would end early.
         """
+        if self._least_ids.of(prompt) >= too_long:
+            if self._count_ends(self._continuation(response)[:-1]):
+                self._check_end(response, (response,))
+            return None
         start = self._with_special(prompt)
         # Some tokenizers end every text with EOS, but a prompt is continued.
         if start and start[-1] in self.eos_ids and not prompt.endswith(str(self.tokenizer.decode(start[-1:]))):
@@ -204,8 +211,8 @@ class PairTemplate:
         found, ids_of = render_answers(self._renderer, messages, positions, options), GrowingIds(self._cuts)
         if found is None:
             for position in positions:
-                pair = self._encode_messages(messages[:position], messages[position], options, ids_of)
-                yield pair if len(pair.prompt_ids) < too_long else None
+                pair = self._encode_messages(messages[:position], messages[position], options, ids_of, too_long)
+                yield pair if pair is not None and len(pair.prompt_ids) < too_long else None
             return
         bos, opening = self.tokenizer.bos_token, self._opening
         templated = list(accumulate(is_templated([one], opening, bos, number) for number, one in enumerate(messages)))
@@ -215,15 +222,24 @@ class PairTemplate:
                 yield None
                 continue
             one = found.at(position)
-            is_wanted = ids_of.count(one.text[: one.start]) < too_long
+            before = one.text[: one.start]
+            is_wanted = self._least_ids.of(before) < too_long and ids_of.count(before) < too_long
             known = ids_of.known
             yield self._encode_rendered(one, ids_of, bool(templated[position - 1])) if is_wanted else None
 
     def _encode_messages(
-        self, prompt: list[Message], response: Message, options: Options, ids_of: GrowingIds
-    ) -> EncodedPair:
+        self,
+        prompt: list[Message],
+        response: Message,
+        options: Options,
+        ids_of: GrowingIds,
+        too_long: float = math.inf,
+    ) -> EncodedPair | None:
+        """Tokenise a response and its prompt; None if the prompt is surely too long."""
         templated = is_templated(prompt, self._opening, self.tokenizer.bos_token)
         rendered = self._renderer.render(prompt, response, options)
+        if self._least_ids.of(rendered.text[: rendered.start]) >= too_long:
+            return None
         # Cutting a short text takes longer than tokenising it twice.
         return self._encode_rendered(rendered, ids_of if len(rendered.text) >= LONG else self._ids, templated)
 

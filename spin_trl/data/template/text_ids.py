@@ -6,11 +6,13 @@ tokenised once, although it is needed both with and without its prompt, and the 
 
 from __future__ import annotations
 
+import functools
 import re
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ...errors import DataError
+from ...files import parse_json
 
 LONG = 50_000
 """Number of characters from which a text counts as long. For shorter texts, the tokenizer's own call is fast enough."""
@@ -100,6 +102,43 @@ class Cuts:
                 for behind in _AROUND
             )
         return self._tried[token]
+
+
+class LeastIds:
+    """A lower bound of the number of a long text's ids, from its length alone: tokenising a book takes seconds.
+
+    In byte-level BPE the ids stand for all bytes of a text, so there are at least as many as its characters divided by the
+    longest token's bytes. Other tokenizers may drop characters, or have one token for several unknown ones, so for them
+    nothing is known.
+
+    Args:
+        tokenizer: tokenizer of the texts.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def of(self, text: str) -> int:
+        """Return a number that a text has at least as many ids as; 0 if nothing is known."""
+        return 0 if len(text) < LONG or self._longest is None else -(-len(text) // self._longest)
+
+    @functools.cached_property
+    def _longest(self) -> int | None:
+        """The bytes of the longest token, or None if the ids may not stand for all bytes."""
+        if not _calls_backend(self._tokenizer):
+            return None
+        backend = parse_json(self._tokenizer.backend_tokenizer.to_str())
+        splits = backend["pre_tokenizer"] or {}
+        steps = splits.get("pretokenizers", [splits])
+        keeps_all = (
+            backend["model"]["type"] == "BPE"
+            and backend["normalizer"] is None
+            and any(step.get("type") == "ByteLevel" for step in steps)
+            and not any(step.get("behavior") == "Removed" for step in steps)
+            and not any(token["lstrip"] or token["rstrip"] for token in backend["added_tokens"])
+        )
+        # In a byte-level vocabulary, a character stands for a byte.
+        return max(map(len, self._tokenizer.get_vocab()), default=1) if keeps_all else None
 
 
 class GrowingIds:

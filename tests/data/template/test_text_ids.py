@@ -13,7 +13,7 @@ import tiny
 from messages import refused
 from spin_trl.data.template import pair_template, text_ids
 from spin_trl.data.template.pair_template import EarlyEndError, PairTemplate, eos_token_ids
-from spin_trl.data.template.text_ids import LONG, Cuts, GrowingIds
+from spin_trl.data.template.text_ids import LONG, Cuts, GrowingIds, LeastIds
 from spin_trl.errors import DataError
 from trl_templates import TEMPLATES, family_tokenizer, generation_config
 
@@ -207,3 +207,56 @@ def test_a_text_that_can_not_be_tokenised_is_named(repeats: int) -> None:
     assert text_ids.text_ids(tokenizer, "a a") == [0, 0]
     with refused(DataError, "'zebra", "[UNK]"):
         text_ids.text_ids(tokenizer, "zebra " * repeats)
+
+
+def test_a_text_has_at_least_as_many_ids_as_its_length_says() -> None:
+    """The bound is reached by the longest token, and unknown for a short text."""
+    tokenizer = tiny.tokenizer()
+    longest = max(tokenizer.get_vocab(), key=len)
+    rng = random.Random(0)
+    texts = [
+        longest * (LONG // len(longest) + 1),
+        " " * LONG,
+        "é日🚤" * LONG,
+        "".join(rng.choices(TEXT + longest, k=2 * LONG)),
+    ]
+    for text in texts:
+        found = LeastIds(tokenizer).of(text)
+        assert 0 < found <= len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert LeastIds(tokenizer).of(texts[0]) == -(-len(texts[0]) // len(longest))
+    assert LeastIds(tokenizer).of(texts[0][: LONG - 1]) == 0
+
+
+@pytest.mark.parametrize("other", [words, lambda: sentencepiece("prepended"), lambda: sentencepiece("always")])
+def test_nothing_is_known_where_ids_may_not_stand_for_all_characters(
+    other: Callable[[], PreTrainedTokenizerFast],
+) -> None:
+    assert LeastIds(other()).of("x" * LONG) == 0
+
+
+def test_nor_where_a_token_takes_the_space_around_it() -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken("<wide>", rstrip=True)]})
+    assert LeastIds(tokenizer).of(" " * LONG) == 0
+
+
+def test_a_prompt_that_is_surely_too_long_is_not_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its response is still checked, and a prompt that may fit is tokenised."""
+    tokenizer = tiny.tokenizer()
+    template, book = PairTemplate(tokenizer), "word " * 2_000_000
+    real, longest = pair_template.text_ids, []
+
+    def recorded(tokenizer: Any, text: str, **options: Any) -> list[int]:
+        longest.append(len(text))
+        return real(tokenizer, text, **options)
+
+    monkeypatch.setattr(pair_template, "text_ids", recorded)
+    monkeypatch.setattr(text_ids, "text_ids", recorded)
+    assert template.encode_text(book, " yes", too_long=64) is None
+    messages = [{"role": "user", "content": book}, {"role": "assistant", "content": "yes"}]
+    assert list(template.encode_answers(messages, [1], too_long=64)) == [None]
+    assert max(longest) < LONG
+    with refused(EarlyEndError):
+        template.encode_text(book, f" y{tokenizer.eos_token} es", too_long=64)
+    assert template.encode_text(book[:LONG], " yes", too_long=10**9) is not None
+    assert max(longest) > LONG
