@@ -95,7 +95,7 @@ def test_a_document_names_functions_that_are_there(document: str) -> None:
 def defined_in(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
     """Return functions, classes, and names that are assigned."""
     for node in body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

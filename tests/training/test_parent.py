@@ -168,7 +168,7 @@ def private_names() -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
                 (own if isinstance(node.ctx, ast.Store) and is_self(node.value) else used).add(node.attr)
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 own.add(node.name)
             elif isinstance(node, ast.AnnAssign | ast.Assign):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
