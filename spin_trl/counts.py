@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(count: float, one: str, many: str | None = None) -> str:
     """Return a number with its noun: `1 iteration`, `3 iterations`.
@@ -23,6 +25,17 @@ def agreeing(count: float, one: str, many: str | None = None) -> str:
         many: plural form; None: `one` with an s.
     """
     return one if count == 1 else f"{one}s" if many is None else many
+
+
+def listed(values: Sequence[object], most: int) -> str:
+    """Return the first values, and how many more there are: `a, b and 3 more`.
+
+    Args:
+        values: the values.
+        most: maximum number of values that are written out.
+    """
+    more = len(values) - most
+    return ", ".join(map(str, values[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def with_article(name: str) -> str:

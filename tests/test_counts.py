@@ -2,7 +2,7 @@
 
 import pytest
 
-from spin_trl.counts import agreeing, counted, with_article
+from spin_trl.counts import agreeing, counted, listed, with_article
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,9 @@ from spin_trl.counts import agreeing, counted, with_article
         (agreeing(1, "is", "are"), "is"),
         (agreeing(0, "is", "are"), "are"),
         (agreeing(12, "shard"), "shards"),
+        (listed([], 2), ""),
+        (listed(["a", "b"], 2), "a, b"),
+        (listed([1, 2, 3, 4, 5], 2), "1, 2 and 3 more"),
     ],
 )
 def test_words_agree_with_the_number(written: str, text: str) -> None:

@@ -7,13 +7,13 @@ and none waits for another.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset
 
-from ..counts import counted
+from ..counts import counted, listed
 from ..errors import GenerationsError
 from .parts import GenerationPart
 from .store import GenerationStore
@@ -55,9 +55,8 @@ def merge(
     for number, store in enumerate(held_by):
         _check_shard(store.shard(number), store, number, work, keys)
     whole.adopt(manifest)
-    for number, store in enumerate(held_by):
-        if not whole.has_shard(number):
-            whole.copy_shard(number, store)
+    for number in whole.missing_shards():
+        whole.copy_shard(number, held_by[number])
 
 
 def _holders(parts: Mapping[GenerationPart, GenerationStore], num_shards: int) -> list[GenerationStore]:
@@ -74,8 +73,14 @@ def _holders(parts: Mapping[GenerationPart, GenerationStore], num_shards: int) -
     if missing := [number for number in range(num_shards) if number not in holders]:
         counts = {part.count for part in parts}
         tasks = sorted({number % min(counts) + 1 for number in missing})
-        which = f"; generate {_listed(f'{task}/{min(counts)}' for task in tasks)}" if len(counts) == 1 else ""
-        wrong.append(f"{counted(len(missing), 'shard')} of {num_shards} missing ({_listed(missing)}){which}")
+        which = (
+            f"; generate {listed([f'{task}/{min(counts)}' for task in tasks], MOST_LISTED)}"
+            if len(counts) == 1
+            else ""
+        )
+        wrong.append(
+            f"{counted(len(missing), 'shard')} of {num_shards} missing ({listed(missing, MOST_LISTED)}){which}"
+        )
     for number, of in sorted(holders.items()):
         if len(of) > 1:
             wrong.append(
@@ -98,7 +103,7 @@ def _check_shard(
     }
     if any(wrong.values()):
         described = "; ".join(
-            f"{what}: {_listed(f'{key} (sample {sample})' for key, sample in names)}"
+            f"{what}: {listed([f'{key} (sample {sample})' for key, sample in names], MOST_LISTED)}"
             for what, names in wrong.items()
             if names
         )
@@ -106,9 +111,3 @@ def _check_shard(
             f"Shard {number} in {store.folder} does not hold the responses that belong in it ({described}). Delete the "
             "folder and generate this part again."
         )
-
-
-def _listed(values: Iterable[object]) -> str:
-    values = list(values)
-    more = len(values) - MOST_LISTED
-    return ", ".join(map(str, values[:MOST_LISTED])) + (f" and {more} more" if more > 0 else "")

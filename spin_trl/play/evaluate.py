@@ -15,6 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
+from ..counts import listed
 from ..data.kept_columns import kept_columns
 from ..errors import DivergedError, RunDirectoryError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
@@ -207,11 +208,10 @@ def measure_on(
 def _left_out(stage: str, kind: str, unscored: Mapping[str, Sequence[str]], total: int) -> dict[str, Any]:
     """Warn about scores that are not finite, and return their counts for the journal."""
     for name, keys in unscored.items():
-        more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
         if PartialState().is_main_process:
             logger.warning(
-                "%s: `%s` is NaN or infinite for %d of %d %s prompts, which are excluded from its mean: %s%s.",
-                *(stage, name, len(keys), total, kind, ", ".join(keys[:NAMED_KEYS]), more),
+                "%s: `%s` is NaN or infinite for %d of %d %s prompts, which are excluded from its mean: %s.",
+                *(stage, name, len(keys), total, kind, listed(keys, NAMED_KEYS)),
             )
     return {UNSCORED: {name: len(keys) for name, keys in unscored.items()}} if unscored else {}
 

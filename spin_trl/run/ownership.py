@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ..config.yaml_text import parse_yaml
+from ..counts import listed
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, remove, says_prepared, write_json, write_text
 from ..json_lines import lock_file
@@ -204,7 +205,7 @@ class Ownership:
         found = self._in_the_way(recipe)
         if found:
             raise RunDirectoryError(
-                f"{self.path} contains files that do not belong to a {self.kind}: {_first_names(found)}. "
+                f"{self.path} contains files that do not belong to a {self.kind}: {listed(found, SHOWN_NAMES)}. "
                 f"A {self.kind} needs a folder that is empty except for its recipe, hidden files and logs. "
                 f"Use another `run_dir`, like {self._free_folder()}."
             )
@@ -254,7 +255,7 @@ class Ownership:
         if foreign:
             raise RunDirectoryError(
                 f"The run's own folders in {self.path} contain files that were not written by a run: "
-                f"{_first_names(foreign)}. They would be removed with the folders. Move them elsewhere, or use "
+                f"{listed(foreign, SHOWN_NAMES)}. They would be removed with the folders. Move them elsewhere, or use "
                 f"another `run_dir`, like {self._free_folder()}."
             )
         # The journal goes first: if this is interrupted, a run without a journal counts as not begun.
@@ -370,12 +371,6 @@ class Ownership:
                 if _is_still(file.fileno(), self.marker_path):
                     yield
                     return
-
-
-def _first_names(names: Sequence[str]) -> str:
-    """Return the first few names, and how many more there are."""
-    more = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_still(descriptor: int, path: Path) -> bool:

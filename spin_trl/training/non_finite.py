@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from transformers import Trainer
 
 from ..config.iteration import LOWER_RATE, SKIP_STEP
-from ..counts import counted
+from ..counts import counted, listed
 from ..errors import BrokenWeightsError, DivergedError
 from ..models.non_finite import non_finite_in_words
 
@@ -285,9 +285,8 @@ def rows_in_words(rows: Sequence[RowName]) -> str:
     """Return the rows as a phrase to append to a sentence; empty if they are not known."""
     if not rows:
         return ""
-    named = ", ".join(str(row[0]) if len(row) == 1 else _pair_in_words(row) for row in rows[:NAMED_ROWS])
-    more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
-    return f" for {counted(len(rows), 'row')}: {named}{more}"
+    named = [row[0] if len(row) == 1 else _pair_in_words(row) for row in rows]
+    return f" for {counted(len(rows), 'row')}: {listed(named, NAMED_ROWS)}"
 
 
 def _pair_in_words(row: RowName) -> str:
