@@ -95,6 +95,7 @@ class OpenShards:
                 for task, response in zip(self._work.batches[number], found[number], strict=True)
             ],
         )
+        self._kept.pop(shard, None)
         self._store.kept(shard).unlink(missing_ok=True)
 
 

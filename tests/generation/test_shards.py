@@ -45,6 +45,7 @@ def test_a_shard_is_stored_in_order_when_its_last_response_is_there(store: Gener
     assert table["ids"].to_pylist() == [[0], [7, 7], [2], [3]]
     assert table["finish_reason"].to_pylist() == ["eos", "length", "eos", "eos"]
     assert not store.kept(0).exists()
+    assert shards._kept == shards._found == {}  # a million prompts would fill the memory
 
 
 def test_kept_responses_are_not_asked_for_again(store: GenerationStore) -> None:
