@@ -176,7 +176,8 @@ def generate(
         state.wait_for_everyone()
     shards_of_part = range(work.num_shards) if part is None else part.shards(work.num_shards)
     mine = shards_of_part[state.process_index :: processes]
-    shards = OpenShards(store, rows, work, [number for number in mine if not store.has_shard(number)])
+    missing = set(store.missing_shards(part))
+    shards = OpenShards(store, rows, work, [number for number in mine if number in missing])
     seed = functools.partial(micro_batch_seed, sampling.seed, iteration)
     total = work.responses_in(mine)
     # Without closing, an error here would leave an engine's requests in progress until it is handled.

@@ -40,7 +40,7 @@ class MicroBatches(Sequence[list[Task]]):
 
     def __init__(self, lengths: Sequence[int] | NDArray[np.int32], num_generations: int, batch_size: int) -> None:
         self._order = np.argsort(np.asarray(lengths, dtype=np.int32), kind="stable").astype(np.uint32)
-        self._num_generations, self._batch_size = num_generations, batch_size
+        self._num_generations, self.batch_size = num_generations, batch_size
 
     @property
     def num_responses(self) -> int:
@@ -48,7 +48,7 @@ class MicroBatches(Sequence[list[Task]]):
         return len(self._order) * self._num_generations
 
     def __len__(self) -> int:
-        return -(-self.num_responses // self._batch_size)
+        return -(-self.num_responses // self.batch_size)
 
     @overload
     def __getitem__(self, number: int) -> list[Task]: ...
@@ -58,8 +58,8 @@ class MicroBatches(Sequence[list[Task]]):
         numbers = range(len(self))[number]
         if isinstance(numbers, range):
             return [self[one] for one in numbers]
-        start = numbers * self._batch_size
-        places = range(start, min(start + self._batch_size, self.num_responses))
+        start = numbers * self.batch_size
+        places = range(start, min(start + self.batch_size, self.num_responses))
         by_row = (divmod(place, self._num_generations) for place in places)
         return [Task(int(self._order[place]), sample) for place, sample in by_row]
 
@@ -103,7 +103,8 @@ class GenerationWork:
 
     def responses_in(self, shards: Sequence[int]) -> int:
         """Return the number of responses in these shards."""
-        return sum(len(self.batches[batch]) for number in shards for batch in self.shard(number))
+        size = self.per_shard * self.batches.batch_size
+        return sum(min(size, self.batches.num_responses - number * size) for number in shards)
 
 
 def prompt_lengths(rows: Dataset) -> NDArray[np.int32]:

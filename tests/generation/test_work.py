@@ -59,6 +59,8 @@ def test_shards_have_at_most_256_responses_and_there_are_at_least_64_if_possible
     assert [batch for shard in range(shards) for batch in work.shard(shard)] == list(range(len(work.batches)))
     assert all(work.shard_of(batch) == shard for shard in range(shards) for batch in work.shard(shard))
     assert work.responses_in(range(shards)) == count * num_generations
+    last = sum(len(work.batches[batch]) for batch in work.shard(shards - 1))
+    assert work.responses_in([shards - 1]) == last
 
 
 def test_a_million_prompts_take_a_few_bytes_each() -> None:
