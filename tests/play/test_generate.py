@@ -8,38 +8,13 @@ from typing import Any
 
 import pytest
 
-from runs import answers, build
+from runs import answers
 from spin_trl.generation.store import GenerationStore
-from spin_trl.play import at_hand as module
 from spin_trl.play import generate
 from spin_trl.play.at_hand import at_hand
 from spin_trl.play.generate import answer_into, generate_iteration
-from spin_trl.play.prepare import prepare_data
 from spin_trl.run.journal import Step
 from spin_trl.run.run import Run
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record the models that are loaded."""
-    found: list[str] = []
-    load = module.load_policy
-
-    def counted(path: str, *arguments: Any, **kwargs: Any) -> Any:
-        found.append(path)
-        return load(path, *arguments, **kwargs)
-
-    monkeypatch.setattr(module, "load_policy", counted)
-    return found
-
-
-@pytest.fixture
-def run(llama_folder: Path) -> Run:
-    """Return a run whose data is prepared."""
-    session = build(llama_folder)
-    session.directory.claim("continue")
-    prepare_data(session.state, session.train_dataset, None)
-    return session.state
 
 
 def test_answers_that_are_there_need_no_model(run: Run, loads: list[str], tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""Fixtures for models of a run that are at hand: a prepared run, and a record of what is loaded and served."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runs import build
+from spin_trl.play import at_hand as module
+from spin_trl.play.prepare import prepare_data
+from spin_trl.run.run import Run
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the models that are loaded, and the servers that are started and ended."""
+    found: list[str] = []
+    load = module.load_policy
+
+    def counted(path: str, *arguments: Any, **kwargs: Any) -> Any:
+        found.append(path)
+        return load(path, *arguments, **kwargs)
+
+    @contextlib.contextmanager
+    def served(run: Run, path: str, eos_token_ids: Any) -> Iterator[str]:
+        found.append("served")
+        try:
+            yield "engine"
+        finally:
+            found.append("ended")
+
+    monkeypatch.setattr(module, "load_policy", counted)
+    monkeypatch.setattr(module, "serve", served)
+    return found
+
+
+@pytest.fixture
+def run(llama_folder: Path) -> Run:
+    """Return a run whose data is prepared."""
+    session = build(llama_folder)
+    session.directory.claim("continue")
+    prepare_data(session.state, session.train_dataset, None)
+    return session.state
