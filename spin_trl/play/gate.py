@@ -26,7 +26,7 @@ from ..files import give_back, read_json, write_json
 from ..generation.store import STORE_MANIFEST
 from ..report.record import RunRecord, StageRecord, read_record
 from ..run.directory import RunDirectory
-from ..run.journal import UNTRAINED, WORSE, Decisions, Step
+from ..run.journal import UNTRAINED, WORSE, Decisions, Step, is_of
 from ..run.objects import best_stage
 from ..run.run import Run
 from ..run.stage import BASE, DPO, START, Stage, up_to
@@ -114,6 +114,9 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
 def settle_generations(run: Run, iteration: int) -> str | None:
     """Decide whether an iteration is trained on its generations, and record it if not, or no longer not.
 
+    The decision on an iteration that has been trained stays, also if its model was lost and is trained again: later
+    iterations may have started from what the gate decided then.
+
     Args:
         run: the run.
         iteration: number of the iteration (0-based), whose opponent has answered.
@@ -122,7 +125,7 @@ def settle_generations(run: Run, iteration: int) -> str | None:
         Why the run ends before the iteration is trained, or None.
     """
     stage, state = Stage.of(iteration), PartialState()
-    if run.done(Step.TRAIN, stage):
+    if any(is_of(entry, Step.TRAIN, stage) for entry in run.journal.entries()):
         return None
     reason = nothing_to_learn(run.done(Step.GENERATE, stage) or {}, run.play.identical_stop, iteration)
     known, decisions = run.decisions.after(iteration), run.decisions

@@ -437,6 +437,20 @@ def test_a_fall_back_survives_a_journal_that_was_cut_before_it(llama_folder: Pat
     assert weights("run/iteration-1/model") == model
 
 
+@pytest.mark.parametrize(("rate", "decision"), [(0.2, "fell back"), (2e-3, "improved")])
+def test_a_decision_survives_the_loss_of_its_model(llama_folder: Path, rate: float, decision: str) -> None:
+    """The model is trained again from the same opponent. Nothing is decided again, neither before that nor afterwards, not
+    even with a setting by which the iteration would not have been trained."""
+    settings = {"num_iterations": 2, "on_regression": "fall_back", "per_iteration": {"learning_rate": [rate, 1e-3]}}
+    collapsing(llama_folder, **settings).run()
+    before, models = journal(), [weights(f"run/iteration-{t}/model") for t in range(2)]
+    assert decisions()[0] == decision
+    Path("run/iteration-0/model/model.safetensors").unlink()
+    collapsing(llama_folder, identical_stop=0.0, **settings).run()
+    assert [line["phase"] for line in journal()[len(before) :]] == ["lost", "train"]
+    assert [weights(f"run/iteration-{t}/model") for t in range(2)] == models
+
+
 @pytest.mark.slow
 def test_a_fall_back_survives_an_interrupt_and_phases_on_their_own(llama_folder: Path) -> None:
     """Running each phase separately, in its own session, gives the same models as the loop."""
