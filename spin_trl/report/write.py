@@ -253,7 +253,7 @@ def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
 def _period(record: RunRecord) -> str:
     # Later pushes to the Hub are not part of the run's time.
     played = [entry for entry in record.journal if entry.get("phase") not in OF_THE_HUB]
-    times = [entry["time"] for entry in played if isinstance(entry.get("time"), int | float)]
+    times = [entry["time"] for entry in played if "time" in entry]
     if not times:
         return ""
     first, last = (datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M") for time in (min(times), max(times)))

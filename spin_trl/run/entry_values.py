@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from datetime import MAXYEAR, UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -11,13 +13,29 @@ from .stage import Stage
 ValueKind = Callable[[Any], bool]
 """Function that returns whether a value is of a kind."""
 
+_MOST = 2**63
+"""What a whole number stays below, so that it can be added to others and turned into a float."""
+
+_LATEST = datetime(MAXYEAR, 1, 1, tzinfo=UTC).timestamp()
+"""What a time stays below, so that it has a date."""
+
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether this is a number, which may be NaN or infinite: so are the figures of a model that diverged."""
+    return isinstance(value, float) or _is_whole_number(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
 
 
 def _is_whole_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST
+
+
+def _is_time(value: Any) -> bool:
+    """Return whether this can be a time, in seconds since 1970, or a duration in seconds: both can be shown."""
+    return _is_number(value) and 0 <= value < _LATEST
 
 
 def _is_str(value: Any) -> bool:
@@ -61,7 +79,8 @@ _KIND_OF: Mapping[str, ValueKind] = MappingProxyType(
         **dict.fromkeys(("phase", "stage", "device", "decision", "digest", "dataset", "lost", "on_nan"), _is_str),
         **dict.fromkeys(("repository", "revision", "kind", "commit", "url", "template", "file", "task"), _is_str),
         **dict.fromkeys(("reason", "collapse", "best", "held_out_dataset", "test_dataset"), _optional(_is_str)),
-        **dict.fromkeys(("time", "seconds", "work_seconds", "learning_rate", "lr_scale", "identical"), _is_number),
+        **dict.fromkeys(("time", "seconds", "work_seconds"), _is_time),
+        **dict.fromkeys(("learning_rate", "lr_scale", "identical"), _is_finite),
         **dict.fromkeys(("processes", "steps", "tokens", "responses", "parameters"), _is_whole_number),
         **dict.fromkeys(("best_step", "back_to", "skipped_by_scaler"), _is_whole_number),
         **dict.fromkeys(
@@ -74,7 +93,8 @@ _KIND_OF: Mapping[str, ValueKind] = MappingProxyType(
         **dict.fromkeys(("notes", "held_out_notes", "origins"), _object_of(_is_object)),
         "versions": _object_of(_optional(_is_str)),
         **dict.fromkeys(("pairs", "unscored"), _object_of(_is_whole_number)),
-        **dict.fromkeys(("first", "last", "compute"), _object_of(_is_number)),
+        **dict.fromkeys(("first", "last"), _object_of(_is_number)),
+        "compute": _object_of(_is_finite),
         **dict.fromkeys(("isolation", "remarks", "to", "stages", "damaged"), _list_of(_is_str)),
         "rows": lambda value: _is_whole_number(value) or _is_list(value),  # their number, or those that diverged
         "points": _list_of(_is_point),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ RECORDING = ("record", "append", "record_fit")
         ("reason", ["worse", None], [1.5, ["worse"]]),
         ("decision", ["improved"], [None, 3]),
         ("opponent", ["start", "iteration-3"], ["elsewhere", "../start", None, 3]),
-        ("seconds", [1, 2.5, float("nan")], ["1", None, True]),
-        ("tokens", [0, 7], [7.5, "7", True]),
-        ("learning_rate", [1e-4, 0], ["1e-4", [1e-4]]),
+        ("seconds", [0, 1, 2.5], ["1", None, True, math.nan, math.inf, -1]),
+        ("time", [1_795_883_768.551], [1e308, 10**400, math.nan, -1.0]),
+        ("tokens", [0, 7, 2**62], [7.5, "7", True, 10**400]),
+        ("learning_rate", [1e-4, 0], ["1e-4", [1e-4], math.nan]),
+        ("last", [{"loss": math.nan}], [{"loss": None}, {"loss": 10**400}]),
         ("rows", [300, [["key", 0]]], ["300", 1.5, None]),
         ("at_step", [3, None], ["3"]),
         ("pairs", [{"total": 3, "empty": 0}, {}], [{"total": 3, "empty": [1]}, [], None]),
-        ("compute", [{"trained": 3.5}], [{"trained": "3"}, 3]),
+        ("compute", [{"trained": 3.5}], [{"trained": "3"}, {"trained": math.inf}, 3]),
         ("points", [[[1, 0.5, 2.0]], []], [[[1, 0.5]], [[1, 0.5, "2"]], [1]]),
         ("skipped", [[{"step": 1}]], [[1], {"step": 1}]),
         ("remarks", [["a remark"], []], ["a remark", [1]]),
