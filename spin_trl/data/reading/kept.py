@@ -70,8 +70,13 @@ def kept(
     place = _cache() / name / "rows.arrow"
     said = place.parent / _REMARKS
 
+    left_out: list[str] = []
+
     def write(unfinished: BinaryIO) -> None:
-        if not _write_rows(unfinished, *read()):
+        features, rows = read()
+        left_out[:] = [column for column in features if "\0" in column]  # Arrow would end the name there
+        features = Features({column: kind for column, kind in features.items() if column not in left_out})
+        if not _write_rows(unfinished, features, rows):
             raise DataError(f"{files[0]} has no rows.")
 
     if not (is_whole(said) and is_whole(place)):
@@ -81,7 +86,8 @@ def kept(
                 if not (is_whole(said) and is_whole(place)):
                     drop(place)
                     note(place, write_atomically(place, write))
-                    note(said, write_json(said, remarks()))
+                    about = [_of_left_out(files[0], column) for column in left_out]
+                    note(said, write_json(said, [*remarks(), *about]))
         except OSError as error:
             raise DataError(
                 f"{files[0]} can't be read into the cache of `datasets`, {datasets.config.HF_DATASETS_CACHE}: {error}. Set "
@@ -92,6 +98,10 @@ def kept(
     dataset = Dataset.from_file(str(place))
     dataset._fingerprint = name[:16]
     return dataset
+
+
+def _of_left_out(file: Path, column: str) -> str:
+    return f"{file}: the column {column!r} is left out, because a column's name can't be stored with a NUL character."
 
 
 def _write_rows(file: BinaryIO, features: Features, rows: Iterable[dict[str, Any]]) -> int:

@@ -9,7 +9,7 @@ import pytest
 from datasets import load_from_disk
 
 import tiny
-from messages import refused
+from messages import logged, refused
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.data.arrow import remapped
 from spin_trl.data.load import as_conversations, load_rows
@@ -143,6 +143,29 @@ def test_a_file_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
         with refused(DataError, f"{path}, line 3"):
             load_rows(str(path))
     assert not list((Path(datasets.config.HF_DATASETS_CACHE) / "spin_trl").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (
+            "rows.jsonl",
+            '{"prompt": "a", "completion": "b", "odd\\u0000": 1}\n{"prompt": "c", "completion": "d", "odd\\u0000": "x"}\n',
+        ),
+        ("rows.csv", "prompt,completion,odd\0\na,b,1\nc,d,x\n"),
+    ],
+    ids=["JSON lines", "CSV"],
+)
+def test_a_column_with_a_name_that_can_not_be_stored_is_left_out(
+    tmp_path: Path, file: str, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other columns are read, and a warning names it."""
+    (tmp_path / file).write_text(content, encoding="utf-8")
+    assert load_rows(str(tmp_path / file)).to_list() == [
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "c", "completion": "d"},
+    ]
+    logged(caplog, tmp_path / file, "odd")
 
 
 def test_the_rows_of_a_file_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
