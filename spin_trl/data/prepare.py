@@ -87,6 +87,7 @@ def prepare_and_count(
     name: str = "train",
     bad_rows: BadRows | None = None,
     also_used: Collection[str] = (),
+    positions: int | None = None,
 ) -> Prepared:
     """Turn an SFT dataset into rows of token ids (see `PREPARED_COLUMNS`), one for each response to train on.
 
@@ -100,6 +101,8 @@ def prepare_and_count(
         name: name of the dataset, for messages.
         bad_rows: policy for rows that can't be used; None: refuse them.
         also_used: columns that a scorer uses, which are not reported as unused.
+        positions: number of positions of the model; None: not known. Without `max_length`, a row whose prompt alone is this
+            long can't be used. Of a long text, this is found without tokenising all of it.
 
     Raises:
         DataError: if rows can't be used (the message gives their 0-based numbers and what is wrong), or no row is left.
@@ -115,6 +118,7 @@ def prepare_and_count(
         keys=keys,
         name=name,
         also_used=also_used,
+        positions=positions,
     )
     prepared = encoded.counted(bad_rows or BadRows())
     for remark in prepared.remarks:
@@ -163,12 +167,13 @@ def encode_rows(
     name: str = "train",
     numbers: Sequence[int] | None = None,
     also_used: Collection[str] = (),
+    positions: int | None = None,
 ) -> EncodedRows:
     """Turn all responses of an SFT dataset into token ids, and determine the outcome of each.
 
     Args:
         dataset: any SFT dataset that [`is_sft`] accepts.
-        template, max_length, turn, num_proc, keys, name, also_used: as in [`prepare_and_count`].
+        template, max_length, turn, num_proc, keys, name, also_used, positions: as in [`prepare_and_count`].
         numbers: row numbers, if the rows are a selection from a larger dataset; None: count from 0.
 
     Raises:
@@ -183,11 +188,14 @@ def encode_rows(
     keys = keys or row_keys(dataset)
     read = read_columns(dataset)
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
-    encoder = _Encoder(template, turn, max_length, given_arguments(dataset.select_columns(read)), tools_are_structs)
+    given = given_arguments(dataset.select_columns(read))
+    encoder = _Encoder(template, turn, max_length, given, tools_are_structs, positions)
     # Identified by everything that determines the result, not by a hash of this code's closures, which hold a tokenizer.
     identity: tuple[Any, ...] = (keys.digest, template.digest(), max_length, turn, read, 8)
     if numbers is not None:
         identity += (list(numbers),)
+    if max_length is None and positions is not None:
+        identity += (f"{positions} positions",)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         found = [
@@ -222,6 +230,7 @@ class _Encoder:
     max_length: int | None
     given: Keys
     tools_are_structs: bool
+    positions: int | None = None
 
     def responses(self, row: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
         """Yield a row's responses with their outcomes; a response that can't be used has a reason instead of tokens."""
@@ -250,11 +259,18 @@ class _Encoder:
         options = self._options(row)
         conversation = group = ""
         most = math.inf if self.max_length is None else self.max_length
+        too_long = most if self.max_length is not None or self.positions is None else self.positions
         turns = list(turns_of(row, self.turn, self.given))
-        for number, (found, encoded) in enumerate(zip(turns, self._tokens(turns, options, most), strict=True)):
+        for number, (found, encoded) in enumerate(zip(turns, self._tokens(turns, options, too_long), strict=True)):
             prompt, response = found.prompt, found.response
             # All turns of a conversation share the hash of its first prompt, so they are held out together or not at all.
             conversation, group = conversation or json_digest(found.hashed, 20), group or group_of(prompt)
+            if encoded is None and self.max_length is None:
+                raise DataError(
+                    f"the prompt has at least as many tokens as the model has positions: {self.positions} "
+                    "(`max_position_embeddings`). To leave out such rows, set `max_length` to at most this number, and no "
+                    "`truncation_mode`"
+                )
             if encoded is None:
                 yield {_OUTCOME: TOO_LONG}
                 continue
@@ -274,16 +290,16 @@ class _Encoder:
                 _NOTES: [*found.notes, *sorted(encoded.notes), *is_cut],
             }
 
-    def _tokens(self, turns: list[Turn], options: dict[str, Any], most: float) -> Iterator[EncodedPair | None]:
+    def _tokens(self, turns: list[Turn], options: dict[str, Any], too_long: float) -> Iterator[EncodedPair | None]:
         """Yield the tokens of a row's turns, each of whose prompts begins like the previous one; None if it is too long."""
         last = turns[-1]
         if isinstance(last.prompt, list) and isinstance(last.response, dict):
             messages, positions = [*last.prompt, last.response], [len(turn.prompt) for turn in turns]
-            yield from self.template.encode_answers(messages, positions, **options, too_long=most)
+            yield from self.template.encode_answers(messages, positions, **options, too_long=too_long)
         else:  # text has one turn
             assert isinstance(last.prompt, str)
             assert isinstance(last.response, str)
-            yield self.template.encode_text(last.prompt, last.response, most)
+            yield self.template.encode_text(last.prompt, last.response, too_long)
 
 
 @dataclass(frozen=True)

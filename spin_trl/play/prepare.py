@@ -39,7 +39,7 @@ from ..run.journal import DATA, TEST, Entry, Step, is_of
 from ..run.run import LAUNCHED, Run
 from ..run.settings import frozen_settings
 from ..run.stage import START
-from ..training.unplayable import of_lengths
+from ..training.unplayable import of_lengths, positions
 from .divide import divide
 from .prepare_measured import NAMED_BY, overlap_in_words, prepare_measured
 from .prepare_pairs import prepare_pairs
@@ -351,9 +351,11 @@ def encoding(run: Run, scored: ScorerColumns | None = None) -> dict[str, Any]:
         scored: columns of the scorer; None: those of the run's own.
     """
     args = run.args
+    drops = args.max_length is not None and args.truncation_mode == "keep_start"
     return {
         "also_used": (run.scorer_columns if scored is None else scored).named,
-        "max_length": args.max_length if args.truncation_mode == "keep_start" else None,
+        "max_length": args.max_length if drops else None,
+        "positions": None if drops else positions(config_of(run)),
         "turn": args.train_on_turn,
         "num_proc": args.dataset_num_proc,
     }

@@ -53,7 +53,7 @@ from .start_logps import (
     sets_of_responses,
     with_start_logps,
 )
-from .unplayable import of_lengths
+from .unplayable import of_lengths, positions
 
 
 class PairsTrainer(ObjectiveTrainer):
@@ -159,6 +159,7 @@ class PairsTrainer(ObjectiveTrainer):
                     num_proc=args.dataset_num_proc,
                     name=name,
                     bad_rows=BadRows(args.bad_rows, args.bad_rows_max),
+                    positions=positions(self.model.config),
                 )
         found: list[str] = []
         noted(found, lambda: check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows]))

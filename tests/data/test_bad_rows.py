@@ -44,6 +44,18 @@ def test_one_alone_is_named_in_a_line() -> None:
         prepared(rows(4), name="held-out")
 
 
+@pytest.mark.parametrize("length", [40, 10_000_000])
+def test_a_prompt_longer_than_the_model_has_positions_is_a_bad_row(length: int) -> None:
+    """Only without `max_length`, by which it is left out. A text of 10 MB is too long whatever its tokens are."""
+    long = {"prompt": "word " * (length // 5), "completion": " A boat."}
+    dataset = Dataset.from_list([GOOD, long, GOOD])
+    with refused(DataError, "Row 1", "32 (`max_position_embeddings`)", "`max_length`", "`bad_rows: skip`"):
+        prepared(dataset, positions=32)
+    assert prepared(dataset, SKIP, positions=32).skipped == 1
+    found = prepared(dataset, positions=32, max_length=30)
+    assert (len(found.rows), found.too_long, found.skipped) == (2, 1, 0)
+
+
 def test_the_kind_of_error_is_the_first_ones() -> None:
     """Code that catches TemplateError gets the rows that the template refused."""
     tokenizer = tiny.tokenizer(chat_template="{{ raise_exception('No!') }}")

@@ -191,7 +191,7 @@ LONG = "An answer of many words, " * 60
         ),
         (
             {"max_length": 64, "truncation_mode": "keep_end", "as_prompt": True},
-            ("1261 tokens", "512 positions", "`truncation_mode`", "`max_length`"),
+            ("Row 9", "512 (`max_position_embeddings`)", "`truncation_mode`", "`max_length`"),
         ),
         ({"max_length": 64}, None),
     ],
