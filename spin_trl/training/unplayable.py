@@ -119,6 +119,17 @@ def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
                 yield f"`{name}` is {value:g} in iteration {iteration}; it must be {allowed[name]}."
 
 
+_FLAGS = (
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "tie_word_embeddings",
+    "return_dict",
+    "is_encoder_decoder",
+)
+"""Flags in a model's configuration whose values transformers does not check."""
+
+
 def of_configuration(config: PretrainedConfig | None, args: SPINConfig, name: str) -> Iterator[str]:
     """Yield the reasons in a model's configuration why it can't be trained.
 
@@ -139,6 +150,9 @@ def of_configuration(config: PretrainedConfig | None, args: SPINConfig, name: st
             f"The configuration of {name} has `return_dict: false`, so its outputs have no names (as TorchScript needs). "
             "Remove the key from its config.json."
         )
+    for flag in _FLAGS:
+        if not any(getattr(config, flag, None) is one for one in (None, True, False)):
+            yield f"The configuration of {name} has `{flag}: {getattr(config, flag)!r}`; expected true or false."
     limit = positions(config)
     if limit is not None and args.max_length is not None and args.max_length > limit:
         yield (

@@ -177,6 +177,14 @@ def test_a_model_whose_outputs_are_tuples_is_refused() -> None:
     assert [*of_configuration(LlamaConfig(), settings(), "m")] == []
 
 
+@pytest.mark.parametrize("flag", ["output_hidden_states", "output_attentions"])
+def test_a_flag_that_is_no_flag_is_refused(flag: str) -> None:
+    """transformers takes it, and fails in the middle of a forward pass."""
+    (found,) = of_configuration(LlamaConfig(**{flag: "a"}), settings(), "m")
+    assert names(found, "m", f"`{flag}: 'a'`")
+    assert [*of_configuration(LlamaConfig(**{flag: True}), settings(), "m")] == []
+
+
 LONG = "An answer of many words, " * 60
 
 
