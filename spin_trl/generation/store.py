@@ -11,11 +11,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset
 
@@ -147,10 +148,11 @@ class GenerationStore:
                 f"{self.folder} holds no generations ({STORE_MANIFEST}: {error}). Restore that file from a backup, "
                 "or delete the folder and generate again."
             ) from error
-        if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} - {*NOTED} <= set(found):
+        if not isinstance(found, dict) or (wrong := _wrong_in_manifest(found)) is not None:
+            wrong = f" (`{wrong}` is {found.get(wrong)!r:.60})" if isinstance(found, dict) else ""
             raise GenerationsError(
-                f"{self.folder / STORE_MANIFEST} is not a manifest of generations. Restore it from a backup, or delete the "
-                "folder and generate again."
+                f"{self.folder / STORE_MANIFEST} is not a manifest of generations{wrong}. Restore it from a backup, or "
+                "delete the folder and generate again."
             )
         return found
 
@@ -308,14 +310,16 @@ class Generations(Mapping[Name, list[int]]):
         tables: by iteration, a table with the columns of `SCHEMA` (`finish_reason` and `length` may be missing).
 
     Raises:
-        GenerationsError: if two generations have the same name.
+        GenerationsError: if two generations have the same name, or one holds what is no token id.
     """
 
     def __init__(self, tables: Mapping[int, pa.Table]) -> None:
         self._index: dict[Name, tuple[pa.Array, int]] = {}
         self.finish_reasons: dict[Name, str] = {}
+        self._largest_id = -1
         for iteration, table in sorted(tables.items()):
             ids = pa.concat_arrays(table["ids"].chunks) if table.num_rows else pa.array([], SCHEMA.field("ids").type)
+            self._largest_id = max(self._largest_id, _largest_id(ids, iteration))
             keys, samples = table["key"].to_pylist(), table["sample"].to_pylist()
             reasons = table["finish_reason"].to_pylist() if "finish_reason" in table.column_names else None
             for row, (key, sample) in enumerate(zip(keys, samples, strict=True)):
@@ -359,11 +363,27 @@ class Generations(Mapping[Name, list[int]]):
                 raise GenerationsError(f"The column {name!r} of `generations` can't be read: {error}") from error
         return cls({iteration: pa.table(arrays)})
 
+    def check_ids(self, num_embeddings: int | None) -> None:
+        """Raise if a token is unknown to a model, on whose device the embedding would fail without a reason.
+
+        Args:
+            num_embeddings: number of the model's token embeddings, or None if it is not known.
+
+        Raises:
+            GenerationsError: if an id is too large; the message gives the largest.
+        """
+        if num_embeddings is not None and self._largest_id >= num_embeddings:
+            raise GenerationsError(
+                f"The generations hold the token id {self._largest_id}, but the model has embeddings for the ids 0 to "
+                f"{num_embeddings - 1}. {_WRONG_IDS}"
+            )
+
     def merged(self, other: Generations, prefix: str = "") -> Generations:
         """Return these generations and others, whose keys get a prefix so that two datasets can share a prompt."""
         both = copy.copy(self)
         added = {(prefix + key, iteration, sample): place for (key, iteration, sample), place in other._index.items()}
         both._index = self._index | added
+        both._largest_id = max(self._largest_id, other._largest_id)
         both.digest = short_digest(f"{self.digest}{prefix}{other.digest}")
         return both
 
@@ -376,6 +396,36 @@ class Generations(Mapping[Name, list[int]]):
 
     def __len__(self) -> int:
         return len(self._index)
+
+
+def _wrong_in_manifest(found: Mapping[str, Any]) -> str | None:
+    """Return a field of a manifest that is missing or has no possible value, or None."""
+    kinds: dict[str, Any] = {
+        **dict.fromkeys(("dataset", "template", "model", "engine"), str),
+        **dict.fromkeys(("iteration", "num_rows", "num_shards", "format"), int),
+        "sampling": dict,
+    }
+    kept = {"format": 1, **found}
+    counts = {"iteration": 2**31, "num_rows": 2**63, "num_shards": 2**31}
+    wrong = (name for name, kind in kinds.items() if type(kept.get(name)) is not kind)
+    return next(wrong, None) or next((name for name, most in counts.items() if not 0 <= kept[name] < most), None)
+
+
+_WRONG_IDS = "They belong to another model, or their file is damaged: delete it, and generate again."
+
+
+def _largest_id(ids: pa.ListArray, iteration: int) -> int:
+    """Return the largest token id of an iteration's generations, or -1 if there are none.
+
+    Raises:
+        GenerationsError: if one is missing or below 0.
+    """
+    flat = ids.flatten()
+    found = pc.min_max(flat).as_py()
+    if ids.null_count or flat.null_count or (len(flat) and found["min"] < 0):
+        wrong = "no token ids" if ids.null_count or flat.null_count else f"the token id {found['min']}"
+        raise GenerationsError(f"The generations of iteration {iteration} hold {wrong}. {_WRONG_IDS}")
+    return found["max"] if len(flat) else -1
 
 
 def _wrong_in_checksum(found: Mapping[str, Any]) -> str | None:

@@ -26,6 +26,7 @@ from ..files import Checksum, write_json, write_text
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
 from ..models.saving import hashing
+from ..models.vocabulary import embeddings_of
 from ..run.integrity import recorded
 from ..run.journal import ISOLATION, Step
 from ..run.objects import PLAYED_AGAIN, read_named_numbers
@@ -238,6 +239,7 @@ def _measure(
     names = [(row["key"], 0, 0) for row in mine]
     sampled = Generations.load({0: GenerationStore(folder / "sampled")})
     model, accelerator = policy()
+    sampled.check_ids(embeddings_of(model))
 
     def report(done: int) -> None:
         # The processes' shares are equal but for one row, so this one's progress stands for all.
@@ -260,6 +262,7 @@ def _measure(
     if opponents is not None:
         before = _recorded_logps(opponents / LOGPS, [key for key, _, _ in names])
         of_opponent = Generations.load({0: GenerationStore(opponents / "sampled")})
+        of_opponent.check_ids(embeddings_of(model))
         replies = [of_opponent[name] for name in names]
         against = logps(replies, 2 * len(mine))
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None

@@ -277,7 +277,9 @@ class PairsTrainer(ObjectiveTrainer):
         if self._given is None:
             self._answers[name] = Generations.load({0: self._answer(rows, name)})
             return self._answers[name]
-        return read_generations(self._given, lambda store: self._check_manifest(store, rows, name))
+        found = read_generations(self._given, lambda store: self._check_manifest(store, rows, name))
+        found.check_ids(embeddings_of(self.model))
+        return found
 
     def _proto(self, rows: Dataset, name: str) -> Generations | None:
         """Return θ_0's generations if an objective uses them; None at iteration 0, where they are the opponent's."""
@@ -286,6 +288,7 @@ class PairsTrainer(ObjectiveTrainer):
         if self._given_proto is None:
             return self._first_answers.get(name)
         found = read_generations(self._given_proto, lambda store: self._check_store(store, rows, name))
+        found.check_ids(embeddings_of(self.model))
         iterations = {iteration for _, iteration, _ in found}
         if iterations - {0}:
             raise GenerationsError(

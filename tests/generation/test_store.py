@@ -94,6 +94,18 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
             GenerationStore(tmp_path).manifest()
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_shards", [1]), ("num_shards", -1), ("iteration", "0"), ("format", [2]), ("sampling", None)],
+)
+def test_a_manifest_with_an_impossible_value_is_refused(field, value, store):
+    path = store.folder / "generations.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**found, field: value}), encoding="utf-8")
+    with refused(GenerationsError, path, f"`{field}` is {value!r}"):
+        store.checksums()
+
+
 @pytest.mark.parametrize("name", ["generations.json", "checksums.jsonl"])
 def test_a_store_says_what_keeps_it_from_being_read(name, store, tmp_path):
     assert store.damage() is None
@@ -234,6 +246,23 @@ def test_two_generations_of_one_name_are_refused():
     twice = Dataset.from_dict({"key": ["a", "b", "a"], "ids": [[1], [2], [3]]})
     with refused(GenerationsError, "row a", "iteration 0", "sample 0", "`sample`"):
         Generations.from_dataset(twice)
+
+
+@pytest.mark.parametrize("ids", [[[5, -1]], [None], [[5, None]]])
+def test_what_is_no_token_id_is_refused(ids):
+    with refused(GenerationsError, "iteration 3"):
+        Generations.from_dataset(Dataset.from_dict({"key": ["a"], "ids": ids}), iteration=3)
+
+
+def test_tokens_that_a_model_does_not_know_are_refused():
+    """On a GPU, its embedding would fail without a reason, and take the process with it."""
+    found = Generations.from_dataset(Dataset.from_dict({"key": ["a", "b"], "ids": [[5, 31], []]}))
+    found.check_ids(32)
+    found.check_ids(None)
+    more = found.merged(Generations.from_dataset(Dataset.from_dict({"key": ["c"], "ids": [[40]]})), "eval/")
+    for generations, largest, known in ((found, 31, 31), (more, 40, 32)):
+        with refused(GenerationsError, f"id {largest}", f"0 to {known - 1}"):
+            generations.check_ids(known)
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,13 @@ def test_prepared_rows_are_not_prepared_again(llama_folder: Path, monkeypatch: p
     assert mapped == ["add_ref_logps"]
 
 
+def test_generations_with_tokens_that_the_model_does_not_have_are_refused(llama_folder: Path) -> None:
+    rows = prepare(tiny.sft(3), PairTemplate(tiny.tokenizer()))
+    generations = Dataset.from_dict({"key": rows["key"], "ids": [[5], [10**6], [6]]})
+    with refused(GenerationsError, f"id {10**6}"):
+        build(str(llama_folder), train_dataset=rows, generations=generations)
+
+
 def test_changed_human_responses_never_meet_old_log_probs(llama_folder: Path) -> None:
     """A corrected answer under the same key has its own log-probs."""
     rows = prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))
