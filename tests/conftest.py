@@ -4,6 +4,7 @@ Nothing is downloaded, nothing is written outside temporary folders, and output 
 the shell that starts it, and leaves nothing to the test that comes after it.
 """
 
+import gc
 import logging
 import os
 import random
@@ -58,6 +59,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import tiny
 from spin_trl.config.fetched import FETCHABLE, folder_of
+from undrawn import draw_nothing
 
 
 @pytest.fixture
@@ -94,6 +96,24 @@ def llama(llama_folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(llama_folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_is_imported_stays() -> None:
+    """Exempt what was imported to collect the tests from garbage collection, which a run asks for after every phase: going
+    through all of it takes a third of a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_only_where_it_matters(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draw no charts in tests of runs, except in modules marked `drawn`."""
+    folders = request.path.relative_to(Path(__file__).parent).parts[:-1]
+    with pytest.MonkeyPatch.context() as patch:
+        if folders[:1] in (("play",), ("hub",), ("run",), ("cli",)) and not request.node.get_closest_marker("drawn"):
+            draw_nothing(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import pkgutil
@@ -17,7 +18,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import pytest
+
+from undrawn import draw_nothing
 
 from .writes import CACHE
 
@@ -62,6 +66,8 @@ def import_everything() -> None:
     for name in _LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a run collects garbage after every phase, and need not go through all that was imported
 
 
 def forked(
@@ -86,7 +92,7 @@ def forked(
         from spin_trl.cli import main
 
         datasets.config.HF_DATASETS_CACHE = folder / CACHE
-        _draw_nothing()
+        draw_nothing(pytest.MonkeyPatch())
         before()
         return main(arguments)
 
@@ -163,21 +169,6 @@ def _play(command: Callable[[], int], output: int) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
-
-
-def _draw_nothing() -> None:
-    """Draw no charts, which takes half the time of so small a run. Only their data is read."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    def savefig(figure: Any, place: Path, **settings: Any) -> None:
-        Path(place).write_bytes(b"\x89PNG" + bytes(2_000))
-
-    def print_svg(canvas: Any, buffer: Any, **settings: Any) -> None:
-        buffer.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1" width="1pt" height="1pt"></svg>')
-
-    Figure.savefig = savefig
-    FigureCanvasSVG.print_svg = print_svg
 
 
 def _watched(process: int, output: int, interrupt: Interrupt | None) -> Ended:

@@ -31,6 +31,9 @@ LN2 = math.log(2)
 PLAYED = {"baseline": "sft", "evaluate_greedy": True, "save_strategy": "steps", "save_steps": 1}
 
 
+pytestmark = pytest.mark.drawn
+
+
 def shout(prompt: str, real: str, generated: str) -> float:
     """Scorer that returns the share of capitals among the letters."""
     return sum(letter.isupper() for letter in generated) / max(len(generated), 1)

@@ -26,6 +26,8 @@ from spin_trl.run.journal import Journal, Step
 from spin_trl.run.recipe import read_recipe
 from spin_trl.run.stage import Stage
 
+pytestmark = pytest.mark.drawn
+
 ARMS = ("sigmoid", "iris", "tspin+0.1*sft", "sft", "sft-smoothing-0.1")
 OPTIONS = ("--arms", *ARMS, "--seeds", "2", "--devices", "2", "--arm_settings", '{"iris": {"learning_rate": 1e-3}}')
 
