@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart demo test test-all test-slow test-numeric test-anywhere test-faults test-lowest test-newest test-trl fuzz lint types \
+.PHONY: help quickstart demo test test-all test-slow test-numeric test-anywhere test-faults test-lowest test-newest test-trl test-vllm fuzz lint types \
 	format hooks reference docs package audit benchmarks clean
 
 help:            ## list the targets
@@ -51,6 +51,10 @@ test-newest:     ## run the fast tests with the newest versions available
 test-trl:        ## run the drop-in suite with TRL's main branch
 test-lowest test-newest test-trl:
 	PYTHON=$(PYTHON) bash .ci/versions $(@:test-%=%) $(TESTS)
+
+# In an environment of its own, .venv-vllm; `make test-vllm VLLM=/envs/vllm` uses another.
+test-vllm: $(READY) ## set up a vLLM for the CPU (3.4 GB), and run the tests that speak to it: half an hour
+	VLLM=$(VLLM) bash .ci/vllm $(TESTS)
 
 # `make fuzz FUZZ='--seed 7 --number 500'` tries others; `make fuzz FUZZ='--only 17'` repeats one.
 fuzz: $(READY)   ## run the command on 10,000 malformed files, recipes, settings and runs, in half an hour

@@ -1,13 +1,27 @@
-"""Models whose every answer is known without running them: real architectures, real caches, weights set by hand.
+"""Models whose every answer is known without running them: real architectures, real caches, weights set by hand. And where a
+pretrained one is, if it was fetched.
 
 Attention and feed-forward layers add nothing (their output projections are zero), so the rest can be computed on
 paper: `scripted` writes a fixed text by position, `bigram` has given next-token probabilities.
 """
 
+import os
+import pwd
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from spin_trl.config.fetched import folder_of
+
+
+def fetched_folder(name: str) -> Path:
+    """Return the folder of a pretrained model, which exists if `spin-trl fetch` has been run by this user.
+
+    The tests have their own home folder; the model is in the user's.
+    """
+    return Path(pwd.getpwuid(os.getuid()).pw_dir, ".cache", "spin_trl", "models", folder_of(name).name)
 
 
 def scripted(script: Sequence[int], *, vocab_size: int, start: int = 0, num_positions: int = 256) -> GPT2LMHeadModel:

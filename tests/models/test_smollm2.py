@@ -1,7 +1,5 @@
 """A pretrained model plays like the tiny ones: SmolLM2-135M-Instruct, if `spin-trl fetch smollm2-135m` has been run here."""
 
-import os
-import pwd
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, BitsAndBytesConfig
 
 from adapted import settings
-from spin_trl.config.fetched import folder_of
+from known_models import fetched_folder
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.models.digest import digest
@@ -21,8 +19,7 @@ from spin_trl.models.policy import load_policy
 from spin_trl.training.trainer import SPINTrainer
 from trainers import settings as of_iteration
 
-# The tests have their own home folder; the model is in the user's.
-FOLDER = Path(pwd.getpwuid(os.getuid()).pw_dir, ".cache", "spin_trl", "models", folder_of("smollm2-135m").name)
+FOLDER = fetched_folder("smollm2-135m")
 
 pytestmark = [
     pytest.mark.slow,

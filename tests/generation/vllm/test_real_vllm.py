@@ -1,7 +1,8 @@
 """The real vLLM accepts the flags, generates what `model.generate` does, and leaves no process behind.
 
-Only with a command in the environment: `VLLM_COMMAND=/envs/vllm/bin/vllm`. A start takes a minute or two on a CPU, so one
-server is shared. Recorded answers of this server are in `recorded/`; the other tests use those.
+Only with a command in the environment, which `make test-vllm` sets: `VLLM_COMMAND=/envs/vllm/bin/vllm`. A start takes a
+minute or two on a CPU, so one server of each model is shared. The other tests use recorded answers of such a server, in the
+folder `recorded`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import json
 import os
 import shlex
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
+from known_models import fetched_folder
 from messages import refused
 from spin_trl.errors import LaunchError
 from spin_trl.generation.vllm.causes import cause_in
@@ -28,9 +31,10 @@ from spin_trl.generation.vllm.process import Server, processes_in_session, vllm_
 from spin_trl.generation.vllm.servers import running
 
 COMMAND = shlex.split(os.environ.get("VLLM_COMMAND", ""))
-PROMPTS = [[5, 17, 42, 99, 120], [7, 8, 9], [300], list(range(20, 50)), [11, 250, 3, 3, 8, 41, 77], [200] * 5]
+NUM_PROMPTS, NUM_TOKENS = 64, 64
 NEAR_TIE = 1e-4
 """Nats between two tokens below which rounding decides which is the likelier one."""
+MODELS = ["tiny", "smollm2-135m"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not COMMAND, reason="VLLM_COMMAND is not set")]
 
@@ -44,24 +48,43 @@ def saved(folder: Path, head_size: int) -> Path:
 
 def flags_for(folder: Path, **more: Any) -> Flags:
     eager = ["--enforce-eager"]
-    return Flags(str(folder), "theta-0", "float32", max_length=64, kv_cache_bytes=64 << 20, more=eager, **more)
+    return Flags(str(folder), "theta-0", "float32", max_length=256, kv_cache_bytes=256 << 20, more=eager, **more)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=MODELS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a model, and an adapter for it that changes what it answers."""
     folder = tmp_path_factory.mktemp("real vllm")
-    saved(folder / "theta-0", 32)
+    if request.param == "tiny":
+        saved(folder / "theta-0", 32)
+    else:
+        fetched = fetched_folder(request.param)
+        if not fetched.is_dir():
+            pytest.skip(f"`spin-trl fetch {request.param}` has not been run on this machine")
+        (folder / "theta-0").symlink_to(fetched)
     base = AutoModelForCausalLM.from_pretrained(folder / "theta-0")
     torch.manual_seed(1)
-    config = LoraConfig(r=8, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    # Weights that are not 0 change the answers; weights of this size leave a pretrained model's answers in its language.
+    config = LoraConfig(r=8, target_modules=["q_proj", "v_proj", "down_proj"], lora_alpha=1, init_lora_weights=False)
     get_peft_model(base, config).save_pretrained(folder / "iteration-1")
     return folder
 
 
 @pytest.fixture(scope="module")
+def prompts(folder: Path) -> list[list[int]]:
+    """Return questions in the model's chat template, all different and of several lengths."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "theta-0")
+    rows = tiny.sft(NUM_PROMPTS, "messages")["messages"]
+    texts = [
+        f"{messages[0]['content']} {'Say it twice. ' * (number % 5)}{number}" for number, messages in enumerate(rows)
+    ]
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    return [list(tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]) for chat in chats]
+
+
+@pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
-    server = Server(flags_for(folder / "theta-0", max_num_seqs=8, lora_rank=8), folder / "vllm.log", COMMAND)
+    server = Server(flags_for(folder / "theta-0", max_num_seqs=16, lora_rank=8), folder / "vllm.log", COMMAND)
     with running([server], seconds=600):
         assert server._watchdog is not None
         session = server._watchdog.pid
@@ -80,41 +103,59 @@ def post(server: Server, path: str, body: dict[str, Any]) -> Any:
     return json.loads(text) if text.startswith("{") else text
 
 
-def greedy(server: Server, model: str, prompt: list[int]) -> list[int]:
-    settings = {"max_tokens": 16, "temperature": 0.0, "ignore_eos": True, "return_token_ids": True}
-    [choice] = post(server, "/v1/completions", {"model": model, "prompt": prompt, **settings})["choices"]
-    assert choice["prompt_token_ids"] == prompt
-    ids: list[int] = choice["token_ids"]
-    return ids
+def greedy(server: Server, model: str, prompts: list[list[int]]) -> list[list[int]]:
+    settings = {"max_tokens": NUM_TOKENS, "temperature": 0.0, "ignore_eos": True, "return_token_ids": True}
+
+    def asked(prompt: list[int]) -> list[int]:
+        [choice] = post(server, "/v1/completions", {"model": model, "prompt": prompt, **settings})["choices"]
+        assert choice["prompt_token_ids"] == prompt
+        ids: list[int] = choice["token_ids"]
+        return ids
+
+    with ThreadPoolExecutor(16) as requests:
+        return list(requests.map(asked, prompts))
 
 
-def check_greedy(server: Server, name: str, model: Any) -> None:
-    """Fail unless the server's most likely tokens are the model's, up to the first near-tie."""
+def check_greedy(server: Server, name: str, model: Any, prompts: list[list[int]], capsys: Any) -> None:
+    """Fail unless every token is the model's most likely one, as in `model.generate`, or nearly as likely; list those."""
     model.eval()
-    for prompt in PROMPTS:
-        ids = greedy(server, name, prompt)
-        assert len(ids) == 16
+    ties = []
+    for prompt, ids in zip(prompts, greedy(server, name, prompts), strict=True):
+        assert len(ids) == NUM_TOKENS
         with torch.no_grad():
             logps = model(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         behind = logps.max(-1).values - logps.gather(-1, torch.tensor(ids)[:, None])[:, 0]
         assert behind.max() < NEAR_TIE, (prompt, behind)
+        ties += [(len(prompt), place, behind[place].item()) for place in behind.nonzero()[:, 0].tolist()]
+    with capsys.disabled():
+        shown = "".join(
+            f"\n  prompt of {length} tokens, token {place}: {nats:.1e} nats" for length, place, nats in ties
+        )
+        print(f"\n{name}: {len(ties)} of {len(prompts) * NUM_TOKENS:,} tokens at a near-tie{shown}")
 
 
 def test_the_version_is_known() -> None:
     assert vllm_version(COMMAND) is not None
 
 
-def test_the_models_most_likely_tokens_are_generated(server: Server, folder: Path) -> None:
-    check_greedy(server, "theta-0", AutoModelForCausalLM.from_pretrained(folder / "theta-0"))
+@pytest.mark.timeout(1_200)
+def test_the_models_most_likely_tokens_are_generated(
+    server: Server, folder: Path, prompts: list[list[int]], capsys: Any
+) -> None:
+    check_greedy(server, "theta-0", AutoModelForCausalLM.from_pretrained(folder / "theta-0"), prompts, capsys)
 
 
-def test_an_adapter_is_loaded_while_the_server_runs(server: Server, folder: Path) -> None:
-    before = greedy(server, "theta-0", PROMPTS[0])
+@pytest.mark.timeout(1_200)
+def test_an_adapter_is_loaded_while_the_server_runs(
+    server: Server, folder: Path, prompts: list[list[int]], capsys: Any
+) -> None:
+    before = greedy(server, "theta-0", prompts[:1])
     post(server, "/v1/load_lora_adapter", {"lora_name": "iteration-1", "lora_path": str(folder / "iteration-1")})
     base = AutoModelForCausalLM.from_pretrained(folder / "theta-0")
-    check_greedy(server, "iteration-1", PeftModel.from_pretrained(base, str(folder / "iteration-1")))
-    assert greedy(server, "iteration-1", PROMPTS[0]) != before
-    assert greedy(server, "theta-0", PROMPTS[0]) == before
+    adapted = PeftModel.from_pretrained(base, str(folder / "iteration-1"))
+    check_greedy(server, "iteration-1", adapted, prompts, capsys)
+    assert greedy(server, "iteration-1", prompts[:1]) != before
+    assert greedy(server, "theta-0", prompts[:1]) == before
 
 
 def test_a_head_size_that_it_does_not_know_is_the_cause(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Whole runs generate with the real vLLM, and leave no server behind.
+
+Only with a command in the environment, which `make test-vllm` sets: `VLLM_COMMAND=/envs/vllm/bin/vllm`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from peft import LoraConfig
+
+import runs
+import tiny
+from spin_trl.generation.store import GenerationStore
+
+COMMAND = shlex.split(os.environ.get("VLLM_COMMAND", ""))
+SETTINGS: dict[str, Any] = {
+    "engine": "vllm",
+    "vllm_command": COMMAND,
+    "vllm_args": ["--enforce-eager"],
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1_800),
+    pytest.mark.skipif(not COMMAND, reason="VLLM_COMMAND is not set"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny Llama with heads of a size that vLLM computes on a CPU."""
+    model = tiny.model("llama", hidden_size=64, num_attention_heads=2, num_key_value_heads=1, head_dim=32)
+    return tiny.save(tmp_path_factory.mktemp("served"), model)
+
+
+def vllm_processes() -> list[int]:
+    """Return all processes of servers that runs have started: only these have a key in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "VLLM_API_KEY" in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def all_gone(seconds: float) -> bool:
+    """Return whether all processes of servers end within this time."""
+    deadline = time.monotonic() + seconds
+    while vllm_processes() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return not vllm_processes()
+
+
+@pytest.mark.parametrize("adapts", [False, True], ids=["full", "LoRA"])
+def test_a_whole_run(adapts: bool, folder: Path) -> None:
+    """Three iterations: every one is answered by vLLM, and trained against its own opponent."""
+    lora = LoraConfig(r=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM") if adapts else None
+    session = runs.build(folder, num_iterations=3, peft_config=lora, **SETTINGS)
+    result = session.run()
+    assert list(result.figures) == ["start", "iteration-0", "iteration-1", "iteration-2"]
+    for iteration in range(3):
+        store = GenerationStore(session.state.directory.generations(f"iteration-{iteration}"))
+        manifest = store.manifest()
+        assert (manifest["engine"], manifest["repeats"]) == ("vllm", False)
+        assert manifest["engine_version"].startswith("0.")
+        assert len(store.table()) == len(session.state.self_play_rows())
+        # The policy starts at the model that answered: log-ratios are zero, so the loss is ln 2.
+        assert runs.entry("train", f"iteration-{iteration}")["first"]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert all_gone(0)
+
+
+def test_no_server_outlives_a_run_that_is_killed(folder: Path, tmp_path: Path) -> None:
+    """It is killed while the server answers or starts. The same command finishes the run."""
+    recipe = runs.recipe(tmp_path / "r", folder, num_iterations=1, **SETTINGS)
+    command = [sys.executable, "-m", "spin_trl", "run", str(recipe)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as player:
+        deadline = time.monotonic() + 300
+        while len(vllm_processes()) < 3 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert len(vllm_processes()) >= 3, "the watchdog, the server and its engine"
+        player.kill()
+    assert all_gone(60)
+    done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", errors="replace")
+    assert done.returncode == 0, done.stderr
+    assert all_gone(0)
