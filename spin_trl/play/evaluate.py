@@ -32,6 +32,7 @@ from ..run.journal import ISOLATION, Step
 from ..run.objects import PLAYED_AGAIN, read_named_numbers
 from ..run.run import Run, since
 from ..run.stage import Stage
+from ..training.pair_lengths import truncated
 from .at_hand import ModelAtHand, at_hand
 from .generate import answer_into
 
@@ -245,10 +246,14 @@ def _measure(
         # The processes' shares are equal but for one row, so this one's progress stands for all.
         run.progress.report(min(done * state.num_processes, run.progress.total))
 
-    def logps(responses: list[list[int]], done: int) -> list[float]:
+    def kept(responses: list[list[int]]) -> list[tuple[list[int], list[int]]]:
+        limits = run.args.max_length, run.args.truncation_mode
+        return [truncated(row["prompt_ids"], ids, *limits) for row, ids in zip(mine, responses, strict=True)]
+
+    def logps(pairs: list[tuple[list[int], list[int]]], done: int) -> list[float]:
         return response_logps(
             model,
-            [(row["prompt_ids"], response) for row, response in zip(mine, responses, strict=True)],
+            pairs,
             pad_token_id=tokenizer.pad_token_id,
             batch_size=run.args.per_device_eval_batch_size,
             autocast=accelerator.autocast,
@@ -256,14 +261,14 @@ def _measure(
         )
 
     run.progress.begin("responses measured", 0, (2 if opponents is None else 3) * len(rows))
-    real = logps([row["real_ids"] for row in mine], 0)
-    own = logps([sampled[name] for name in names], len(mine))
-    replies: list[list[int]] = []
+    reals, answers = kept([row["real_ids"] for row in mine]), kept([sampled[name] for name in names])
+    real, own = logps(reals, 0), logps(answers, len(mine))
+    replies: list[tuple[list[int], list[int]]] = []
     if opponents is not None:
         before = _recorded_logps(opponents / LOGPS, [key for key, _, _ in names])
         of_opponent = Generations.load({0: GenerationStore(opponents / "sampled")})
         of_opponent.check_ids(embeddings_of(model))
-        replies = [of_opponent[name] for name in names]
+        replies = kept([of_opponent[name] for name in names])
         against = logps(replies, 2 * len(mine))
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
 
@@ -284,13 +289,13 @@ def _measure(
                 "real_logratio": real[index] - opponent["real"],
                 "generated_logratio": against[index] - opponent["generated"],
                 "opponent_generated_logp": against[index],
-                "opponent_generated_tokens": len(replies[index]),
+                "opponent_generated_tokens": len(replies[index][1]),
             }
         measured[row["key"]] = HeldOutRow(
             real_logp=real[index],
-            real_tokens=len(row["real_ids"]),
+            real_tokens=len(reals[index][1]),
             generated_logp=own[index],
-            generated_tokens=len(sampled[name]),
+            generated_tokens=len(answers[index][1]),
             finish_reason=sampled.finish_reasons[name],
             identical=sampled[name] == row["real_ids"],
             **played,

@@ -26,6 +26,7 @@ from ..run.journal import RETENTION, Step
 from ..run.objects import read_named_numbers, read_numbers
 from ..run.run import Run, since
 from ..run.stage import START, Stage
+from ..training.pair_lengths import truncated
 from .at_hand import ModelAtHand, at_hand
 from .benchmark import Settings, run_benchmarks
 from .evaluate import files_of, measure_on
@@ -99,17 +100,20 @@ def _likelihoods(run: Run, policy: ModelAtHand, rows: Dataset) -> ByPrompt:
     """Return the negative log-likelihood of all responses. Processes share the work, and each gets all results."""
     state, (model, accelerator) = PartialState(), policy()
     mine = [rows[index] for index in range(state.process_index, len(rows), state.num_processes)]
+    limits = run.args.max_length, run.args.truncation_mode
+    pairs = [truncated(row["prompt_ids"], row["real_ids"], *limits) for row in mine]
     logps = response_logps(
         model,
-        [(row["prompt_ids"], row["real_ids"]) for row in mine],
+        pairs,
         pad_token_id=run.tokenizer().pad_token_id,
         batch_size=run.args.per_device_eval_batch_size,
         autocast=accelerator.autocast,
     )
-    found = gather_object([{row["key"]: logp for row, logp in zip(mine, logps, strict=True)}])
-    everything = {key: logp for part in found for key, logp in part.items()}
-    tokens = {key: len(ids) for key, ids in zip(rows["key"], rows["real_ids"], strict=True)}
-    return likelihoods({key: everything[key] for key in tokens if math.isfinite(everything[key])}, tokens)
+    measured = {row["key"]: (logp, len(ids)) for row, logp, (_, ids) in zip(mine, logps, pairs, strict=True)}
+    everything = {key: one for part in gather_object([measured]) for key, one in part.items()}
+    found = {key: everything[key] for key in rows["key"]}
+    tokens = {key: count for key, (_, count) in found.items()}
+    return likelihoods({key: logp for key, (logp, _) in found.items() if math.isfinite(logp)}, tokens)
 
 
 def _on_tasks(run: Run, stage: Stage, before: dict[str, float]) -> dict[str, float]:

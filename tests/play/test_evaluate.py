@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
@@ -321,3 +321,25 @@ def test_nothing_is_called_the_best_by_a_metric_that_it_does_not_have(
     assert json.loads(Path("run/best.json").read_text(encoding="utf-8"))["stage"] == "start"
     assert entry("gate", "iteration-0")["decision"] == "continued"
     assert names(capsys.readouterr().out + caplog.text, "iteration-0", "`score`")
+
+
+@pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
+def test_a_real_response_is_measured_as_far_as_it_is_trained_on(mode: str, tmp_path: Path) -> None:
+    """`max_length` cuts it. The model has too few positions for all of it; with other models it could exceed the memory."""
+    folder = tiny.save(tmp_path / "model", tiny.model("gpt2", n_positions=64))
+    long = "An answer of many words. " * 60
+    rows, retained = (Dataset.from_list([{"prompt": f"Who? {one}?", "completion": long}]) for one in ("Ann", "Bob"))
+    settings = {"max_length": 40, "truncation_mode": mode, "max_new_tokens": 8, "num_iterations": 1}
+    session = build(folder, train_dataset=tiny.sft(9), eval_dataset=rows, retain_dataset=retained, **settings)
+    session.run()
+    model = model_of(Path("run"), "start", folder)
+    measured = {
+        "start": session.state.rows(held_out=True),
+        "start/retention": session.state.measured_rows("retention"),
+    }
+    for where, [row] in measured.items():
+        whole, prompt = [*row["prompt_ids"], *row["real_ids"]], len(row["prompt_ids"])
+        assert 1 < prompt < 40 < 64 < len(whole)
+        kept, split = (whole[:40], prompt) if mode == "keep_start" else (whole[-40:], 1)
+        expected = -logp(model, kept[:split], kept[split:]) / (40 - split)
+        assert figures(Path("run"), where)["nll"] == pytest.approx(expected, abs=1e-4)

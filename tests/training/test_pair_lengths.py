@@ -2,7 +2,7 @@
 
 import pytest
 
-from spin_trl.training.pair_lengths import truncated_lengths
+from spin_trl.training.pair_lengths import truncated, truncated_lengths
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,20 @@ def test_by_hand(
     lengths: tuple[int, int, int], max_length: int | None, mode: str, expected: tuple[int, int, int]
 ) -> None:
     assert truncated_lengths(lengths, max_length, mode) == expected
+
+
+@pytest.mark.parametrize(
+    ("max_length", "mode", "expected"),
+    [
+        (None, "keep_start", ([1, 2, 3], [4, 5, 6, 7])),
+        (7, "keep_end", ([1, 2, 3], [4, 5, 6, 7])),
+        (5, "keep_start", ([1, 2, 3], [4, 5])),
+        (2, "keep_start", ([1, 2], [])),
+        (5, "keep_end", ([3], [4, 5, 6, 7])),
+        (3, "keep_end", ([5], [6, 7])),
+    ],
+)
+def test_tokens_that_remain_by_hand(max_length: int | None, mode: str, expected: tuple[list[int], list[int]]) -> None:
+    found = truncated([1, 2, 3], [4, 5, 6, 7], max_length, mode)
+    assert found == expected
+    assert max_length is None or mode == "keep_start" or sum(map(len, found)) <= max_length
