@@ -119,7 +119,7 @@ def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
                 yield f"`{name}` is {value:g} in iteration {iteration}; it must be {allowed[name]}."
 
 
-_FLAGS = (
+_CONFIG_FLAGS = (
     "use_cache",
     "output_attentions",
     "output_hidden_states",
@@ -150,7 +150,7 @@ def of_configuration(config: PretrainedConfig | None, args: SPINConfig, name: st
             f"The configuration of {name} has `return_dict: false`, so its outputs have no names (as TorchScript needs). "
             "Remove the key from its config.json."
         )
-    for flag in _FLAGS:
+    for flag in _CONFIG_FLAGS:
         if not any(getattr(config, flag, None) is one for one in (None, True, False)):
             yield f"The configuration of {name} has `{flag}: {getattr(config, flag)!r}`; expected true or false."
     limit = positions(config)
