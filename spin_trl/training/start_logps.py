@@ -25,6 +25,7 @@ from ..files import json_digest, parts_digest, read_json, write_json
 from ..generation.store import Generations, Name
 from ..models.adapters import Policy
 from ..models.logps import response_logps
+from .pair_lengths import truncated
 
 logger = logging.getLogger(__name__)
 
@@ -77,22 +78,6 @@ def scoring_batch(args: SPINConfig, name: str = "train") -> int:
     """Return the number of pairs that a pass without gradients scores at once, for the dataset of this name."""
     size = args.per_device_train_batch_size if name == "train" else args.per_device_eval_batch_size
     return args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * size
-
-
-def truncated(prompt_ids: list[int], response_ids: list[int], args: SPINConfig) -> PromptAndResponse:
-    """Return a row as training sees it: truncated to `max_length` tokens, as TRL's collator does.
-
-    Args:
-        prompt_ids: tokens of the prompt.
-        response_ids: tokens of the response.
-        args: settings; `max_length` and `truncation_mode` are used.
-    """
-    excess = 0 if args.max_length is None else len(prompt_ids) + len(response_ids) - args.max_length
-    if excess <= 0:
-        return prompt_ids, response_ids
-    if args.truncation_mode == "keep_end":
-        return prompt_ids[excess:], response_ids[max(excess - len(prompt_ids), 0) :]
-    return prompt_ids[: args.max_length], response_ids[: max(len(response_ids) - excess, 0)]
 
 
 def score_together(
@@ -206,10 +191,10 @@ def sets_of_responses(rows: Dataset, generations: Generations, args: SPINConfig)
     places = {key: index for index, key in enumerate(rows["key"])}
 
     def real(key: str) -> PromptAndResponse:
-        return truncated(prompts[places[key]], reals[places[key]], args)
+        return truncated(prompts[places[key]], reals[places[key]], args.max_length, args.truncation_mode)
 
     def generated(name: Name) -> PromptAndResponse:
-        return truncated(prompts[places[name[0]]], generations[name], args)
+        return truncated(prompts[places[name[0]]], generations[name], args.max_length, args.truncation_mode)
 
     names: dict[int, list[Name]] = {}
     for name in sorted(generations):

@@ -1,6 +1,7 @@
 """The parts of a pair are counted as DPOTrainer truncates its two rows."""
 
 import pytest
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from spin_trl.training.pair_lengths import truncated, truncated_lengths
 
@@ -38,3 +39,20 @@ def test_tokens_that_remain_by_hand(max_length: int | None, mode: str, expected:
     found = truncated([1, 2, 3], [4, 5, 6, 7], max_length, mode)
     assert found == expected
     assert max_length is None or mode == "keep_start" or sum(map(len, found)) <= max_length
+
+
+ROWS = [([5, 6, 7], [8, 9]), ([5, 6], [10]), ([11] * 6, [12, 13, 14, 15]), ([7], [])]
+
+
+@pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
+@pytest.mark.parametrize("max_length", [None, 3, 5, 10])
+def test_rows_are_truncated_as_trl_does(mode: str, max_length: int | None) -> None:
+    """TRL's mask also has a first token of a response that nothing precedes; it is never predicted."""
+    collator = DataCollatorForPreference(pad_token_id=0, max_length=max_length, truncation_mode=mode)
+    for prompt_ids, response_ids in ROWS:
+        batch = collator([{"prompt_ids": prompt_ids, "chosen_ids": response_ids, "rejected_ids": []}])
+        kept = batch["attention_mask"][0].bool()
+        ids, mask = batch["input_ids"][0][kept].tolist(), batch["completion_mask"][0][kept].bool()
+        found = truncated(prompt_ids, response_ids, max_length, mode)
+        assert [*found[0], *found[1]] == ids
+        assert len(found[1]) == int(mask[1:].sum())

@@ -13,7 +13,6 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
-from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 import tiny
 from messages import logged as says
@@ -24,7 +23,7 @@ from spin_trl.files import write_json
 from spin_trl.generation.store import Generations
 from spin_trl.models.digest import START_ADAPTER, digest
 from spin_trl.training import start_logps
-from spin_trl.training.start_logps import START_LOGPS, ResponseSet, StartLogps, score_together, truncated
+from spin_trl.training.start_logps import START_LOGPS, ResponseSet, StartLogps, score_together
 from trainers import LORA, build, logged, logp, pairs, settings, store_of
 
 pytestmark = pytest.mark.numeric
@@ -294,20 +293,6 @@ def test_each_response_is_scored_as_by_itself() -> None:
         tiny.model(), responses(ROWS), pad_token_id=0, batch_size=2, autocast=contextlib.nullcontext
     )
     assert found == pytest.approx([logp(tiny.model(), *row) for row in ROWS], abs=1e-4)
-
-
-@pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
-@pytest.mark.parametrize("max_length", [None, 3, 5, 10])
-def test_rows_are_truncated_as_trl_does(mode: str, max_length: int | None) -> None:
-    args = settings(max_length=max_length, truncation_mode=mode, max_new_tokens=8)
-    collator = DataCollatorForPreference(pad_token_id=0, max_length=max_length, truncation_mode=mode)
-    for prompt_ids, response_ids in ROWS:
-        batch = collator([{"prompt_ids": prompt_ids, "chosen_ids": response_ids, "rejected_ids": []}])
-        kept = batch["attention_mask"][0].bool()
-        ids, mask = batch["input_ids"][0][kept].tolist(), batch["completion_mask"][0][kept].bool()
-        found = truncated(prompt_ids, response_ids, args)
-        assert [*found[0], *found[1]] == ids
-        assert len(found[1]) == int(mask.sum())
 
 
 def test_what_is_known_is_not_scored_again(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
