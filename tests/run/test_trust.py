@@ -68,6 +68,7 @@ def test_generated_code_of_a_run_from_elsewhere_waits_for_the_users_word(tmp_pat
 def test_a_command_of_vllm_is_code_if_it_would_run() -> None:
     given = {"engine": "vllm", "vllm_command": ["/tmp/evil"], "vllm_args": ["--tool-parser-plugin", "evil.py"]}
     assert named_code(given) == {"vllm_command": "/tmp/evil", "vllm_args": "--tool-parser-plugin evil.py"}
+    assert named_code({**given, "engine": "auto"}) == named_code(given)  # which asks it for its version
     assert named_code({**given, "engine": "transformers"}) == {}
     assert named_code({"engine": "vllm", "vllm_command": ["vllm"], "vllm_args": None}) == {}
 
