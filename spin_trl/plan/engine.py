@@ -36,24 +36,24 @@ def settle_planned_engine(setup: Setup, here: Here) -> EngineChoice | None:
     if setup.args.engine != AUTO:
         return None
     kept = None if here.run is None else kept_engine(here.run, setup.play.existing_run)
-    choice = choose_engine(_to_serve(setup, here), setup.play.vllm_command) if kept is None else None
+    choice = choose_engine(what_to_serve(setup, here), setup.play.vllm_command) if kept is None else None
     setup.args.engine = choice.engine if choice is not None else str(kept)
     return choice
 
 
-def _to_serve(setup: Setup, here: Here) -> ToServe:
+def what_to_serve(setup: Setup, here: Here) -> ToServe:
     """Return what vLLM would have to serve, as [`play.served.to_serve`] does for a run."""
     needed = max(setup.num_processes, setup.play.tensor_parallel)
     adapters = [setup.peft, setup.sft_peft]
     name = setup.recipe.model.model_name_or_path
     starts_from_adapter = setup.starts_from_adapter and name is not None
+    quantises = setup.quantization is not None or setup.args.model_kwargs.get("quantization_config") is not None
     return ToServe(
         setup.config,
         adapters=[] if starts_from_adapter else [adapter for adapter in adapters if adapter is not None],
         adapter_folder=local_folder(name) if starts_from_adapter and name is not None else None,
-        is_quantised=setup.quantization is not None
-        or setup.args.model_kwargs.get("quantization_config") is not None
-        or is_of_bitsandbytes(getattr(setup.config, "quantization_config", None)),
+        is_quantised=quantises or is_of_bitsandbytes(getattr(setup.config, "quantization_config", None)),
+        needs_consent=quantises and not setup.play.vllm_unquantised_base,
         on_gpu=setup.on_gpu,
         num_gpus=needed if here.num_gpus is None else here.num_gpus,
         tensor_parallel=setup.play.tensor_parallel,

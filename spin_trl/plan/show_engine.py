@@ -10,6 +10,7 @@ from ..config.engines import AUTO, TRANSFORMERS, VLLM
 from ..counts import counted
 from .costs import SERVER_START
 from .devices import Device
+from .engine import what_to_serve
 from .planning import Plan
 from .server_rate import num_servers, sequences_at_once
 
@@ -23,6 +24,8 @@ def engine_lines(plan: Plan, device: Device) -> Iterator[str]:
     server, rate = plan.memory.server, plan.rate(device)
     if server is None or rate is None:
         return
+    for reason in what_to_serve(plan.setup, plan.here).refusals():
+        yield f"A run would be refused: {reason}"
     lengths, parallel = plan.lengths, plan.setup.play.tensor_parallel
     where = f"on each of the {parallel} GPUs of a server" if parallel > 1 else "each"
     sizes = (
@@ -45,6 +48,6 @@ def engine_lines(plan: Plan, device: Device) -> Iterator[str]:
         yield f"vLLM can't load the adapter: it is merged, into {filesize.decimal(server.merged)} on disk while it is served"
     if plan.wishes.generation_tokens is None:
         yield (
-            f"Generation: {rate.tokens:,.0f} tokens per second, {rate.source}. A start of the servers, of which there is one "
-            f"in every phase that answers prompts, is assumed to take {SERVER_START:.0f} s"
+            f"Generation: {rate.tokens:,.0f} tokens per second, {rate.source}. A start of the servers, in every phase that "
+            f"answers prompts, is assumed to take {SERVER_START:.0f} s"
         )

@@ -97,12 +97,6 @@ def against_vllm(run: Run, config: PreTrainedConfig | None) -> Iterator[str]:
             f"`engine: vllm` needs vLLM, but there is no command {command!r}. Install it (it may have an environment of its "
             "own), and name the command in `vllm_command`."
         )
-    if quantises(run) and not run.play.vllm_unquantised_base:
-        yield (
-            "`engine: vllm` would generate with an unquantised base model, which is not quite the opponent: training "
-            "computes with quantised weights. Use `engine: transformers`; or set `vllm_unquantised_base: true`, which "
-            "manifests, report and cards then say."
-        )
     yield from to_serve(run, config).refusals()
 
 
@@ -125,6 +119,7 @@ def to_serve(run: Run, config: PreTrainedConfig | None) -> ToServe:
         adapters=[] if starts_from_adapter else [adapter for adapter in adapters if adapter is not None],
         adapter_folder=local_folder(str(run.model)) if starts_from_adapter else None,
         is_quantised=quantises(run) or is_of_bitsandbytes(getattr(config, "quantization_config", None)),
+        needs_consent=quantises(run) and not run.play.vllm_unquantised_base,
         on_gpu=_on_gpu(run),
         num_gpus=torch.cuda.device_count(),
         tensor_parallel=run.play.tensor_parallel,

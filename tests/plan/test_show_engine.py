@@ -32,6 +32,7 @@ def lines(path: Path, gpu: str | None = "h100", wishes: Wishes | None = None, **
     memory = MemoryPlan(setup, read_lengths(found).with_means(50, 100))
     rate = RATE if memory.server is not None else None
     plan: Any = SimpleNamespace(
+        here=Here(),
         setup=setup,
         memory=memory,
         lengths=memory.lengths,
@@ -62,7 +63,7 @@ def test_memory_room_and_rate_of_vllm(tmp_path: Path) -> None:
     """256 bytes of keys and values a token on each GPU; rows have at most 256 tokens, and 150 on average."""
     shown = lines(tmp_path, engine="vllm", tensor_parallel=2, bf16=False)
     assert names(shown, "1 server", "256 bytes", "2 GPUs", "h100", "(256)", "(150)", "256 sequences")
-    assert names(shown, "1,234 tokens per second", "iteration-0", f"{SERVER_START:.0f} s")
+    assert names(shown, "1,234", "iteration-0", f"{SERVER_START:.0f} s")
 
 
 def test_a_rate_that_the_user_gives_is_not_replaced(tmp_path: Path) -> None:
@@ -75,6 +76,11 @@ def test_merged_adapters_and_unquantised_bases_are_shown(tmp_path: Path) -> None
         load_in_4bit=True, vllm_unquantised_base=True,
     )  # fmt: skip
     assert names(shown, "merged", "`vllm_unquantised_base`")
+
+
+def test_what_a_run_would_be_refused_for_is_shown(tmp_path: Path) -> None:
+    shown = lines(tmp_path, engine="vllm", use_peft=True, lora_target_modules=["q_proj"], load_in_4bit=True)
+    assert names(shown, "`vllm_unquantised_base: true`")
 
 
 def test_on_a_cpu_the_run_makes_the_room_itself(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from spin_trl.generation.engine import MicroBatch, Sampling, micro_batch_seed
 from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.generation.store import GenerationStore
 from spin_trl.generation.vllm.process import Server
+from spin_trl.models.digest import digest
 from spin_trl.models.policy import load_policy
 from spin_trl.play import served
 from spin_trl.play.served import against_vllm, serve
@@ -157,3 +158,36 @@ def test_a_merged_adapter_is_served_as_a_whole_model(folder: Path, tmp_path: Pat
     assert not Path(told[1]).exists()
     [expected] = TransformersEngine(load_policy(adapter, run.args).eval(), [1], 0).answer([[5, 9, 17]], sampling, 0)
     assert found.ids == expected.ids
+
+
+@pytest.mark.slow
+def test_a_quantised_run_with_an_unquantised_base_and_a_merged_adapter(folder: Path, tmp_path: Path) -> None:
+    """The manifest has the digest of the quantised model, which training computes with, and says what generated."""
+    command, starts = served_model(tmp_path)
+    lora = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    session = build(
+        folder,
+        engine="vllm",
+        vllm_command=command,
+        vllm_unquantised_base=True,
+        num_iterations=1,
+        peft_config=lora,
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True),
+    )
+    session.run()
+    run = session.state
+    answers_of = {
+        "start": run.directory.generations("iteration-0"),
+        "iteration-0": run.directory.held_out("iteration-0") / "sampled",
+    }
+    for stage, store in answers_of.items():
+        manifest = GenerationStore(store).manifest()
+        assert (manifest["engine"], manifest["unquantised_base"]) == ("vllm", True)
+        policy = load_policy(run.model_of(stage), run.args, run.quantization_config)
+        assert manifest["model"] == digest(policy, definition=run.definition)
+    told = [json.loads(line) for line in starts.read_text(encoding="utf-8").splitlines()]
+    assert all("--enable-lora" not in arguments for arguments in told)
+    assert [".merged-" in arguments[1] for arguments in told] == [False, False, True]
+    card = (run.directory.model("iteration-0") / "README.md").read_text(encoding="utf-8")
+    assert names(card, "vllm 0.31.0+test", "unquantised")
+    assert list(run.directory.path.glob("vllm/.*")) == []

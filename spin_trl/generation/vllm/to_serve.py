@@ -36,6 +36,7 @@ class ToServe:
         adapter_folder: folder of the adapter that the run starts from, if it starts from one.
         is_quantised: whether the run quantises the weights when it loads them (`load_in_4bit`, `load_in_8bit`), or they are
             bitsandbytes' in the model's files.
+        needs_consent: whether the run quantises the weights when it loads them, without `vllm_unquantised_base`.
         on_gpu: whether the run computes on GPUs.
         num_gpus: number of GPUs that it sees.
         tensor_parallel: GPUs that each server divides the model among.
@@ -45,6 +46,7 @@ class ToServe:
     adapters: Sequence[PeftConfig] = ()
     adapter_folder: Path | None = None
     is_quantised: bool = False
+    needs_consent: bool = False
     on_gpu: bool = True
     num_gpus: int = 1
     tensor_parallel: int = 1
@@ -55,6 +57,12 @@ class ToServe:
         Raises:
             DataError: if the files of an adapter can't be read.
         """
+        if self.needs_consent:
+            yield (
+                "`engine: vllm` would generate with an unquantised base model, which is not quite the opponent: training "
+                "computes with quantised weights. Use `engine: transformers`; or set `vllm_unquantised_base: true`, which "
+                "manifests, report and cards then say."
+            )
         for adapter in self.adapters:
             yield from _neither(lora_refusals(adapter), adapter)
         if self.adapter_folder is not None:

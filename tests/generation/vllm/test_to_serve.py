@@ -27,6 +27,7 @@ HEADS_OF_32 = LlamaConfig(hidden_size=64, num_attention_heads=2)
         ({"config": None, "on_gpu": False, "tensor_parallel": 2}, []),
         ({"config": None, "tensor_parallel": 4, "num_gpus": 2}, ["`tensor_parallel`", 4, 2]),
         ({"config": None, "tensor_parallel": 2, "num_gpus": 2}, []),
+        ({"config": None, "needs_consent": True}, ["`vllm_unquantised_base: true`", "`engine: transformers`"]),
         ({"config": None, "adapters": [LoraConfig(r=8)]}, []),
         ({"config": None, "adapters": [LoraConfig(r=8), ALORA]}, ["`alora_invocation_tokens`"]),
     ],
