@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedConfig
 
 from ..config.engines import VLLM
@@ -113,6 +114,7 @@ def to_serve(run: Run, config: PreTrainedConfig | None) -> ToServe:
         config: configuration of the model, or of the base of its adapter; None if it is not known.
     """
     adapters = [run.peft_config, *([run.sft_peft_config] if run.sft_first else [])]
+    adapters += run.given.peft_config.values() if isinstance(run.given, PeftModel) else []
     starts_from_adapter = run.given is None and run.model is not None and is_adapter(str(run.model))
     return ToServe(
         config,

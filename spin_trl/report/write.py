@@ -236,6 +236,12 @@ def engine_in_words(manifest: Mapping[str, Any]) -> str:
     return f"{name}, with the base model unquantised" if name and manifest.get("unquantised_base") else name
 
 
+def sampled_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of sampling and the engine that sampled, from the manifest of generations, for cards."""
+    engine = engine_in_words(manifest)
+    return dict(manifest.get("sampling") or {}) | ({"engine": engine} if engine else {})
+
+
 def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
     """Return the hashes of the data, the template, and every model that has generated answers."""
     prepared = record.prepared

@@ -98,6 +98,14 @@ def test_an_adapter_that_can_be_merged_is_no_reason_against_vllm(folder: Path) -
     assert [*against_vllm(run, AutoModelForCausalLM.from_pretrained(folder).config)] == []
 
 
+def test_the_adapter_of_a_given_model_is_looked_at_too(folder: Path) -> None:
+    lora = LoraConfig(alora_invocation_tokens=[3], target_modules=["q_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), lora)
+    run = build(model, engine="vllm", vllm_command=[sys.executable], processing_class=tiny.tokenizer()).state
+    [reason] = against_vllm(run, None)
+    assert names(reason, "`alora_invocation_tokens`")
+
+
 def test_a_quantised_run_needs_consent_to_an_unquantised_base(folder: Path) -> None:
     given = {"engine": "vllm", "vllm_command": [sys.executable]}
     adapter = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
