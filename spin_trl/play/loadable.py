@@ -50,8 +50,8 @@ def loadable(run: Run, path: str, place: Path, dtype: str) -> Iterator[str]:
     if not refused:
         yield path
         return
-    _remove_old(place)
     folder = place / f"{_MERGED}{socket.gethostname()}-{os.getpid()}.tmp"
+    _remove_old(place, folder)
     logger.info("The adapter %s is merged into its base model for vLLM. %s", path, " ".join(refused))
     try:
         _save_merged(run, path, folder, dtype, refused[0])
@@ -68,7 +68,7 @@ def _save_merged(run: Run, path: str, folder: Path, dtype: str, reason: str) -> 
     policy, tokenizer = load_policy(path, args), run.tokenizer()
     assert isinstance(policy, PeftModel)
     try:
-        model = merged_alike(policy, tokenizer(_TEXT)["input_ids"])
+        model = merged_alike(policy, tokenizer(_TEXT)["input_ids"] or [0])
     except DataError as error:
         message = f"vLLM can't generate with the adapter {path}. {reason} {error} Use `engine: transformers`."
         raise LaunchError(message) from error
@@ -80,9 +80,9 @@ def _save_merged(run: Run, path: str, folder: Path, dtype: str, reason: str) -> 
     tokenizer.save_pretrained(folder)
 
 
-def _remove_old(place: Path) -> None:
-    """Remove what a process of this machine that was killed has left."""
+def _remove_old(place: Path, own: Path) -> None:
+    """Remove what a process of this machine that was killed has left, perhaps with the number of this process."""
     for folder in place.glob(f"{_MERGED}{socket.gethostname()}-*.tmp"):
         number = folder.name.removesuffix(".tmp").rpartition("-")[2]
-        if not (number.isdecimal() and psutil.pid_exists(int(number))):
+        if folder == own or not (number.isdecimal() and psutil.pid_exists(int(number))):
             remove(folder)

@@ -71,13 +71,15 @@ def test_it_is_saved_in_the_format_that_it_is_served_in(run: Run, tmp_path: Path
 
 def test_it_is_removed_if_serving_fails_and_so_is_what_a_kill_has_left(run: Run, tmp_path: Path) -> None:
     place = tmp_path / "place"
-    others = [f".merged-{socket.gethostname()}-{number}.tmp" for number in ("999999999", str(os.getppid()))]
+    others = [
+        f".merged-{socket.gethostname()}-{number}.tmp" for number in ("999999999", str(os.getpid()), str(os.getppid()))
+    ]
     for name in others:
         (place / name).mkdir(parents=True)
     path = saved(run, tmp_path / "adapter", LoraConfig(r=4, use_dora=True, target_modules=["q_proj"]))
     with pytest.raises(LaunchError), loadable(run, path, place, "float32"):
         raise LaunchError("The server ended.")
-    assert [folder.name for folder in place.iterdir()] == others[1:]  # that of a process that runs
+    assert [folder.name for folder in place.iterdir()] == others[2:]  # that of another process that runs
 
 
 def test_what_can_not_be_merged_is_refused_with_the_reason(run: Run, tmp_path: Path) -> None:
