@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DoesNotFitError
 from ..quiet import quiet
 from .commands import RECIPES, add_command
-from .session import quieten
+from .session import quieten, run_dir_of
 
 _DESCRIPTION = """\
 Estimate what a run will need: peak memory by phase and component, whether it fits, tokens, hours and disk. Nothing is
@@ -54,14 +54,20 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     """Show the plan."""
     quieten()
     from ..plan import devices, show
-    from ..plan.planning import Wishes, advise, make_plan, uses_cpu
+    from ..plan.engine import Here
+    from ..plan.planning import Wishes, advise, make_plan, planned_recipe, uses_cpu
+    from ..plan.show_engine import engine_lines
     from ..report import terminal
+    from ..run.directory import RunDirectory
 
     on_cpu = options.gpu is None and uses_cpu(options.recipe, overrides)
     device = devices.device_named(options.gpu) if options.gpu else devices.this_cpu() if on_cpu else devices.own_gpu()
     wishes = Wishes(**{wish.name: getattr(options, wish.name) for wish in fields(Wishes)})
     console = terminal.console()
-    found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu)
+    run = RunDirectory(run_dir_of(planned_recipe(options.recipe, overrides), options.recipe, overrides))
+    is_own_gpu = device is not None and device.is_gpu and not options.gpu
+    here = Here(run, options.num_gpus or (devices.own_gpus() if is_own_gpu else None))
+    found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu, here=here)
     show.show_model(console, found)
     console.print(show.memory_table(found, device))
     if device is None:
@@ -71,6 +77,8 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
         console.print(f"Hours and disk are for {shown.name}; choose another GPU with `--gpu NAME`.", style="dim")
     else:
         shown = device
+    for line in engine_lines(found, shown):
+        show.show_line(console, line)
     work = found.work(shown)
     console.print(show.hours_table(found, work))
     show.show_assumptions(console, found, shown, found.disk(work))

@@ -29,7 +29,9 @@ def session_of(source: str, overrides: list[str], *, trust_run: bool = False) ->
     quieten()
     from trl import get_quantization_config
 
+    from ..config.arguments import is_overridden
     from ..config.shipped import read_accelerate_config
+    from ..config.yaml_files import read_yaml
     from ..data.bad_rows import SKIP
     from ..models.adapters import is_adapter, peft_config_of
     from ..play.loop import SelfPlay
@@ -49,6 +51,10 @@ def session_of(source: str, overrides: list[str], *, trust_run: bool = False) ->
     recipe.play.run_dir = run_dir_of(recipe, source, overrides)
     note_run_directory(recipe.play.run_dir)
     settings = recipe.settings()
+    if is_overridden("engine", overrides) or (recipe.file is not None and "engine" in read_yaml(recipe.file)):
+        settings["engine"] = (
+            recipe.args.engine
+        )  # also the default, if it is named: a run that goes on may change to it
     name = recipe.model.model_name_or_path
     unusual = (
         [] if LAUNCHED in os.environ else recipe.unusual()

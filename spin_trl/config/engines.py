@@ -11,6 +11,9 @@ from .checks import Bounds
 TRANSFORMERS, VLLM = "transformers", "vllm"
 """Values of `engine`: the weights in this process's memory, or vLLM servers of the run's own."""
 
+AUTO = "auto"
+"""Value of `engine` with which a run chooses one of them when it begins, and keeps it."""
+
 
 @dataclass
 class EngineSettings:
@@ -23,6 +26,8 @@ class EngineSettings:
             those that the run derives from its settings, except those that it depends on.
         tensor_parallel: With `engine: vllm`, the number of GPUs that each server divides the model among. Every group
             of GPUs gets a server.
+        vllm_unquantised_base: With `engine: vllm` and weights that the run quantises (`load_in_4bit`), whether to generate
+            with the unquantised base model. Its responses are not quite the opponent's; manifests, report and cards say so.
         generation_concurrency: With `engine: vllm`, the number of prompts that all servers together work on at the same
             time.
         generation_timeout: With `engine: vllm`, seconds after which a prompt without a response is asked again.
@@ -44,6 +49,11 @@ class EngineSettings:
         1,
         "With `engine: vllm`, the number of GPUs that each server divides the model among. Every group of GPUs "
         "gets a server.",
+    )
+    vllm_unquantised_base: bool = setting(
+        False,
+        "With `engine: vllm` and weights that the run quantises (`load_in_4bit`), whether to generate with the unquantised "
+        "base model. Its responses are not quite the opponent's; manifests, report and cards say so.",
     )
     generation_concurrency: Annotated[int, Bounds(1)] = setting(
         256,

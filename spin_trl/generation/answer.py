@@ -125,6 +125,7 @@ def generate(
     iteration: int,
     opponent: str | None = None,
     lr_scale: float | None = None,
+    unquantised_base: bool = False,
     part: GenerationPart | None = None,
     disable_progress: bool = False,
     description: str = "Generating",
@@ -144,6 +145,7 @@ def generate(
         iteration: 0-based; part of every micro-batch's seed.
         opponent: stage of the run whose model answers, for the store's manifest.
         lr_scale: factor on the learning rate of the iteration that is trained on the answers, for the manifest.
+        unquantised_base: whether the engine generates with the unquantised base of a quantised model, for the manifest.
         part: part of the shards to generate, or None for all.
         disable_progress: show no progress bar.
         description: text of the progress bar.
@@ -168,6 +170,7 @@ def generate(
         lr_scale=lr_scale,
         engine_version=engine.version,
         repeats=engine.repeats,
+        unquantised_base=unquantised_base or None,
     )
     if state.is_main_process:
         store.open(manifest)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol, TypeAlias
 
+from ..config.engines import AUTO, TRANSFORMERS
 from ..config.iteration import SPINConfig
 from ..errors import RecipeError, nearest
 from ..models.adapters import Policy
@@ -126,8 +127,8 @@ of the token that pads prompts; and a function that returns the context to run t
 
 
 def engine_names() -> list[str]:
-    """Return the names that the setting `engine` accepts: the modules of [`generation.engines`]."""
-    return sorted(module.name for module in pkgutil.iter_modules(engines.__path__))
+    """Return the names that the setting `engine` accepts: `auto`, and the modules of [`generation.engines`]."""
+    return sorted([AUTO, *(module.name for module in pkgutil.iter_modules(engines.__path__))])
 
 
 def check_engine(name: str) -> None:
@@ -142,12 +143,13 @@ def check_engine(name: str) -> None:
 
 
 def engine_of(name: str) -> MakeEngine:
-    """Return the engine of this name, which generates with a model in memory.
+    """Return the engine of this name, which generates with a model in memory; for `auto`, that is `transformers`.
 
     Raises:
         RecipeError: if there is none, or it generates in processes of its own.
     """
     check_engine(name)
+    name = TRANSFORMERS if name == AUTO else name
     made: MakeEngine | None = getattr(importlib.import_module(f"{engines.__name__}.{name}"), "ENGINE", None)
     if made is None:
         raise RecipeError(

@@ -66,6 +66,8 @@ class Manifest:
         lr_scale: factor on the learning rate of the iteration that is trained on them; None as for `opponent`.
         engine_version: version of the software that generated them first; None if an earlier version wrote the manifest.
         repeats: whether the engine would generate the same responses again (see [`Engine`]); None as for `engine_version`.
+        unquantised_base: whether the engine generated with the unquantised base of a model whose digest is that of the
+            quantised one (`vllm_unquantised_base`); None: with the model itself.
     """
 
     dataset: str
@@ -80,9 +82,10 @@ class Manifest:
     lr_scale: float | None = None
     engine_version: str | None = None
     repeats: bool | None = None
+    unquantised_base: bool | None = None
 
 
-NOTED = ("opponent", "lr_scale", "engine_version", "repeats")
+NOTED = ("opponent", "lr_scale", "engine_version", "repeats", "unquantised_base")
 """Fields of a [`Manifest`] that are not part of its identity, and may be missing: what the run had decided when the store
 was begun, and what generated."""
 

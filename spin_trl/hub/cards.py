@@ -15,7 +15,7 @@ from ..files import ADAPTER_CONFIG, write_atomically
 from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
 from ..report.html.samples import evenly
 from ..report.record import RunRecord, StageRecord, read_record
-from ..report.write import digests, engine_in_words, read_samples
+from ..report.write import digests, read_samples, sampled_with
 from ..run.directory import RunDirectory
 from ..run.journal import WORSE, Step, is_of
 from ..run.objects import read_object
@@ -77,7 +77,6 @@ def card_of(directory: RunDirectory, run: RunFacts, stage: StageRecord, revision
     """
     # The opponent's sampling settings; for the start, its own as the first opponent.
     manifest = _manifest(directory, max(stage.name.origin.iteration, 0))
-    sampling = dict(manifest.get("sampling") or {})
     samples = directory.samples(stage.name)
     return model_card(
         ModelFacts(
@@ -85,7 +84,7 @@ def card_of(directory: RunDirectory, run: RunFacts, stage: StageRecord, revision
             stage,
             is_adapter=(directory.model(stage.name) / "adapter_config.json").is_file(),
             revision=revision,
-            sampling=sampling | ({"engine": engine} if (engine := engine_in_words(manifest)) else {}),
+            sampling=sampled_with(manifest),
             samples=_chosen_samples(samples, samples.stat().st_mtime_ns) if samples.exists() else [],
             has_weights=has_model(directory, stage),
         )
@@ -104,7 +103,7 @@ def card_of_pairs(directory: RunDirectory, run: RunFacts) -> DatasetCard:
         opponent = record.opponent(stage) if stage is not None else record.at(iteration - 1)
         opponent = opponent or StageRecord(name=START)
         info, where = _pairs_info(directory, iteration, made), _where(run, opponent)
-        digest, sampling = manifest.get("model"), manifest.get("sampling", {})
+        digest, sampling = manifest.get("model"), sampled_with(manifest)
         pairs.append(replace(info, label=opponent.label, where=where, digest=digest, sampling=sampling))
     if not pairs:
         raise RunDirectoryError(f"{directory.path} does not have the generations of a complete iteration yet.")

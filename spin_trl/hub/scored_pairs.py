@@ -43,7 +43,7 @@ class ScoredPairs:
         mean_score: mean score of all samples that have one; None if none has.
         truncated: number of pairs whose `chosen` response was truncated at the length limit, and whose `rejected` one was.
         repeated: number of rows that were left out because an earlier row has the same prompt.
-        sampling: settings of sampling.
+        sampling: settings of sampling, and the engine that sampled.
     """
 
     run: str

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import create_model_from_path
 
@@ -20,6 +19,7 @@ from ..errors import DataError, message_of
 from . import adapters
 from .eos import add_eos_ids, own_eos_ids
 from .loading import LoadSettings, check_layers, loading
+from .merging import merged
 from .saving import make_savable
 from .vocabulary import check_ids
 
@@ -257,22 +257,10 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
 
 
 def merge_adapter(folder: Path, args: LoadSettings) -> None:
-    """Replace a saved adapter with the merged weights of the adapter and its base model, unquantised.
-
-    If the output layer shares weights with input embeddings that alone have an adapter, it gets its own copy.
-    """
+    """Replace a saved adapter with the merged weights of the adapter and its base model, unquantised (see [`merged`])."""
     adapted = load_policy(folder, args)
     assert isinstance(adapted, PeftModel)
-    base: Any = adapters.without_adapter(adapted)  # torch types all attributes of a module as tensors and modules
-    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
-    has_adapter_alone = isinstance(embeddings, BaseTunerLayer) and not isinstance(output, BaseTunerLayer)
-    if has_adapter_alone and output is not None and output.weight is embeddings.weight:
-        output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
-    merged = adapted.merge_and_unload()
-    layers = merged.get_input_embeddings(), merged.get_output_embeddings()
-    if getattr(layers[0], "weight", None) is not getattr(layers[1], "weight", None):
-        for config in (merged.config, merged.config.get_text_config()):
-            config.tie_word_embeddings = False
+    whole = merged(adapted)
     for name in (adapters.CONFIG, adapters.WEIGHTS):
         (folder / name).unlink()
-    merged.save_pretrained(folder)
+    whole.save_pretrained(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from ..config.dpo_on_top import dpo_config, dpo_steps
+from ..config.engines import VLLM
 from ..config.sft_first import sft_epochs, sft_steps, sft_values
 from ..config.steps import gradient_steps
 from ..config.traits import EQUAL_COMPUTE
@@ -42,6 +43,10 @@ REQUESTS_A_QUESTION = 4
 
 TOKENS_A_REQUEST = 200
 """Assumed tokens per request, without few-shot examples."""
+
+
+SERVER_START = 90.0
+"""Assumed seconds until a vLLM server is ready: 75 to 110 for vLLM 0.31 and a small model on two cores of a CPU."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ class Hours:
         setup = self.setup
         # Forward, backward for activations, and for weights if they are trained; forward again with checkpointing.
         self.passes = self._passes(setup.peft is not None)
+        self.server_start = SERVER_START if setup.args.engine == VLLM else 0.0
         self.longest_of = functools.cache(self.lengths.longest_of)
 
     def _passes(self, has_adapter: bool) -> float:
@@ -243,7 +249,7 @@ class Hours:
         labels = lengths.real + (branches - 1) * lengths.generated
         tokens = lengths.prompt + labels if self.shares else PADDING * (branches * lengths.prompt + labels)
         forward = self.costs.forward(tokens, labels, lengths.prompt + lengths.real)
-        seconds = {"generate": self._answer(responses, speed)}
+        seconds = {"generate": self._answer(responses, speed) + self.server_start}
         if setup.mixes_start and t:
             seconds["start's pass"] = self._scored_by_start(t, speed)
         passes = self.passes
@@ -307,7 +313,7 @@ class Hours:
     def _evaluate(self, players: int, speed: Speed, prompts: int) -> float:
         """Return the seconds of responding to prompts, once or twice, and scoring real and generated responses."""
         lengths = self.lengths
-        answered = self._answer(prompts, speed) * (2 if self.setup.play.evaluate_greedy else 1)
+        answered = self._answer(prompts, speed) * (2 if self.setup.play.evaluate_greedy else 1) + self.server_start
         scored = (3 if players else 2) * prompts * PADDING
         row = lengths.prompt + lengths.real
         return answered + self._computed(self.costs.forward(scored * row, scored * lengths.real, row), speed)
@@ -317,6 +323,8 @@ class Hours:
         lengths, processes = self.lengths, self.setup.num_processes
         if speed.generation_tokens:
             return responses * lengths.generated / (speed.generation_tokens * processes)
+        if speed.served_tokens:
+            return responses * lengths.generated / speed.served_tokens
         size = max(min(self.setup.args.generation_batch_size, responses), 1)
         batches = math.ceil(math.ceil(responses / size) / processes)
         steps = self.longest_of(size)

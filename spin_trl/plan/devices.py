@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from ..config.engines import VLLM
 from ..errors import PlanError, nearest
 from .model import PlannedModel
 from .setup import Setup
@@ -122,6 +123,11 @@ def own_gpu() -> Device | None:
     return like(properties.name, properties.total_memory / 2**30, has_bf16=has_bf16)
 
 
+def own_gpus() -> int:
+    """Return the number of GPUs of this machine."""
+    return torch.cuda.device_count()
+
+
 def like(name: str, memory: float, *, has_bf16: bool = True) -> Device:
     """Return a GPU by its driver's name, with the known speed of its kind.
 
@@ -158,6 +164,7 @@ class Speed:
         bandwidth: bytes per second.
         training_tokens: tokens trained on per second, as given by the user, or None.
         generation_tokens: tokens sampled per second, as given by the user, or None.
+        served_tokens: tokens sampled per second by all vLLM servers together; None with another engine.
         assumed: assumptions in words, for display.
     """
 
@@ -167,6 +174,7 @@ class Speed:
     training_tokens: float | None = None
     generation_tokens: float | None = None
     assumed: str = ""
+    served_tokens: float | None = None
 
 
 def utilisation(device: Device, width: int, *, quantised: bool = False) -> float:
@@ -201,7 +209,7 @@ def speed_of(
     assumed = []
     if training_tokens is None:
         assumed.append(f"training reaches {share:.0%} of {device.tflops:g} TFLOP/s")
-    if generation_tokens is None:
+    if generation_tokens is None and setup.args.engine != VLLM:
         assumed.append(
             f"a generation step takes {1000 * step:.0f} ms plus reading all weights at {device.bandwidth:g} GB/s"
         )

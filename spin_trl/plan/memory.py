@@ -18,6 +18,7 @@ import torch
 from ..models.forward import obstacles
 from .model import PlannedModel, bytes_of
 from .rehearsal import Peak, prefill, scoring, supervised, training
+from .server_memory import server_memory
 from .setup import Setup
 from .tokens import Lengths, PairLengths
 
@@ -146,6 +147,7 @@ class MemoryPlan:
         policy: model as used in training.
         replica: model as used in generation.
         cache_bytes_per_token: bytes per token of one row in the key-value cache.
+        server: memory of the vLLM servers that generate; None with another engine.
 
     Raises:
         PlanError: if the model can't be built, or can't run on fake tensors.
@@ -157,6 +159,7 @@ class MemoryPlan:
         replica = setup.loaded()
         self.replica = self.policy if replica == self.policy.settings else PlannedModel(replica)
         self.cache_bytes_per_token = prefill(self.replica, 1, 64).kept / 64
+        self.server = server_memory(setup, self.replica, self.cache_bytes_per_token)
         self._answer = functools.cache(self._answer_to)
 
     @functools.cached_property
@@ -179,7 +182,7 @@ class MemoryPlan:
         size, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
         found: dict[str, tuple[bool, Callable[[], dict[str, int]]]] = {
             "start": (setup.makes_start, lambda: self._start(longest)),
-            "generate": (True, lambda: self._answer(self._at_once(self.lengths.num_rows * args.num_generations))),
+            "generate": (True, lambda: self._answer(self.at_once(self.lengths.num_rows * args.num_generations))),
             "start's pass": (setup.mixes_start, lambda: self._scored(setup.opponent_batch, longest)),
             "opponent's pass": (setup.opponent_is_precomputed, lambda: self._opponent(longest)),
             "train": (True, lambda: self._train(longest)),
@@ -254,7 +257,7 @@ class MemoryPlan:
     def _evaluate(self, longest: bool) -> dict[str, int]:
         args, count = self.setup.args, max(self.lengths.num_held_out // self.setup.num_processes, 1)
         scored = self._scored(min(args.per_device_eval_batch_size, count), longest)
-        answered = self._answer(self._at_once(self.lengths.num_held_out))
+        answered = self._answer(self.at_once(self.lengths.num_held_out))
         return max(scored, answered, key=lambda parts: sum(parts.values()))
 
     def _scored(self, size: int, longest: bool) -> dict[str, int]:
@@ -272,12 +275,17 @@ class MemoryPlan:
         model = self.replica
         return {"weights": model.weight_bytes, "adapters": model.adapter_bytes}
 
-    def _at_once(self, responses: int) -> int:
+    def at_once(self, responses: int) -> int:
         """Return the number of prompts in a micro-batch, given the total number of responses."""
         return max(min(self.setup.args.generation_batch_size, responses), 1)
 
     def _answer_to(self, num_prompts: int) -> dict[str, int]:
-        """Return the parts of generation's peak: at the prefill or the last token of a micro-batch, whichever is larger."""
+        """Return the parts of generation's peak: at the prefill or the last token of a micro-batch, whichever is larger.
+
+        Of a vLLM server, it is the least that it needs; it uses all that is free.
+        """
+        if self.server is not None:
+            return self.server.parts(self.lengths.longest_answer)
         lengths, model, args = self.lengths, self.replica, self.setup.args
         vocabulary = model.base.get_output_embeddings().weight.size(0)
         first = prefill(model, num_prompts, lengths.longest_prompt)

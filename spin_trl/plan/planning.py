@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,16 +10,20 @@ from typing import Any
 import torch
 
 from ..config.arguments import options_of
+from ..config.engines import TRANSFORMERS
 from ..config.recipe import Recipe
 from ..config.shipped import read_accelerate_config
 from ..config.yaml_files import read_yaml
 from ..errors import RecipeError, SpinError
+from ..generation.vllm.choice import EngineChoice
 from ..run.recipe import read_recipe
 from ..run.recipe_file import find_recipe
 from ..run.trust import run_of_recipe, without_code
 from .costs import Hours, Work, plan_disk
 from .devices import Device, Speed, speed_of
+from .engine import Here, settle_planned_engine
 from .memory import MemoryPlan, Phase
+from .server_rate import ServerRate, measured_rate, stated_rate
 from .setup import Setup, Sharding, read_sharding
 from .tokens import Lengths, read_lengths
 
@@ -30,6 +35,9 @@ ROWS_MATTER = 0.15
 
 WHOLE = ("start", "generate", "start's pass", "evaluate")
 """Phases in which every process holds a whole replica of the model."""
+
+NOWHERE = Here()
+"""Of a plan without a run directory."""
 
 MOST_GPUS = 8
 """Largest number of GPUs that is tried."""
@@ -62,6 +70,8 @@ class Plan:
         overrides: settings that override the recipe, as command-line arguments.
         wishes: what the user specifies in addition.
         memory: memory plan of the run.
+        here: what is known of the run where the plan is made.
+        choice: what `engine: auto` has chosen, if it had to choose.
 
     Attributes:
         setup: setup of the run.
@@ -72,7 +82,16 @@ class Plan:
         worst: phase with the highest peak if all responses have their maximum length.
     """
 
-    def __init__(self, source: str, overrides: Sequence[str], wishes: Wishes, memory: MemoryPlan) -> None:
+    def __init__(
+        self,
+        source: str,
+        overrides: Sequence[str],
+        wishes: Wishes,
+        memory: MemoryPlan,
+        here: Here = NOWHERE,
+        choice: EngineChoice | None = None,
+    ) -> None:
+        self.here, self.choice = here, choice
         self.source, self.overrides, self.wishes, self.memory = source, overrides, wishes, memory
         self.setup, self.lengths = memory.setup, memory.lengths
         self.phases = memory.phases()
@@ -112,8 +131,18 @@ class Plan:
 
     def speed(self, device: Device) -> Speed:
         """Return the device's speed on this run."""
+        rate = self.rate(device)
+        return dataclasses.replace(self._own_speed(device), served_tokens=None if rate is None else rate.tokens)
+
+    def _own_speed(self, device: Device) -> Speed:
         wishes = self.wishes
         return speed_of(device, self.setup, self.memory.replica, wishes.training_tokens, wishes.generation_tokens)
+
+    def rate(self, device: Device) -> ServerRate | None:
+        """Return the rate at which vLLM's servers generate, measured if it is known; None with another engine."""
+        if self.memory.server is None:
+            return None
+        return measured_rate(self.here.run, device) or stated_rate(self.memory, device, self._own_speed(device))
 
     def work(self, device: Device) -> list[Work]:
         """Return the work of every stage, with one such device per process."""
@@ -121,10 +150,11 @@ class Plan:
 
     def disk(self, work: list[Work]) -> dict[str, int]:
         """Return the bytes on disk by kind."""
-        return plan_disk(self.memory, work)
+        merged = 0 if self.memory.server is None else self.memory.server.merged
+        return plan_disk(self.memory, work) | ({"the merged model, while it is served": merged} if merged else {})
 
 
-def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: bool) -> Plan:
+def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: bool, here: Here = NOWHERE) -> Plan:
     """Plan a recipe.
 
     Args:
@@ -132,6 +162,7 @@ def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: 
         overrides: settings that override the recipe, as command-line arguments.
         wishes: what the user specifies in addition.
         on_gpu: whether to plan for GPUs.
+        here: what is known of the run where the plan is made.
 
     Raises:
         RecipeError, DataError, PlanError: if the recipe, its data or its model can't be planned; the message says why.
@@ -142,7 +173,8 @@ def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: 
     config = recipe.play.accelerate_config
     sharding = read_sharding(read_accelerate_config(config) if config else None, wishes.num_gpus)
     lengths = read_lengths(recipe, num_rows=wishes.rows).with_means(wishes.prompt_tokens, wishes.response_tokens)
-    return Plan(source, overrides, wishes, _memory(recipe, sharding, lengths, on_gpu=on_gpu))
+    memory, choice = _memory(recipe, sharding, lengths, here, on_gpu=on_gpu)
+    return Plan(source, overrides, wishes, memory, here, choice)
 
 
 def _again(plan: Plan, changes: dict[str, Any], sharding: Sharding | None = None) -> MemoryPlan:
@@ -158,12 +190,17 @@ def _again(plan: Plan, changes: dict[str, Any], sharding: Sharding | None = None
     lengths, max_length = plan.lengths, recipe.args.max_length
     if max_length != plan.setup.args.max_length:
         lengths = lengths.cut_to(max_length)
-    return _memory(recipe, sharding or plan.setup.sharding, lengths, on_gpu=plan.setup.on_gpu)
+    return _memory(recipe, sharding or plan.setup.sharding, lengths, plan.here, on_gpu=plan.setup.on_gpu)[0]
 
 
-def _memory(recipe: Recipe, sharding: Sharding, lengths: Lengths, *, on_gpu: bool) -> MemoryPlan:
+def _memory(
+    recipe: Recipe, sharding: Sharding, lengths: Lengths, here: Here, *, on_gpu: bool
+) -> tuple[MemoryPlan, EngineChoice | None]:
+    """Plan the memory of a run. Return also what `engine: auto` has chosen, if it had to choose."""
     vocabulary = len(lengths.tokenizer) if lengths.tokenizer is not None else None
-    return MemoryPlan(Setup(recipe, sharding, on_gpu=on_gpu, vocab_size=vocabulary), lengths)
+    setup = Setup(recipe, sharding, on_gpu=on_gpu, vocab_size=vocabulary)
+    choice = settle_planned_engine(setup, here)
+    return MemoryPlan(setup, lengths), choice
 
 
 def planned_recipe(source: str, overrides: Sequence[str]) -> Recipe:
@@ -258,7 +295,7 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
         yield {"activation_checkpointing": True}, "training takes a third longer"
     scores = phase.name in ("start's pass", "opponent's pass")
     for is_run, name, now, costs in (
-        (answers, "generation_batch_size", args.generation_batch_size, "slower generation"),
+        (answers and memory.server is None, "generation_batch_size", args.generation_batch_size, "slower generation"),
         (phase.name == "evaluate", "per_device_eval_batch_size", args.per_device_eval_batch_size, "slower evaluation"),
         (scores, "precompute_ref_batch_size", setup.opponent_batch, "a little time"),
     ):
@@ -277,7 +314,8 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
     if setup.dtype.itemsize == 4 and peft is not None:
         yield {"dtype": "float16" if setup.precision == "fp16" else "bfloat16"}, "frozen weights in half precision"
     if setup.quantization is None and peft is not None:
-        yield {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "4-bit weights, slower steps"
+        more = {} if memory.server is None else {"engine": TRANSFORMERS}  # vLLM would not generate with these weights
+        yield {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", **more}, "4-bit weights, slower steps"
     if args.max_length is not None and args.max_length >= 256:
         yield {"max_length": args.max_length // 2}, "longer rows are truncated or left out"
 

@@ -33,17 +33,17 @@ def show_model(console: Console, plan: Plan) -> None:
     model_name = loaded.model_name_or_path or "a Llama that the run builds"
     how = "full fine-tuning" if setup.peft is None else f"LoRA ({model.num_trainable:,} trainable)"
     how += ", in 4 bits" if loaded.load_in_4bit else ", in 8 bits" if loaded.load_in_8bit else ""
-    _say(console, f": {model_name}, {model.num_parameters:,} parameters, {how}", (visible(plan.source), "bold"))
+    show_line(console, f": {model_name}, {model.num_parameters:,} parameters, {how}", (visible(plan.source), "bold"))
     is_shared = plan.memory.shares_prompts()
     shared = "prompts shared between responses" if is_shared else "prompts repeated for each response"
     checkpointing = "with" if setup.checkpointing else "without"
     weights = str(setup.dtype).removeprefix("torch.")
     precision = "" if setup.precision == "no" else f", computed in {setup.precision}"
-    _say(
+    show_line(
         console,
         f"{setup.sharding.described}; weights in {weights}{precision}; {checkpointing} activation checkpointing; {shared}",
     )
-    _say(
+    show_line(
         console,
         f"{counted(lengths.num_rows, 'training prompt')}, {lengths.num_held_out:,} held out; {lengths.prompt:,.0f} tokens "
         f"per prompt, {lengths.real:,.0f} per real response ({lengths.described}); generated responses are assumed to be "
@@ -54,9 +54,9 @@ def show_model(console: Console, plan: Plan) -> None:
         each = "the pairs are not available locally, and are not planned for"
         if pairs is not None:
             each = f"{counted(pairs.num_pairs, 'preference pair')}, {pairs.pair:,.0f} tokens per pair"
-        _say(console, f"DPO on {', '.join(origins)} after the last iteration: {each}")
+        show_line(console, f"DPO on {', '.join(origins)} after the last iteration: {each}")
     if pairs is not None and pairs.ends is not None:
-        _say(console, pairs.ends, style="yellow")
+        show_line(console, pairs.ends, style="yellow")
 
 
 def memory_table(plan: Plan, device: Device | None) -> Table:
@@ -112,10 +112,10 @@ def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
 def show_assumptions(console: Console, plan: Plan, device: Device, disk: dict[str, int]) -> None:
     """Show the disk space, and the assumptions behind the figures."""
     kinds = ", ".join(f"{name} {filesize.decimal(count)}" for name, count in disk.items())
-    _say(console, f": {filesize.decimal(sum(disk.values()))}: {kinds}", ("Disk", "bold"))
+    show_line(console, f": {filesize.decimal(sum(disk.values()))}: {kinds}", ("Disk", "bold"))
     assumed = plan.speed(device).assumed
     if assumed:
-        _say(
+        show_line(
             console,
             f"Hours are estimates, not measurements; assumptions: {assumed}. If you have measured rates, pass them with "
             "`--training_tokens_per_second` and `--generation_tokens_per_second` (per device).",
@@ -133,21 +133,21 @@ def show_verdict(
     peak = plan.peak
     obstacle = plan.obstacle(device)
     if obstacle is not None:
-        _say(console, f": {obstacle}", ("Does not run", "bold red"))
+        show_line(console, f": {obstacle}", ("Does not run", "bold red"))
     sizes = f"{_gib(peak.total)} of {device.memory:.1f} GiB at the peak, in `{peak.name}`"
     if plan.fits_surely(device):
-        _say(console, f" {device.name}: {sizes}.", ("Fits", "bold green"))
+        show_line(console, f" {device.name}: {sizes}.", ("Fits", "bold green"))
         return
     if plan.fits(device):
         lower = " or ".join(f"`{name}`" for name in plan.smaller_rows(plan.worst))
-        _say(
+        show_line(
             console,
             f" {device.name} ({sizes}) except in the worst case, the longest rows with responses of maximum length, which "
             f"takes {_gib(plan.worst.total)} GiB in `{plan.worst.name}`. To be safe, lower {lower}.",
             ("Fits", "bold yellow"),
         )
         return
-    _say(console, f" {device.name}: {sizes}.", ("Does not fit", "bold red"))
+    show_line(console, f" {device.name}: {sizes}.", ("Does not fit", "bold red"))
     if advice:
         table = _table("What to change, each on top of those before", "in the recipe", "cost", ">peak, GiB", "")
         for one in advice:
@@ -179,7 +179,7 @@ def devices_table(plan: Plan, devices: Sequence[Device]) -> Table:
     return table
 
 
-def _say(console: Console, text: str, begin: tuple[str, str] = ("", ""), style: str | None = None) -> None:
+def show_line(console: Console, text: str, begin: tuple[str, str] = ("", ""), style: str | None = None) -> None:
     """Print a line that a terminal may wrap, starting with a separately styled part."""
     console.print(Text.assemble(begin, visible(text)), highlight=False, soft_wrap=True, style=style)
 

@@ -56,8 +56,10 @@ class ModelAtHand:
         template, definition = self._run.template(), self._run.definition
         if self.is_served:
             if self._digest is None:
-                # On the CPU: the device's memory is for the engine.
-                self._digest = digest(load_policy(self._path, self._run.args), definition=definition)
+                # On the CPU: the device's memory is for the engine. Quantised weights can only be loaded on the device.
+                policy = load_policy(self._path, self._run.args, self._run.quantization_config)
+                self._digest = digest(policy, definition=definition)
+                del policy
                 free_memory()
             return Asked.with_digest(self._digest, rows, template, definition)
         model, _ = self()

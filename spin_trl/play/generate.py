@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
+from ..config.engines import VLLM
 from ..files import Checksum, remove
 from ..generation.answer import generate
 from ..generation.engine import Sampling
@@ -26,6 +27,7 @@ from ..run.run import Run, since
 from ..run.stage import START, Stage
 from ..training.start_logps import ResponseSet, StartLogps, score_together, scoring_batch, sets_of_responses
 from .at_hand import ModelAtHand, at_hand
+from .served import quantises
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ def answer_into(
         iteration=iteration,
         opponent=opponent,
         lr_scale=None if opponent is None else run.decisions.lr_scale(iteration),
+        unquantised_base=run.args.engine == VLLM and quantises(run),
         part=part,
         disable_progress=bool(run.args.disable_tqdm),
         description=description,

@@ -56,6 +56,7 @@ from .rehearse import processes_of, reasons, starts_from_adapter
 from .result import RunResult, result_of
 from .same_start import check_same_start
 from .set_up import RunData, claim_directory, set_up
+from .settled_engine import SettledEngine
 from .trackers import track, track_dpo, track_tests
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,8 @@ class SelfPlay:
             has_pairs=pairs is not None,
         )
         check_scorer_columns(self.state, self.train_dataset, self.eval_dataset)
-        self._settings = settings or python_settings(self.state)
+        self._settings = dict(settings or python_settings(self.state))
+        self._engine = SettledEngine(self.state, self._settings, is_named=not settings or "engine" in settings)
         self._recipe = Path(recipe) if recipe is not None else None
         self._trust_run = trust_run
         self._console = terminal.console()
@@ -223,6 +225,7 @@ class SelfPlay:
 
     def _check_playable(self) -> None:
         """Raise if the run can't be played, before anything is written or generated. A launched phase was checked before."""
+        self._engine.settle()
         if LAUNCHED in os.environ or training_plugin() is not None:
             refuse_unplayable(self.state.refused)
         else:
@@ -438,7 +441,18 @@ class SelfPlay:
     def _set_up(self, *, is_alone: bool = True) -> None:
         """Do what all phases rely on, in the claimed directory."""
         data = RunData(self.train_dataset, self.eval_dataset, self.measured, self.pairs)
-        set_up(self.state, data, self._settings, trust_run=self._trust_run, is_alone=is_alone)
+        note = self._engine.settle()  # again: the run may just have been restored from the Hub
+        if note and PartialState().is_main_process and is_alone:
+            self._tell(note)
+        set_up(
+            self.state,
+            data,
+            self._settings,
+            trust_run=self._trust_run,
+            is_alone=is_alone,
+            asked=self._engine.asked,
+            note=note,
+        )
 
     def _claim_directory(self) -> None:
         """Claim the directory for this run, or check that it belongs to it."""

@@ -36,6 +36,7 @@ from ..files import Checksum, definition_of, json_digest, parts_digest, short_di
 from ..generation.store import Generations, GenerationStore
 from ..hub.dataset import features_of_pairs, form_of, write_in_files
 from ..hub.scored_pairs import OF_SCORED_PAIRS, ScoredPairs, mean_of_scores, scored_pair, scored_pairs_card
+from ..report.write import sampled_with
 from ..run.checked import wrong_with
 from ..run.journal import CHECKSUMS, DATA, Step
 from ..run.objects import read_object
@@ -205,7 +206,7 @@ def make_scored_pairs(
         mean_score=None,
         truncated={},
         repeated=repeated,
-        sampling=store.manifest()["sampling"],
+        sampling=sampled_with(store.manifest()),
     )
     if PartialState().is_main_process:
         _write_pairs(run, folder, made_from, rows, samples, scores, found)

@@ -29,6 +29,7 @@ from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
 from ..config.dpo_on_top import dpo_config, dpo_values
+from ..config.engines import VLLM
 from ..config.iteration import SPINConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
 from ..config.sft import supervised_config
@@ -83,7 +84,8 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
     found = [*run.refused, *of_settings(run.args)]
     found += [*adapter_refusals(run.peft_config), *without_copies(run.peft_config)]
     if run.play.existing_run != "overwrite" and run.done(Step.TRAIN, Stage.of(0)):
-        return found  # an iteration was trained, so the checks below are known to pass
+        # An iteration was trained, so the checks below are known to pass; but the engine may have changed since.
+        return found + (list(against_vllm(run, config_of(run))) if run.args.engine == VLLM else [])
     config = config_of(run)
     found += of_run(run.args, run.play)
     found += of_configuration(config, run.args, model_name(run))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedConfig
 
 from ..config.engines import VLLM
@@ -23,11 +24,12 @@ from ..generation.vllm.environment import device_groups
 from ..generation.vllm.flags import Flags, check_more
 from ..generation.vllm.memory import kv_cache_bytes, memory_share
 from ..generation.vllm.process import Server
-from ..generation.vllm.refusals import adapter_folder_refusals, cpu_refusals, lora_refusals
 from ..generation.vllm.servers import running
+from ..generation.vllm.to_serve import ToServe, is_of_bitsandbytes
 from ..models.adapters import base_of, is_adapter, load_adapter_config, local_folder
 from ..models.loading import model_config_of
 from ..run.run import Run
+from .loadable import loadable
 
 Served = VllmEngine
 """Engines that generate in processes of their own."""
@@ -45,12 +47,20 @@ def serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served]
 
     Args:
         run: the run.
-        path: folder or Hub name of the model, or of an adapter.
+        path: folder or Hub name of the model, or of an adapter. If vLLM would refuse the adapter, it is merged.
         eos_token_ids: ids of all tokens that end a response.
 
     Raises:
-        LaunchError: if a server can't be started; the message has the likely cause and the end of its output.
+        LaunchError: if a server can't be started, with the likely cause and the end of its output; or if an adapter can't
+            be merged.
     """
+    place, dtype = run.directory.own(SERVER_LOGS), _served_dtype(run, path)
+    with loadable(run, path, place, dtype) as loaded, _serve(run, loaded, eos_token_ids) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def _serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served]:
     servers = [
         Server(_flags(run, path), _log(run, number), run.play.vllm_command, devices=devices)
         for number, devices in enumerate(_devices(run))
@@ -88,20 +98,34 @@ def against_vllm(run: Run, config: PreTrainedConfig | None) -> Iterator[str]:
             f"`engine: vllm` needs vLLM, but there is no command {command!r}. Install it (it may have an environment of its "
             "own), and name the command in `vllm_command`."
         )
-    if run.quantization_config is not None:
-        yield (
-            "`engine: vllm` would generate with an unquantised base model, which is not the opponent of a run with "
-            "quantised weights. Use `engine: transformers`."
-        )
-    if run.peft_config is not None:
-        yield from lora_refusals(run.peft_config)
-    elif run.given is None and run.model is not None and is_adapter(str(run.model)):
-        yield from adapter_folder_refusals(local_folder(str(run.model)))
-    if not torch.cuda.is_available() or run.args.use_cpu:
-        if config is not None:
-            yield from cpu_refusals(config)
-    elif run.play.tensor_parallel > torch.cuda.device_count():
-        yield f"`tensor_parallel` is {run.play.tensor_parallel}, but there are {torch.cuda.device_count()} GPUs."
+    yield from to_serve(run, config).refusals()
+
+
+def quantises(run: Run) -> bool:
+    """Return whether a run quantises the weights when it loads them, which vLLM does not do."""
+    return run.quantization_config is not None or run.args.model_kwargs.get("quantization_config") is not None
+
+
+def to_serve(run: Run, config: PreTrainedConfig | None) -> ToServe:
+    """Return what vLLM would have to serve for a run.
+
+    Args:
+        run: the run.
+        config: configuration of the model, or of the base of its adapter; None if it is not known.
+    """
+    adapters = [run.peft_config, *([run.sft_peft_config] if run.sft_first else [])]
+    adapters += run.given.peft_config.values() if isinstance(run.given, PeftModel) else []
+    starts_from_adapter = run.given is None and run.model is not None and is_adapter(str(run.model))
+    return ToServe(
+        config,
+        adapters=[] if starts_from_adapter else [adapter for adapter in adapters if adapter is not None],
+        adapter_folder=local_folder(str(run.model)) if starts_from_adapter else None,
+        is_quantised=quantises(run) or is_of_bitsandbytes(getattr(config, "quantization_config", None)),
+        needs_consent=quantises(run) and not run.play.vllm_unquantised_base,
+        on_gpu=_on_gpu(run),
+        num_gpus=torch.cuda.device_count(),
+        tensor_parallel=run.play.tensor_parallel,
+    )
 
 
 def _flags(run: Run, path: str) -> Flags:
@@ -110,8 +134,7 @@ def _flags(run: Run, path: str) -> Flags:
     whole = base_of(path) if adapts else path
     config = model_config_of(whole, run.args)
     on_gpu = _on_gpu(run)
-    # The number format in which the trainer computes log-probabilities.
-    dtype: Any = "bfloat16" if run.args.bf16 else "float16" if run.args.fp16 else _dtype(options.get("dtype"), config)
+    dtype: Any = _served_dtype(run, path)
     sequences = None if on_gpu else min(run.args.generation_batch_size, run.play.generation_concurrency)
     length = run.args.max_length or getattr(config and config.get_text_config(), "max_position_embeddings", None)
     kv_cache = None
@@ -133,6 +156,14 @@ def _flags(run: Run, path: str) -> Flags:
         trust_remote_code=run.args.trust_remote_code,
         more=run.play.vllm_args or (),
     )
+
+
+def _served_dtype(run: Run, path: str) -> str:
+    """Return the number format in which the trainer computes log-probabilities."""
+    if run.args.bf16 or run.args.fp16:
+        return "bfloat16" if run.args.bf16 else "float16"
+    whole = base_of(path) if is_adapter(path) else path
+    return _dtype(run.args.model_kwargs.get("dtype"), model_config_of(whole, run.args))
 
 
 def _dtype(given: Any, config: PreTrainedConfig | None) -> str:

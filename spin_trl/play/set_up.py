@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,16 @@ def claim_directory(run: Run, recipe: Path | None) -> None:
     run.directory.own(JOURNAL)
 
 
-def set_up(run: Run, data: RunData, settings: dict[str, Any], *, trust_run: bool, is_alone: bool = True) -> None:
+def set_up(
+    run: Run,
+    data: RunData,
+    settings: dict[str, Any],
+    *,
+    trust_run: bool,
+    is_alone: bool = True,
+    asked: Collection[str] = (),
+    note: str = "",
+) -> None:
     """Do what all phases rely on: freeze the settings, check or save the start, and prepare the data.
 
     Args:
@@ -73,13 +82,14 @@ def set_up(run: Run, data: RunData, settings: dict[str, Any], *, trust_run: bool
         settings: all settings as a recipe.
         trust_run: whether to run code that came with the directory even if it was copied from elsewhere.
         is_alone: whether no other process is working on this run. Otherwise nothing is repaired or written.
+        asked, note: as in [`freeze`].
 
     Raises:
         DataError: if the data can't be used, or has changed since the run was started.
         RunDirectoryError: if the directory belongs to a run with other settings or another start.
     """
     if PartialState().is_main_process:
-        freeze(run.directory, settings, lambda: is_same_start(run))
+        freeze(run.directory, settings, lambda: is_same_start(run), asked=asked, note=note)
         _check_trust(run, settings, trust_run)
         if LAUNCHED not in os.environ:  # otherwise the process that launched this one has just checked
             check_same_start(run)

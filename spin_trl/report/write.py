@@ -228,8 +228,18 @@ def _versions(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
 
 
 def engine_in_words(manifest: Mapping[str, Any]) -> str:
-    """Return the name and version of the engine that generated, from the manifest of generations; empty if not known."""
-    return " ".join(str(manifest[name]) for name in ("engine", "engine_version") if manifest.get(name))
+    """Return the name and version of the engine that generated, from the manifest of generations; empty if not known.
+
+    If it generated with the unquantised base of a quantised model, that is said.
+    """
+    name = " ".join(str(manifest[name]) for name in ("engine", "engine_version") if manifest.get(name))
+    return f"{name}, with the base model unquantised" if name and manifest.get("unquantised_base") else name
+
+
+def sampled_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of sampling and the engine that sampled, from the manifest of generations, for cards."""
+    engine = engine_in_words(manifest)
+    return dict(manifest.get("sampling") or {}) | ({"engine": engine} if engine else {})
 
 
 def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from ..config import credentials
 from ..config.data import DataConfig
+from ..config.engines import AUTO, TRANSFORMERS
 from ..config.paths import is_same_path
 from ..config.plain import differences_from_defaults, plain
 from ..config.traits import FREE, PATHS
@@ -48,7 +50,14 @@ def python_settings(run: Run) -> dict[str, Any]:
     return {**differences_from_defaults(run.args, run.play, run.start), "python": objects}
 
 
-def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Callable[[], bool] | None = None) -> None:
+def freeze(
+    directory: RunDirectory,
+    settings: dict[str, Any],
+    is_same_model: Callable[[], bool] | None = None,
+    *,
+    asked: Collection[str] = (),
+    note: str = "",
+) -> None:
     """Write the settings to the run directory, or check that they match those of the run that is already there.
 
     The names of the data and the model may change: their contents are compared instead, those of the data when it is
@@ -59,15 +68,17 @@ def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Cal
         settings: current settings.
         is_same_model: function that returns whether the model named now is the one that the run began with. It is called
             only if the name or the revision has changed. None: a changed model is always refused.
+        asked: names of settings that the user has asked to change, and that may change.
+        note: text for a comment at the top of the file, if the settings are written for the first time.
 
     Raises:
         RunDirectoryError: if the directory belongs to a run with other settings; the message names them.
     """
     if not directory.recipe.exists():
-        _write_settings(directory, settings)
+        _write_settings(directory, settings, note=note)
         return
     frozen = frozen_settings(directory)
-    changed = differences(frozen, settings, directory.ownership.paths_from())
+    changed = [name for name in differences(frozen, settings, directory.ownership.paths_from()) if name not in asked]
     if directory.ownership.has_begun():
         changed = [name for name in changed if name not in OF_THE_DATA]
         if not any(stage.arm == DPO and _has_begun(directory, stage) for stage in directory.stages()):
@@ -78,9 +89,10 @@ def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Cal
             changed = []
     if changed:
         found = "; ".join(f"{name}: was {frozen.get(name)!r}, now {settings.get(name)!r}" for name in changed)
+        name_it = f" To go on with another engine, name it (`--engine {TRANSFORMERS}`)." if "engine" in changed else ""
         raise RunDirectoryError(
             f"{directory.path} belongs to a run with other settings ({found}). Use another `run_dir`, restore the settings, "
-            "or set `existing_run: overwrite`."
+            f"or set `existing_run: overwrite`.{name_it}"
         )
 
 
@@ -98,6 +110,22 @@ def frozen_settings(directory: RunDirectory) -> dict[str, Any]:
     frozen = read_yaml(path, f"{path}, the settings of the existing run,", RunDirectoryError)
     credentials.refuse_credentials(frozen, path)
     return frozen
+
+
+def kept_engine(directory: RunDirectory, existing_run: str) -> str | None:
+    """Return the engine that a run was begun with; None if it has not begun, or is to be overwritten.
+
+    Args:
+        directory: run directory.
+        existing_run: how to treat a run that is already there: the setting of this name.
+
+    Raises:
+        RunDirectoryError: if the settings can't be read.
+    """
+    if existing_run == "overwrite" or not directory.ownership.has_begun() or not directory.recipe.is_file():
+        return None
+    engine = str(frozen_settings(directory).get("engine", TRANSFORMERS))
+    return engine if engine != AUTO else None  # an arm of a comparison whose start was shared has not chosen yet
 
 
 def differences(frozen: dict[str, Any], settings: dict[str, Any], paths_from: Path | None = None) -> list[str]:
@@ -124,13 +152,17 @@ def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
     Paths keep their spelling if they still lead to the same places.
     """
     frozen, paths_from = frozen_settings(directory), directory.ownership.paths_from()
+    if settings.get("engine") == AUTO and directory.ownership.has_begun():  # what was chosen stays
+        others = {name: value for name, value in settings.items() if name != "engine"}
+        settings = others | ({"engine": frozen["engine"]} if "engine" in frozen else {})
     named = PATHS & settings.keys()
     if all(is_same_path(frozen.get(name), settings[name], paths_from) for name in named):
         settings = {**settings, **{name: frozen[name] for name in named & frozen.keys()}}
     else:
         paths_from = None
     if frozen != yaml.safe_load(yaml.safe_dump(settings)):
-        _write_settings(directory, settings, paths_from)
+        is_same_engine = frozen.get("engine") == settings.get("engine")
+        _write_settings(directory, settings, paths_from, note=_note_in(directory) if is_same_engine else "")
     else:
         directory.ownership.see_paths_from(paths_from or Path.cwd())
 
@@ -143,13 +175,27 @@ def _is_model_alone(name: str, frozen: dict[str, Any], settings: dict[str, Any])
     return {**before, "model": None} == {**now, "model": None}
 
 
-def _write_settings(directory: RunDirectory, settings: dict[str, Any], paths_from: Path | None = None) -> None:
+def _write_settings(
+    directory: RunDirectory, settings: dict[str, Any], paths_from: Path | None = None, *, note: str = ""
+) -> None:
     path = directory.own(RECIPE)
     directory.ownership.see_paths_from(paths_from or Path.cwd())
-    write_text(path, yaml.safe_dump(settings, sort_keys=True))
+    comment = "".join(f"# {line}\n" for line in note.splitlines())
+    write_text(path, comment + yaml.safe_dump(settings, sort_keys=True))
+
+
+def _note_in(directory: RunDirectory) -> str:
+    """Return the text of the comment at the top of the frozen settings."""
+    lines = directory.recipe.read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("# "), lines)
+    return "\n".join(line.removeprefix("# ") for line in comment)
 
 
 def _continues(name: str, before: Any, now: Any) -> bool:
+    if name == "engine" and AUTO in (before, now):
+        return True  # it keeps what was chosen, or has not chosen yet
+    if name == "engine":  # which settings may name though it is the default
+        return (before or TRANSFORMERS) == (now or TRANSFORMERS)
     if name == "per_iteration" and isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
         # A longer run has longer lists; the values of the iterations that both have must be equal.
         return all(a == b for key in before for a, b in zip(before[key], now[key], strict=False))

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 
 from ..config.arguments import is_overridden
 from ..config.checks import as_mapping
-from ..config.engines import VLLM
+from ..config.engines import AUTO, VLLM
 from ..config.recipe import Recipe
 from ..config.shipped import accelerate_configs
 from ..config.traits import HARMLESS_MODEL_KWARGS
@@ -78,7 +78,7 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
         found["model_init_kwargs"] = ", ".join(f"{name}: {value}" for name, value in sorted(others.items()))
     for name, default in (("vllm_command", ["vllm"]), ("vllm_args", [])):
         given = settings.get(name) or default
-        if given != default and settings.get("engine") == VLLM:
+        if given != default and settings.get("engine") in (AUTO, VLLM):
             found[name] = given if isinstance(given, str) else " ".join(map(str, given))
     config = settings.get("accelerate_config")
     if config and config not in accelerate_configs():
@@ -188,8 +188,12 @@ def check_trust_of_recipe(recipe: Recipe, overrides: Sequence[str], *, is_truste
 
 
 def without_code(recipe: Recipe) -> None:
-    """Remove the settings of a recipe that would run code on loading its model, for commands that only read a run."""
+    """Remove the settings of a recipe that would run code on loading its model, for commands that only read a run.
+
+    Its command of vLLM, which `engine: auto` asks for its version, becomes the default.
+    """
     recipe.args.trust_remote_code = False
+    recipe.play.vllm_command = ["vllm"]
     options = recipe.args.model_kwargs
     recipe.args.model_init_kwargs = {name: value for name, value in options.items() if _is_harmless(name, value)}
     if "/" in str(recipe.model.attn_implementation or ""):

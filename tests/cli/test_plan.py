@@ -10,6 +10,8 @@ from plan.shapes import folder, recipe, small
 from spin_trl.cli import main
 from spin_trl.plan import devices
 from spin_trl.plan.planning import Advice, Wishes, advise, make_plan
+from spin_trl.run.directory import RunDirectory
+from spin_trl.run.journal import DATA, Journal, Step
 
 
 @pytest.fixture
@@ -50,6 +52,22 @@ def test_without_a_gpu_all_known_ones_are_shown(planned):
     assert code == 0
     assert all(name in shown for name in devices.DEVICES)
     assert "no bfloat16" in shown
+
+
+def test_the_engine_is_that_which_the_run_would_choose_or_has_kept(planned, tmp_path, monkeypatch):
+    """The run directory is found as `spin-trl run` finds it."""
+    monkeypatch.chdir(tmp_path)
+    given = {"engine": "auto", "vllm_command": ["no-such-vllm"]}
+    code, shown = planned("--gpu", "h100", **given)
+    assert code == 0
+    assert names(" ".join(shown.split()), "`engine: auto`", "transformers", "`no-such-vllm --version`")
+    directory = RunDirectory("runs/planned")
+    directory.claim("continue")
+    directory.own("recipe.yaml").write_text("engine: vllm\n", encoding="utf-8")
+    Journal(directory.own("journal.jsonl")).append(Step.PREPARE, DATA, rows=1, dataset="d")
+    code, shown = planned("--gpu", "h100", **given)
+    assert code == 0
+    assert "tokens per second, stated" in " ".join(shown.split())
 
 
 def test_bfloat16_on_a_t4_is_refused(planned):

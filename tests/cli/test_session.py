@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+import runs
 from messages import names, refused
-from spin_trl.cli.session import run_dir_of
+from spin_trl.cli.session import run_dir_of, session_of
 from spin_trl.errors import RunDirectoryError
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.recipe import read_recipe
@@ -95,3 +96,21 @@ def test_a_project_may_be_the_run_directory_and_its_recipe_stays(tmp_path: Path)
     found = read_recipe("project")
     assert (found.args.seed, found.name, found.file) == (3, "project", directory.recipe)
     assert place("project") == "project"
+
+
+@pytest.mark.parametrize(
+    ("written", "overrides", "named"),
+    [
+        ({}, [], None),
+        ({"engine": "transformers"}, [], "transformers"),
+        ({"engine": "auto"}, ["--engine", "transformers"], "transformers"),
+    ],
+)
+def test_an_engine_that_is_named_is_told_from_the_default(
+    written: dict[str, Any], overrides: list[str], named: str | None, llama_folder: Path
+) -> None:
+    """A run that goes on keeps its engine, unless another one is asked for by name."""
+    path = runs.recipe(Path("here"), llama_folder, **written)
+    session = session_of(str(path), overrides)
+    assert session._settings.get("engine") == named
+    assert ("engine" in session._engine.asked) == (named is not None)

@@ -152,6 +152,13 @@ def test_the_manifest_names_the_engine_its_version_and_whether_it_repeats(tmp_pa
         assert found == ["counting", "1.0", engine.repeats]
 
 
+def test_the_manifest_says_that_the_base_was_not_quantised(tmp_path):
+    for told in (True, False):
+        store = GenerationStore(tmp_path / str(told))
+        generate(Unordered(7), rows(), store, SAMPLING, **NAMES, unquantised_base=told)
+        assert store.manifest().get("unquantised_base") is (True if told else None)
+
+
 def test_what_such_an_engine_has_finished_is_never_asked_for_again(tmp_path, monkeypatch):
     """Its shards may all be incomplete when the run is interrupted."""
     monkeypatch.setattr("spin_trl.generation.work.MIN_SHARDS", 3)

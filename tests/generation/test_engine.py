@@ -52,6 +52,7 @@ def test_every_micro_batch_of_every_iteration_and_seed_has_a_seed_of_its_own():
 def test_an_engine_is_found_by_its_name_and_is_what_its_module_says() -> None:
     assert "transformers" in engine_names()
     assert engine_of("transformers") is TransformersEngine
+    assert engine_of("auto") is TransformersEngine  # a trainer alone has the model in memory
     made = engine_of("transformers")(tiny.model("llama"), [1], 0, contextlib.nullcontext)
     assert (made.name, made.repeats) == ("transformers", True)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import made_up
+from messages import names
 from spin_trl.hub.cards import write_cards
 from spin_trl.run.directory import RunDirectory
 
@@ -61,6 +62,15 @@ def test_samples_are_read_again_only_where_they_have_changed(tmp_path: Path) -> 
     (tmp_path / "iteration-1" / "samples.jsonl").write_text(changed, encoding="utf-8")
     assert "samples.jsonl" in opened(tmp_path, lambda: write_cards(run))
     assert "Another answer." in (run.model("iteration-1") / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_card_says_that_the_opponents_base_was_not_quantised(tmp_path: Path) -> None:
+    run = run_of(tmp_path, 1)
+    manifest = {"model": "0123", "engine": "vllm", "engine_version": "0.31.0", "unquantised_base": True}
+    (tmp_path / "iteration-0" / "generations" / "generations.json").write_text(json.dumps(manifest), encoding="utf-8")
+    write_cards(run, pairs=False)
+    card = (run.model("iteration-0") / "README.md").read_text(encoding="utf-8")
+    assert names(card, "engine", "vllm 0.31.0", "unquantised")
 
 
 def test_a_card_that_says_the_same_stays_as_it_is(tmp_path: Path) -> None:

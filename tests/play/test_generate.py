@@ -42,6 +42,22 @@ def test_the_phase_is_done_once_and_the_journal_has_its_tokens(run: Run, loads: 
     assert len([line for line in run.journal.entries() if line["phase"] == "generate"]) == 1
 
 
+def test_an_unquantised_base_is_handed_on_for_the_manifest(
+    run: Run, loads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only vLLM generates with one; the digest is that of the quantised model that training computes with."""
+    handed: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        generate, "generate", lambda *_, **given: handed.append((run.args.engine, given["unquantised_base"]))
+    )
+    monkeypatch.setattr(generate, "quantises", lambda _: True)
+    for engine in ("transformers", "vllm"):
+        run.args.engine = engine
+        with at_hand(run, run.given_model) as model:
+            answer_into(run, model, run.rows(), tmp_path / engine, 0, "answers")
+    assert handed == [("transformers", False), ("vllm", True)]
+
+
 def test_only_the_process_that_records_reads_all_generations(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others read its decision in the journal; with many generations, every process would otherwise need memory
     for all of them.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 import yaml
 from datasets import Dataset, load_dataset, load_from_disk
 from trl import DPOConfig, DPOTrainer
@@ -104,7 +105,8 @@ def test_a_larger_draw_of_prompts_includes_a_smaller_one(run_dir: Path, tmp_path
 
 
 def test_samples_have_the_runs_own_settings(run_dir: Path, tmp_path: Path) -> None:
-    folder, _ = make(run_dir, tmp_path / "pairs", seed=7)
+    folder, made = make(run_dir, tmp_path / "pairs", seed=7)
+    assert made.sampling["engine"] == f"transformers {transformers.__version__}"
     sampling = json.loads((folder / ".samples/generations.json").read_text(encoding="utf-8"))["sampling"]
     assert (sampling["max_new_tokens"], sampling["batch_size"], sampling["temperature"]) == (8, 4, 1.0)
     assert (sampling["num_generations"], sampling["seed"]) == (4, 7)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from peft import LoraConfig
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import tiny
 from messages import names, refused
 from runs import answers, build, entry, steps
 from served_model import served_model
 from spin_trl.errors import LaunchError
-from spin_trl.generation.engine import Sampling, micro_batch_seed
+from spin_trl.generation.completions.client import CompletionsClient
+from spin_trl.generation.engine import MicroBatch, Sampling, micro_batch_seed
 from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.generation.store import GenerationStore
+from spin_trl.generation.vllm.process import Server
+from spin_trl.models.digest import digest
 from spin_trl.models.policy import load_policy
-from spin_trl.play.served import against_vllm
+from spin_trl.play import served
+from spin_trl.play.served import against_vllm, serve
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +79,123 @@ def test_a_server_that_does_not_start_ends_the_run_and_nothing_is_lost(folder: P
 
 def test_what_vllm_can_not_do_is_refused_at_the_start(llama_folder: Path) -> None:
     given = {"engine": "vllm", "vllm_command": ["no-such-vllm"], "vllm_args": ["--api-key", "k"]}
-    run = build(llama_folder, peft_config=LoraConfig(use_dora=True, task_type="CAUSAL_LM"), **given).state
+    lora = LoraConfig(alora_invocation_tokens=[3], task_type="CAUSAL_LM")
+    run = build(llama_folder, peft_config=lora, **given).state
     found = [*against_vllm(run, AutoModelForCausalLM.from_pretrained(llama_folder).config)]
     assert len(found) == 4
-    for reason, part in zip(found, ("`api-key`", "`vllm_command`", "`use_dora`", "head size"), strict=True):
+    for reason, part in zip(
+        found, ("`api-key`", "`vllm_command`", "`alora_invocation_tokens`", "head size"), strict=True
+    ):
         assert names(reason, part)
     [reason] = against_vllm(build(llama_folder, engine="vllm", vllm_command=[]).state, None)
     assert names(reason, "`vllm_command`")
     assert [*against_vllm(build(llama_folder).state, None)] == []
+
+
+def test_an_adapter_that_can_be_merged_is_no_reason_against_vllm(folder: Path) -> None:
+    lora = LoraConfig(use_dora=True, r=600, modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    run = build(folder, engine="vllm", vllm_command=[sys.executable], peft_config=lora).state
+    assert [*against_vllm(run, AutoModelForCausalLM.from_pretrained(folder).config)] == []
+
+
+def test_the_adapter_of_a_given_model_is_looked_at_too(folder: Path) -> None:
+    lora = LoraConfig(alora_invocation_tokens=[3], target_modules=["q_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), lora)
+    run = build(model, engine="vllm", vllm_command=[sys.executable], processing_class=tiny.tokenizer()).state
+    [reason] = against_vllm(run, None)
+    assert names(reason, "`alora_invocation_tokens`")
+
+
+def test_a_quantised_run_needs_consent_to_an_unquantised_base(folder: Path) -> None:
+    given = {"engine": "vllm", "vllm_command": [sys.executable]}
+    adapter = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    quantised = BitsAndBytesConfig(load_in_4bit=True)
+    for allowed in (False, True):
+        session = build(
+            folder, peft_config=adapter, quantization_config=quantised, vllm_unquantised_base=allowed, **given
+        )
+        reasons = [*against_vllm(session.state, None)]
+        assert len(reasons) == (not allowed)
+        assert all(names(reason, "`vllm_unquantised_base: true`", "`engine: transformers`") for reason in reasons)
+
+
+def test_the_servers_of_a_merged_adapter_load_no_adapter(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of another adapter do. The merged model is there for as long as they run."""
+    config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    started: list[tuple[str, int | None, bool]] = []
+
+    @contextlib.contextmanager
+    def running(servers: list[Server]) -> Iterator[None]:
+        for server in servers:
+            server.port, flags = 1, server.flags
+            started.append((flags.dtype, flags.lora_rank, Path(flags.model).is_dir()))
+        yield
+
+    monkeypatch.setattr(served, "running", running)
+    monkeypatch.setattr(CompletionsClient, "load_adapter", lambda *_: None)
+    monkeypatch.setattr(CompletionsClient, "version", lambda _: "0.31.0")
+    for use_dora in (False, True):
+        config.use_dora = use_dora
+        get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config).save_pretrained(tmp_path / "adapter")
+        with serve(build(folder, engine="vllm").state, str(tmp_path / "adapter"), [1]) as engine:
+            assert engine.version == "0.31.0"
+    assert started == [("float32", 4, True), ("float32", None, True)]
+    assert list(Path("run", "vllm").glob(".merged*")) == []
+
+
+@pytest.mark.slow
+def test_a_merged_adapter_is_served_as_a_whole_model(folder: Path, tmp_path: Path) -> None:
+    """The server gets no adapter, and gives the answers of the adapter's model."""
+    command, starts = served_model(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    config = LoraConfig(r=4, use_dora=True, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(base, config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data += 0.1
+    adapter = str(tmp_path / "adapter")
+    model.save_pretrained(adapter)
+    run = build(folder, engine="vllm", vllm_command=command).state
+    sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(0)), temperature=0.0)
+    with serve(run, adapter, [1]) as engine:
+        [(_, [found])] = engine.generate([MicroBatch(0, [[5, 9, 17]], 0)], sampling)
+    [told] = [json.loads(line) for line in starts.read_text(encoding="utf-8").splitlines()]
+    assert "--enable-lora" not in told
+    assert not Path(told[1]).exists()
+    [expected] = TransformersEngine(load_policy(adapter, run.args).eval(), [1], 0).answer([[5, 9, 17]], sampling, 0)
+    assert found.ids == expected.ids
+
+
+@pytest.mark.slow
+def test_a_quantised_run_with_an_unquantised_base_and_a_merged_adapter(folder: Path, tmp_path: Path) -> None:
+    """The manifest has the digest of the quantised model, which training computes with, and says what generated."""
+    command, starts = served_model(tmp_path)
+    lora = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    session = build(
+        folder,
+        engine="vllm",
+        vllm_command=command,
+        vllm_unquantised_base=True,
+        num_iterations=1,
+        peft_config=lora,
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True),
+    )
+    session.run()
+    run = session.state
+    answers_of = {
+        "start": run.directory.generations("iteration-0"),
+        "iteration-0": run.directory.held_out("iteration-0") / "sampled",
+    }
+    for stage, store in answers_of.items():
+        manifest = GenerationStore(store).manifest()
+        assert (manifest["engine"], manifest["unquantised_base"]) == ("vllm", True)
+        policy = load_policy(run.model_of(stage), run.args, run.quantization_config)
+        assert manifest["model"] == digest(policy, definition=run.definition)
+    told = [json.loads(line) for line in starts.read_text(encoding="utf-8").splitlines()]
+    assert all("--enable-lora" not in arguments for arguments in told)
+    assert [".merged-" in arguments[1] for arguments in told] == [False, False, True]
+    card = (run.directory.model("iteration-0") / "README.md").read_text(encoding="utf-8")
+    assert names(card, "vllm 0.31.0+test", "unquantised")
+    assert list(run.directory.path.glob("vllm/.*")) == []

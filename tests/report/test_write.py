@@ -300,6 +300,18 @@ def test_hashes_of_models_come_from_what_they_answered(tmp_path):
     assert gather(RunDirectory(path))["digests"] == {"model: start": "aaaa", "model: iteration 0": "bbbb"}
 
 
+def test_the_engines_that_generated_are_named(tmp_path):
+    """One of them has generated with another base than training computes with."""
+    path = write_run(tmp_path / "run", record(*STAGES, best="iteration-0"))
+    for iteration, more in enumerate(({}, {"engine": "vllm", "engine_version": "0.31.0", "unquantised_base": True})):
+        manifest = {"model": "aaaa", "engine": "transformers", "engine_version": "5.20", **more}
+        (path / f"iteration-{iteration}" / "generations").mkdir(parents=True)
+        written = path / f"iteration-{iteration}" / "generations" / "generations.json"
+        written.write_text(json.dumps(manifest), encoding="utf-8")
+    engines = gather(RunDirectory(path))["versions"]["engine"]
+    assert engines == "transformers 5.20, vllm 0.31.0, with the base model unquantised"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "key"),
     [

@@ -17,7 +17,7 @@ from spin_trl.play.open import reopen
 from spin_trl.run.marker import MARKER
 from spin_trl.run.ownership import Ownership
 from spin_trl.run.recipe import read_recipe
-from spin_trl.run.trust import TrustedRuns, check_trust, check_trust_of_recipe, named_code
+from spin_trl.run.trust import TrustedRuns, check_trust, check_trust_of_recipe, named_code, without_code
 
 CODE: dict[str, Any] = {
     "dataset_name": "evil:load", "held_out_name": "spin_trl.files:os.system", "scorer": ["gsm8k", "evil:score"],
@@ -55,6 +55,14 @@ def test_code_that_the_model_writes_is_code_if_it_would_run() -> None:
     assert named_code(allowed | {"scorer": "json"}) == named_code({"scorer": "python_tests"}) == {}
 
 
+def test_planning_a_run_does_not_ask_its_command_of_vllm(tmp_path: Path) -> None:
+    """`engine: auto` asks the command for its version, and that of a run from elsewhere may be anything."""
+    run = owned(tmp_path / "run", {"engine": "auto", "vllm_command": ["/tmp/evil"]})
+    recipe = read_recipe(str(run.path))
+    without_code(recipe)
+    assert (recipe.args.engine, recipe.play.vllm_command) == ("auto", ["vllm"])
+
+
 def test_generated_code_of_a_run_from_elsewhere_waits_for_the_users_word(tmp_path: Path) -> None:
     run = owned(tmp_path / "run", {"allow_generated_code": True, "scorer": "python_tests"})
     recipe = read_recipe(str(run.path))
@@ -68,6 +76,7 @@ def test_generated_code_of_a_run_from_elsewhere_waits_for_the_users_word(tmp_pat
 def test_a_command_of_vllm_is_code_if_it_would_run() -> None:
     given = {"engine": "vllm", "vllm_command": ["/tmp/evil"], "vllm_args": ["--tool-parser-plugin", "evil.py"]}
     assert named_code(given) == {"vllm_command": "/tmp/evil", "vllm_args": "--tool-parser-plugin evil.py"}
+    assert named_code({**given, "engine": "auto"}) == named_code(given)  # which asks it for its version
     assert named_code({**given, "engine": "transformers"}) == {}
     assert named_code({"engine": "vllm", "vllm_command": ["vllm"], "vllm_args": None}) == {}
 

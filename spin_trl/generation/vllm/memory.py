@@ -51,11 +51,25 @@ def kv_cache_bytes(config: PreTrainedConfig, sequences: int, max_length: int, nu
         The bytes, with every sequence rounded up to whole blocks, and one block more, which vLLM keeps empty. None if the
         configuration does not tell.
     """
+    of_token = kv_bytes_per_token(config, number_bytes)
+    if of_token is None:
+        return None
+    blocks = sequences * -(-max_length // BLOCK_TOKENS) + 1
+    return of_token * blocks * BLOCK_TOKENS
+
+
+def kv_bytes_per_token(config: PreTrainedConfig, number_bytes: int, tensor_parallel: int = 1) -> int | None:
+    """Return the bytes of a token's keys and values on each GPU, or None if the configuration does not tell.
+
+    Args:
+        config: configuration of the model.
+        number_bytes: bytes of a number: 4 for float32, 2 for bfloat16.
+        tensor_parallel: number of GPUs that the model is divided among. Each has at least one head.
+    """
     text = config.get_text_config()
     layers, heads = getattr(text, "num_hidden_layers", None), getattr(text, "num_attention_heads", None)
     size = head_size_of(config)
     if layers is None or heads is None or size is None:
         return None
     heads = getattr(text, "num_key_value_heads", None) or heads
-    blocks = sequences * -(-max_length // BLOCK_TOKENS) + 1
-    return int(2 * layers * heads * size * number_bytes * blocks * BLOCK_TOKENS)
+    return int(2 * layers * -(-heads // tensor_parallel) * size * number_bytes)

@@ -5,7 +5,7 @@ from transformers import LlamaConfig, MambaConfig
 
 from messages import refused
 from spin_trl.errors import RecipeError
-from spin_trl.generation.vllm.memory import BYTES_PER_GIB, kv_cache_bytes, memory_share
+from spin_trl.generation.vllm.memory import BYTES_PER_GIB, kv_bytes_per_token, kv_cache_bytes, memory_share
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,13 @@ def test_keys_and_values_are_those_of_whole_blocks() -> None:
     config = LlamaConfig(hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3)
     assert kv_cache_bytes(config, 8, 200, 4) == kv_cache_bytes(config, 8, 256, 4) == 100_270_080
     assert kv_cache_bytes(config, 8, 257, 2) == (8 * 384 + 128) * 46_080 / 2
+
+
+@pytest.mark.parametrize(("parallel", "expected"), [(1, 131_072), (2, 65_536), (16, 16_384)])
+def test_every_gpu_has_its_heads_keys_and_values(parallel: int, expected: int) -> None:
+    """Llama-3.1-8B in bfloat16: 2 x 32 layers x 8 heads x 128 x 2 bytes; of more GPUs than heads, each has one head."""
+    config = LlamaConfig(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8)
+    assert kv_bytes_per_token(config, 2, parallel) == expected
 
 
 def test_a_model_without_attention_has_no_keys() -> None:
