@@ -9,7 +9,7 @@ from ..objectives.fields import setting
 from .checks import Bounds
 
 TRANSFORMERS, VLLM = "transformers", "vllm"
-"""Values of `engine`: the weights in this process's memory, or vLLM servers of the run's own."""
+"""Values of `engine`: the weights in this process's memory, or vLLM servers of the run's own. See also [`server.SERVER`]."""
 
 
 @dataclass
@@ -23,9 +23,9 @@ class EngineSettings:
             those that the run derives from its settings, except those that it depends on.
         tensor_parallel: With `engine: vllm`, the number of GPUs that each server divides the model among. Every group
             of GPUs gets a server.
-        generation_concurrency: With `engine: vllm`, the number of prompts that all servers together work on at the same
+        generation_concurrency: With `engine: vllm` or `server`, the number of prompts that all servers together work on at the same
             time.
-        generation_timeout: With `engine: vllm`, seconds after which a prompt without a response is asked again.
+        generation_timeout: With `engine: vllm` or `server`, seconds after which a prompt without a response is asked again.
     """
 
     vllm_command: list[str] = field(
@@ -47,9 +47,9 @@ class EngineSettings:
     )
     generation_concurrency: Annotated[int, Bounds(1)] = setting(
         256,
-        "With `engine: vllm`, the number of prompts that all servers together work on at the same time.",
+        "With `engine: vllm` or `server`, the number of prompts that all servers together work on at the same time.",
     )
     generation_timeout: Annotated[float, Bounds(0, low_open=True)] = setting(
         600.0,
-        "With `engine: vllm`, seconds after which a prompt without a response is asked again.",
+        "With `engine: vllm` or `server`, seconds after which a prompt without a response is asked again.",
     )

@@ -53,8 +53,8 @@ class IterationSettings(DPOConfig):
     )
     engine: str = setting(
         "transformers",
-        "Engine that generates the responses: transformers, with the weights in memory, or vllm, with servers that the run "
-        "starts while it generates.",
+        "Engine that generates the responses: transformers, with the weights in memory; vllm, with servers that the run "
+        "starts while it generates; or server, with servers that exist already (`server_urls`).",
     )
     train_on_turn: str = setting(
         "last", "Which assistant turns of a conversation to train on.", choices=["last", "first", "all"]
@@ -126,8 +126,8 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
         num_generations: Number of generated responses per prompt in each iteration. Each one is a separate pair.
         generation_batch_size: Number of prompts that are answered together. Changing it changes which responses are
             sampled.
-        engine: Engine that generates the responses: transformers, with the weights in memory, or vllm, with servers that the
-            run starts while it generates.
+        engine: Engine that generates the responses: transformers, with the weights in memory; vllm, with servers that the
+            run starts while it generates; or server, with servers that exist already (`server_urls`).
         train_on_turn: Which assistant turns of a conversation to train on.
         chat_template_kwargs: Keyword arguments for the chat template (JSON), applied to every row in both generation and
             training.

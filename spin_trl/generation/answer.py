@@ -10,8 +10,9 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -126,6 +127,7 @@ def generate(
     opponent: str | None = None,
     lr_scale: float | None = None,
     part: GenerationPart | None = None,
+    served: Mapping[str, Any] | None = None,
     disable_progress: bool = False,
     description: str = "Generating",
     on_progress: OnProgress = lambda *_: None,
@@ -145,6 +147,7 @@ def generate(
         opponent: stage of the run whose model answers, for the store's manifest.
         lr_scale: factor on the learning rate of the iteration that is trained on the answers, for the manifest.
         part: part of the shards to generate, or None for all.
+        served: what shows which weights servers have that exist already, for the manifest.
         disable_progress: show no progress bar.
         description: text of the progress bar.
         on_progress: called with this process's progress.
@@ -168,6 +171,7 @@ def generate(
         lr_scale=lr_scale,
         engine_version=engine.version,
         repeats=engine.repeats,
+        served=None if served is None else dict(served),
     )
     if state.is_main_process:
         store.open(manifest)

@@ -66,6 +66,7 @@ class Manifest:
         lr_scale: factor on the learning rate of the iteration that is trained on them; None as for `opponent`.
         engine_version: version of the software that generated them first; None if an earlier version wrote the manifest.
         repeats: whether the engine would generate the same responses again (see [`Engine`]); None as for `engine_version`.
+        served: for servers that exist already, how far their log-probs were from those of the run's models; otherwise None.
     """
 
     dataset: str
@@ -80,9 +81,10 @@ class Manifest:
     lr_scale: float | None = None
     engine_version: str | None = None
     repeats: bool | None = None
+    served: dict[str, Any] | None = None
 
 
-NOTED = ("opponent", "lr_scale", "engine_version", "repeats")
+NOTED = ("opponent", "lr_scale", "engine_version", "repeats", "served")
 """Fields of a [`Manifest`] that are not part of its identity, and may be missing: what the run had decided when the store
 was begun, and what generated."""
 
