@@ -10,7 +10,8 @@ differences over thousands of tokens, in nats a token:
 - `apart`, between these two models. As a distance, `apart` is at least `|o - d|`, so `(o - d) / apart` is between -1 and 1: 1
   if the server agrees with the expected model exactly, -1 if with the other one, and near 0 if rounding hides which it is. At
   least `LEAST_PREFERENCE` (one half) is agreement with the one and not with the other. With random errors, that is reached
-  when the models are about twice as far apart as the server's log-probs are from either.
+  when the models are about twice as far apart as the server's log-probs are from either. If those are further from both than
+  the models are from each other, errors that are not random could decide, so it counts as 0.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Comparison:
 
     def preference(self, other: str) -> float:
         """Return how clearly the server has the expected model and not another one: 1 clearly, -1 clearly the other one."""
+        if min(self.distances[self.expected], self.distances[other]) > self.apart[other]:
+            return 0.0
         return (self.distances[other] - self.distances[self.expected]) / self.apart[other]
 
     @property
