@@ -45,6 +45,7 @@ class CompletionServer:
         ends_after: tokens after which a response ends with EOS; None: it is as long as `max_tokens`.
         faults: faults of the next requests, one each.
         fault: fault of all further requests.
+        models_fault: fault of requests for the list of models.
         is_healthy: whether `/health` answers with 200.
         version: version that `/version` reports; None: there is no such path.
         adapters: paths of adapters that it was told to load and not to unload, by name.
@@ -63,6 +64,7 @@ class CompletionServer:
     ends_after: int | None = None
     faults: deque[Fault] = field(default_factory=deque)
     fault: Fault | None = None
+    models_fault: Fault | None = None
     is_healthy: bool = True
     version: str | None = None
     adapters: dict[str, str] = field(default_factory=dict)
@@ -116,13 +118,20 @@ class CompletionServer:
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if self.is_healthy else 503)
 
-    async def _models(self, request: web.Request) -> web.Response:
-        base = {"id": self.model, "object": "model", "root": self.root, "parent": None, "max_model_len": self.max_length}
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        base = {
+            "id": self.model,
+            "object": "model",
+            "root": self.root,
+            "parent": None,
+            "max_model_len": self.max_length,
+        }
         adapters = [
             {"id": name, "object": "model", "root": path, "parent": self.model, "max_model_len": None}
             for name, path in self.adapters.items()
         ]
-        return web.json_response({"object": "list", "data": [base, *adapters]})
+        found = {"object": "list", "data": [base, *adapters]}
+        return web.json_response(found) if self.models_fault is None else await self.models_fault(request, found)
 
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"version": self.version})

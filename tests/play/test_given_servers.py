@@ -114,7 +114,9 @@ def test_other_weights_of_the_run_are_found_with_the_address(
     shaken(AutoModelForCausalLM.from_pretrained(before), 2, 0.1).save_pretrained(expected)
     servers[0].serve(expected)
     servers[1].serve(str(folder) if served == "start" else before)
-    with refused(PausedError, expected, servers[1].url, served, "iteration-1", "vllm serve", "spin-trl run run") as error:
+    with refused(
+        PausedError, expected, servers[1].url, served, "iteration-1", "vllm serve", "spin-trl run run"
+    ) as error:
         engine(run, expected)
     assert f"{servers[0].url} serves" not in str(error.value)
     servers[1].serve(expected)
@@ -124,9 +126,7 @@ def test_other_weights_of_the_run_are_found_with_the_address(
     assert all(one["nats_a_token"][served] > 0.01 for one in found["servers"])
 
 
-def test_adapters_are_loaded_once_and_the_one_before_is_unloaded(
-    folder: Path, servers: list[WeightsServer]
-) -> None:
+def test_adapters_are_loaded_once_and_the_one_before_is_unloaded(folder: Path, servers: list[WeightsServer]) -> None:
     run = prepared(folder, servers, peft_config=LORA)
     assert engine(run, str(folder)).client.model == "tiny"
     first = engine(run, trained(run)).client.model
@@ -288,13 +288,18 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"server_reload": "lora"}, ["`server_reload: lora`", "`use_peft: true`"]),
     ({"server_reload": "lora", "peft_config": LoraConfig(use_dora=True)}, ["`use_dora`"]),
     ({"server_reload": "command"}, ["`server_reload_command`"]),
-    ({"server_reload": "command", "server_reload_command": ["./serve.sh {url}"]}, ["`server_reload_command`", "{model}"]),
+    (
+        {"server_reload": "command", "server_reload_command": ["./serve.sh {url}"]},
+        ["`server_reload_command`", "{model}"],
+    ),
     ({"server_reload_command": ["serve {model}"]}, ["`server_reload_command`", "`server_reload: pause`"]),
 ]
 
 
 @pytest.mark.parametrize(("given", "parts"), REFUSED)
-def test_what_can_not_work_is_refused_at_the_start(given: dict[str, Any], parts: list[str], llama_folder: Path) -> None:
+def test_what_can_not_work_is_refused_at_the_start(
+    given: dict[str, Any], parts: list[str], llama_folder: Path
+) -> None:
     run = build(llama_folder, engine="server", **{"server_urls": ["http://127.0.0.1:1"], **given}).state
     [reason] = against_servers(run)
     assert names(reason, *parts)

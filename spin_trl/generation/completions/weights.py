@@ -107,9 +107,7 @@ def compare(expected: str, models: Mapping[str, Logprobs], served: Logprobs) -> 
     Raises:
         ValueError: if the numbers of tokens differ, or there are none.
     """
-    apart = {
-        name: difference(models[expected], logprobs) for name, logprobs in models.items() if name != expected
-    }
+    apart = {name: difference(models[expected], logprobs) for name, logprobs in models.items() if name != expected}
     others = {name: distance for name, distance in apart.items() if distance > 0}
     distances = {name: difference(models[name], served) for name in (expected, *others)}
     return Comparison(expected, sum(map(len, served)), distances, others)
@@ -129,4 +127,3 @@ def difference(some: Logprobs, others: Logprobs) -> float:
     if not found:
         raise ValueError("there are no tokens to compare")
     return sum(found) / len(found)
-
