@@ -23,8 +23,8 @@ class EngineSettings:
             those that the run derives from its settings, except those that it depends on.
         tensor_parallel: With `engine: vllm`, the number of GPUs that each server divides the model among. Every group
             of GPUs gets a server.
-        generation_concurrency: With `engine: vllm` or `server`, the number of prompts that all servers together work on at the same
-            time.
+        generation_concurrency: With `engine: vllm` or `server`, the number of prompts that all servers together work on at
+            the same time.
         generation_timeout: With `engine: vllm` or `server`, seconds after which a prompt without a response is asked again.
     """
 

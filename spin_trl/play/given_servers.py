@@ -113,8 +113,8 @@ def against_servers(run: Run) -> Iterator[str]:
         yield f"`server_reload_command` has no effect with `server_reload: {reload}`. Set `server_reload: command`."
     if reload == LORA and not _adapts(run):
         yield (
-            "`server_reload: lora` loads adapters, but this run trains all weights. Use `server_reload: pause` or `command`, "
-            "or train an adapter (`use_peft: true`)."
+            "`server_reload: lora` loads adapters, but this run trains all weights. Use `server_reload: pause` or "
+            "`command`, or train an adapter (`use_peft: true`)."
         )
     elif reload == LORA and run.peft_config is not None:
         yield from lora_refusals(run.peft_config)
@@ -184,8 +184,8 @@ class _Servers:
             lengths = [model.max_length for model in models if model.max_length is not None]
             if needed is not None and lengths and max(lengths) < needed:
                 raise ServedWeightsError(
-                    f"{url} has a context of {max(lengths)} tokens, but `max_length` is {needed}: responses would be cut off "
-                    f"earlier. Start it with `--max-model-len {needed}`."
+                    f"{url} has a context of {max(lengths)} tokens, but `max_length` is {needed}: responses would be cut "
+                    f"off earlier. Start it with `--max-model-len {needed}`."
                 )
 
     def compare(self, known: KnownWeights) -> None:
@@ -208,8 +208,8 @@ class _Servers:
         if self._failures:
             lines = "".join(f"\n- {url}: {failure}" for url, failure in self._failures.items())
             raise NoEndpointError(
-                f"After `server_reload_command`, servers have not answered within {self._run.play.server_reload_timeout:g} s "
-                f"(`server_reload_timeout`):{lines}",
+                "After `server_reload_command`, servers have not answered within "
+                f"{self._run.play.server_reload_timeout:g} s (`server_reload_timeout`):{lines}",
                 self._failures,
             )
         self._reloaded |= set(urls)
@@ -368,8 +368,8 @@ def _key(variable: str) -> ServerKey:
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
         raise RecipeError(
-            "`server_key_variable` is not the name of an environment variable. It names the variable that holds the key; the "
-            "key itself belongs in the environment."
+            "`server_key_variable` is not the name of an environment variable. It names the variable that holds the key; "
+            "the key itself belongs in the environment."
         )
     key = ServerKey.from_environment(variable)
     if not key and variable != KEY_VARIABLE:

@@ -78,9 +78,9 @@ def load_everywhere(run: Run, client: CompletionsClient, available: Available, p
             if name in [model.name for model in one.available()[0].get(url, ())]:
                 continue  # another process of the run was quicker
             raise ServedWeightsError(
-                f"The adapter in {folder} can't be loaded at {url}: {error}. A server loads adapters if vLLM was started with "
-                "`--enable-lora`, a `--max-lora-rank` of at least `lora_r`, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its "
-                "environment. `server_model_root` is the path of the run directory as the servers see it."
+                f"The adapter in {folder} can't be loaded at {url}: {error}. A server loads adapters if vLLM was started "
+                "with `--enable-lora`, a `--max-lora-rank` of at least `lora_r`, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
+                "in its environment. `server_model_root` is the path of the run directory as the servers see it."
             ) from error
     return name
 

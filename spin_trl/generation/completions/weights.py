@@ -7,11 +7,11 @@ differences over thousands of tokens, in nats a token:
 
 - `d`, between the server and the model that is expected. Above `MOST_DIFFERENCE` (0.1), the server has other weights.
 - `o`, between the server and another model that it could have.
-- `apart`, between these two models. As a distance, `apart` is at least `|o - d|`, so `(o - d) / apart` is between -1 and 1: 1
-  if the server agrees with the expected model exactly, -1 if with the other one, and near 0 if rounding hides which it is. At
-  least `LEAST_PREFERENCE` (one half) is agreement with the one and not with the other. With random errors, that is reached
-  when the models are about twice as far apart as the server's log-probs are from either. If those are further from both than
-  the models are from each other, errors that are not random could decide, so it counts as 0.
+- `apart`, between these two models. As a distance, `apart` is at least `|o - d|`, so `(o - d) / apart` is from -1 to 1: it is
+  1 if the server agrees with the expected model exactly, -1 if with the other one, and near 0 if rounding hides which it is.
+  At least `LEAST_PREFERENCE` (one half) is agreement with the one and not with the other. With random errors, that is
+  reached when the models are about twice as far apart as the server's log-probs are from the right one. If both `d` and `o`
+  are larger than `apart`, errors that are not random could decide, so it counts as 0.
 """
 
 from __future__ import annotations

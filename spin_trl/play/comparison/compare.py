@@ -167,8 +167,9 @@ class Comparison:
                 )
         if recipe.args.engine == SERVER and recipe.play.server_reload != LORA:
             raise RecipeError(
-                "The arms of a comparison need different weights at the same time, so with `engine: server` they are adapters "
-                "that the servers load by request. Set `server_reload: lora` and `use_peft: true`, or use another engine."
+                "The arms of a comparison need different weights at the same time, so with `engine: server` they are "
+                "adapters that the servers load by request. Set `server_reload: lora` and `use_peft: true`, or use another "
+                "engine."
             )
         # All arms must play the same number of iterations, however they turn out.
         recipe.play.stop_at_plateau, recipe.play.degeneration_stop = False, {}
