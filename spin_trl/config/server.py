@@ -14,7 +14,7 @@ SERVER = "server"
 KEY_VARIABLE = "VLLM_API_KEY"
 """The environment variable that holds the key, unless another is named: vLLM reads its own key from it, too."""
 
-LORA, COMMAND, PAUSE = RELOADS = ("lora", "command", "pause")
+RELOAD_LORA, RELOAD_COMMAND, RELOAD_PAUSE = RELOADS = ("lora", "command", "pause")
 """Values of `server_reload`: how servers come by the next weights."""
 
 

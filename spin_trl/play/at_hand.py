@@ -24,7 +24,7 @@ from ..models.policy import load_policy
 from ..run.run import Run, free_memory
 from ..training.start_logps import scoring_batch
 from .given_servers import ask_servers
-from .known_weights import Pairs
+from .known_weights import ComparedPairs
 from .served import Served, serve
 
 
@@ -128,7 +128,7 @@ def at_hand(run: Run, path: str) -> Iterator[ModelAtHand]:
         model.free()
 
 
-def _logprobs_under(run: Run, path: str, pairs: Pairs) -> Logprobs:
+def _logprobs_under(run: Run, path: str, pairs: ComparedPairs) -> Logprobs:
     """Return the log-probs of responses' tokens under a model of the run, which is loaded for that alone.
 
     Raises:

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..config.server import COMMAND, KEY_VARIABLE, LORA, PAUSE, SERVER
+from ..config.server import KEY_VARIABLE, RELOAD_COMMAND, RELOAD_LORA, RELOAD_PAUSE, SERVER
 from ..counts import counted
 from ..errors import RecipeError, noted
 from ..generation.completions.address import ServerKey
 from ..generation.completions.client import CompletionsClient, KnownResponses
 from ..generation.completions.failures import NoEndpointError, ServedWeightsError
 from ..generation.completions.waiting import Patience
-from ..generation.completions.weights import Comparison, Logprobs, Verdict
+from ..generation.completions.weights import Logprobs, WeightsComparison, WeightsVerdict
 from ..generation.engines.server import ServerEngine
 from ..generation.vllm.flags import lora_rank_for
 from ..generation.vllm.refusals import adapter_folder_refusals, lora_refusals
@@ -55,18 +55,18 @@ def ask_servers(run: Run, path: str, eos_token_ids: Sequence[int], score: ScoreU
     servers.check_available()
     known = KnownWeights.of(run, path, score)
     servers.compare(known)
-    if reload_of(run) == COMMAND:
+    if reload_of(run) == RELOAD_COMMAND:
         servers.reload_by_command(known)
     servers.check_weights(known)
     engine = servers.engine(known)
-    if reload_of(run) == LORA:
+    if reload_of(run) == RELOAD_LORA:
         unload_others(run, engine.client, servers.available, engine.client.model)
     return engine
 
 
 def reload_of(run: Run) -> str:
     """Return how servers come by the next weights: `server_reload`, or its default for the run."""
-    return run.play.server_reload or (LORA if _adapts(run) else PAUSE)
+    return run.play.server_reload or (RELOAD_LORA if _adapts(run) else RELOAD_PAUSE)
 
 
 def client_of(run: Run, eos_token_ids: Sequence[int]) -> CompletionsClient:
@@ -105,20 +105,20 @@ def against_servers(run: Run) -> Iterator[str]:
     if play.server_model_root is not None and not PurePosixPath(play.server_model_root).is_absolute():
         yield f"`server_model_root` is {play.server_model_root!r}; expected an absolute path on the servers' machine."
     reload, command = reload_of(run), play.server_reload_command
-    if reload == COMMAND and not command:
+    if reload == RELOAD_COMMAND and not command:
         yield "`server_reload: command` needs the command: set `server_reload_command`."
-    elif reload == COMMAND and not any("{model}" in part for part in command or ()):
+    elif reload == RELOAD_COMMAND and not any("{model}" in part for part in command or ()):
         yield "`server_reload_command` has no {model}, so it can't know which weights to serve."
-    elif command and reload != COMMAND:
+    elif command and reload != RELOAD_COMMAND:
         yield f"`server_reload_command` has no effect with `server_reload: {reload}`. Set `server_reload: command`."
-    if reload == LORA and not _adapts(run):
+    if reload == RELOAD_LORA and not _adapts(run):
         yield (
             "`server_reload: lora` loads adapters, but this run trains all weights. Use `server_reload: pause` or "
             "`command`, or train an adapter (`use_peft: true`)."
         )
-    elif reload == LORA and run.peft_config is not None:
+    elif reload == RELOAD_LORA and run.peft_config is not None:
         yield from lora_refusals(run.peft_config)
-    elif reload == LORA and run.given is None:
+    elif reload == RELOAD_LORA and run.given is None:
         yield from adapter_folder_refusals(local_folder(str(run.model)))
 
 
@@ -156,11 +156,11 @@ class _Servers:
 
     def __init__(self, run: Run, path: str, client: CompletionsClient) -> None:
         self._run, self._path, self._client = run, path, client
-        self._is_loaded = reload_of(run) == LORA and is_adapter(path)
+        self._is_loaded = reload_of(run) == RELOAD_LORA and is_adapter(path)
         self._reloaded: set[str] = set()
         self.available: Available = {}
         self._failures: dict[str, str] = {}
-        self._compared: dict[str, Comparison] = {}
+        self._compared: dict[str, WeightsComparison] = {}
 
     def look(self, seconds: float) -> None:
         """Find out which servers answer, and which models they have."""
@@ -172,12 +172,12 @@ class _Servers:
         if not self.available:
             if self._is_by_hand:
                 self._pause(f"No server answers:{lines}")
-            if reload_of(self._run) != COMMAND:
+            if reload_of(self._run) != RELOAD_COMMAND:
                 raise NoEndpointError(
                     f"No server of `server_urls` answers:{lines}\nStart them, and run the same command to go on.",
                     self._failures,
                 )
-        elif lines and reload_of(self._run) != COMMAND:
+        elif lines and reload_of(self._run) != RELOAD_COMMAND:
             logger.warning("These servers don't answer, and are left out:%s", lines)
         needed = self._run.args.max_length
         for url, models in self.available.items():
@@ -200,7 +200,7 @@ class _Servers:
 
     def reload_by_command(self, known: KnownWeights) -> None:
         """Run the user's command for servers that don't have the right weights for sure, and compare again."""
-        urls = [url for url in self._client.urls if not self._is(url, Verdict.RIGHT)]
+        urls = [url for url in self._client.urls if not self._is(url, WeightsVerdict.RIGHT)]
         if not urls:
             return
         run_commands(self._run, self._path, urls)
@@ -227,8 +227,8 @@ class _Servers:
                 + f"\n{self._remedy(known.expected)} Run the same command to go on; what is finished is kept."
             )
         for url, one in self._compared.items():
-            if one.verdict == Verdict.UNSURE:
-                logger.warning("%s", _in_words(url, one, self._client.model))
+            if one.verdict == WeightsVerdict.UNSURE:
+                logger.warning("%s", _weights_at(url, one, self._client.model))
 
     def engine(self, known: KnownWeights) -> ServerEngine:
         """Return the engine that asks the servers."""
@@ -243,13 +243,13 @@ class _Servers:
 
         client = self._client_of(self._client.model)
         client = dataclasses.replace(client, known=KnownResponses(known.pairs, check))
-        return ServerEngine(client, client.version(), _entry(self._compared.values()))
+        return ServerEngine(client, client.version(), _for_manifest(self._compared.values()))
 
     @property
     def _is_by_hand(self) -> bool:
         """Whether the user has to give the servers these weights: all, or a base for adapters that the run has made."""
         reload = reload_of(self._run)
-        return reload == PAUSE or (reload == LORA and not self._is_loaded and self._is_made_here)
+        return reload == RELOAD_PAUSE or (reload == RELOAD_LORA and not self._is_loaded and self._is_made_here)
 
     @property
     def _is_made_here(self) -> bool:
@@ -271,14 +271,14 @@ class _Servers:
         """Return the paths by which a server may describe the model."""
         return [server_path(self._run, self._path), self._path]
 
-    def _is(self, url: str, verdict: Verdict) -> bool:
+    def _is(self, url: str, verdict: WeightsVerdict) -> bool:
         return url in self._compared and self._compared[url].verdict == verdict
 
     def _is_acknowledged(self, url: str) -> bool:
         """Return whether a server has said that it serves the model, whatever its log-probs say."""
         if self._is_loaded or url in self._reloaded:
             return True
-        if reload_of(self._run) == LORA and not self._is_made_here:
+        if reload_of(self._run) == RELOAD_LORA and not self._is_made_here:
             return True  # the base was asked for by its name, and is never another
         paths = self._paths()
         return any(model.name == self._client.model and model.root in paths for model in self.available[url])
@@ -291,13 +291,15 @@ class _Servers:
             for url, models in self.available.items():
                 yield f"- {url} lists {', '.join(repr(model.name) for model in models) or 'no model'}, and {asked}."
         for url, one in self._compared.items():
-            if one.verdict == Verdict.WRONG or (one.verdict == Verdict.UNSURE and not self._is_acknowledged(url)):
-                yield f"- {_in_words(url, one, self._client.model)}"
+            if one.verdict == WeightsVerdict.WRONG or (
+                one.verdict == WeightsVerdict.UNSURE and not self._is_acknowledged(url)
+            ):
+                yield f"- {_weights_at(url, one, self._client.model)}"
 
     def _remedy(self, expected: str) -> str:
         if self._is_loaded:
             return "Restart such a server with the base model of the adapters, unquantised."
-        if reload_of(self._run) == COMMAND:
+        if reload_of(self._run) == RELOAD_COMMAND:
             return "`server_reload_command` must make a server serve {model}, and end when the old weights answer no more."
         return f"Serve {server_path(self._run, self._path)} ({expected}): `{self._serve_command()}`."
 
@@ -320,7 +322,7 @@ class _Servers:
         if run.play.server_model and not adapts:
             command += ["--served-model-name", run.play.server_model]
         config = load_adapter_config(self._path) if adapts else run.peft_config
-        if adapts or (reload_of(run) == LORA and config is not None):
+        if adapts or (reload_of(run) == RELOAD_LORA and config is not None):
             command += ["--enable-lora", "--max-lora-rank", str(lora_rank_for(getattr(config, "r", 1)))]
         if adapts:
             name = run.play.server_model or name_on_servers(run, self._path)
@@ -328,10 +330,10 @@ class _Servers:
         return shlex.join(command)
 
 
-def _in_words(url: str, one: Comparison, name: str) -> str:
+def _weights_at(url: str, one: WeightsComparison, name: str) -> str:
     """Return a sentence about what a server's log-probs say."""
     numbers = f"over {counted(one.tokens, 'token')} of real responses, its log-probs are {one.in_words()}"
-    if one.verdict == Verdict.UNSURE:
+    if one.verdict == WeightsVerdict.UNSURE:
         others = ", ".join(one.unsure_of)
         return f"{url} serves {one.expected} or {others} as {name!r}, which can't be told apart: {numbers}."
     found = one.found if one.found != one.expected else None
@@ -339,7 +341,7 @@ def _in_words(url: str, one: Comparison, name: str) -> str:
     return f"{url} serves {what} as {name!r}, not {one.expected}: {numbers}."
 
 
-def _entry(compared: Iterable[Comparison]) -> dict[str, Any]:
+def _for_manifest(compared: Iterable[WeightsComparison]) -> dict[str, Any]:
     """Return the result of a comparison for a manifest, without addresses: a manifest may be published."""
     every = [*compared]
     found: dict[str, Any] = {

@@ -14,14 +14,14 @@ from datasets import Dataset
 
 from ..config.iteration import SPINConfig
 from ..errors import DataError
-from ..generation.completions.weights import Comparison, Logprobs, compare
+from ..generation.completions.weights import Logprobs, WeightsComparison, compare
 from ..run.run import Run, stages_with_model
 from ..run.stage import SELF_PLAY, START, Stage
 
-Pairs = Sequence[tuple[list[int], list[int]]]
+ComparedPairs = Sequence[tuple[list[int], list[int]]]
 """Token ids of prompts, and of responses to them."""
 
-ScoreUnder = Callable[[str, Pairs], Logprobs]
+ScoreUnder = Callable[[str, ComparedPairs], Logprobs]
 """A function that returns the log-probs of responses' tokens under the model in a folder, or with a name on the Hub."""
 
 COMPARED_TOKENS = 2_000
@@ -42,7 +42,7 @@ class KnownWeights:
     """
 
     expected: str
-    pairs: Pairs
+    pairs: ComparedPairs
     models: dict[str, Logprobs]
 
     @classmethod
@@ -67,12 +67,12 @@ class KnownWeights:
         """The number of tokens that are compared."""
         return sum(len(response) for _, response in self.pairs)
 
-    def compare(self, served: Logprobs) -> Comparison:
+    def compare(self, served: Logprobs) -> WeightsComparison:
         """Compare the log-probs that a server gives to the responses."""
         return compare(self.expected, self.models, served)
 
 
-def responses_to_compare(rows: Dataset, args: SPINConfig) -> Pairs:
+def responses_to_compare(rows: Dataset, args: SPINConfig) -> ComparedPairs:
     """Return prompts with the beginnings of their real responses, [`COMPARED_TOKENS`] tokens of them, or all that there are.
 
     A server samples one more token, so prompt and response together are shorter than `max_length`.

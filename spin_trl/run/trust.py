@@ -19,7 +19,7 @@ from ..config.arguments import is_overridden
 from ..config.checks import as_mapping
 from ..config.engines import VLLM
 from ..config.recipe import Recipe
-from ..config.server import COMMAND, KEY_VARIABLE, SERVER
+from ..config.server import KEY_VARIABLE, RELOAD_COMMAND, SERVER
 from ..config.shipped import accelerate_configs
 from ..config.traits import HARMLESS_MODEL_KWARGS
 from ..data.reading.local import is_local
@@ -92,7 +92,7 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
 def _named_of_servers(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the command for servers that exist already, and what decides where prompts and a key are sent."""
     names = ["server_urls", "server_key_variable", "server_allow_plain_http"]
-    names += ["server_reload_command"] if settings.get("server_reload") == COMMAND else []
+    names += ["server_reload_command"] if settings.get("server_reload") == RELOAD_COMMAND else []
     given = {name: settings.get(name) for name in names}
     text = {
         name: " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -7,8 +7,8 @@ differences over thousands of tokens, in nats a token:
 
 - `d`, between the server and the model that is expected. Above `MOST_DIFFERENCE` (0.1), the server has other weights.
 - `o`, between the server and another model that it could have.
-- `apart`, between these two models. As a distance, `apart` is at least `|o - d|`, so `(o - d) / apart` is from -1 to 1: it is
-  1 if the server agrees with the expected model exactly, -1 if with the other one, and near 0 if rounding hides which it is.
+- `apart`, between these two models. As a distance, it is at least `|o - d|`, so `(o - d) / apart` is from -1 to 1: it is 1
+  if the server agrees with the expected model exactly, -1 if with the other one, and near 0 if rounding hides which it is.
   At least `LEAST_PREFERENCE` (one half) is agreement with the one and not with the other. With random errors, that is
   reached when the models are about twice as far apart as the server's log-probs are from the right one. If both `d` and `o`
   are larger than `apart`, errors that are not random could decide, so it counts as 0.
@@ -33,7 +33,7 @@ Logprobs = Sequence[Sequence[float]]
 """Log-probs of the tokens of responses, in nats."""
 
 
-class Verdict(StrEnum):
+class WeightsVerdict(StrEnum):
     """What a server's log-probs say about its weights."""
 
     RIGHT = "right"
@@ -42,7 +42,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class WeightsComparison:
     """A server's log-probs, compared with those of models.
 
     Attributes:
@@ -64,13 +64,13 @@ class Comparison:
         return (self.distances[other] - self.distances[self.expected]) / self.apart[other]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> WeightsVerdict:
         """Whether the server has the expected weights."""
         preferences = [self.preference(other) for other in self.apart]
         # A distance that is NaN is no agreement.
         if not self.distances[self.expected] <= MOST_DIFFERENCE or any(p <= -LEAST_PREFERENCE for p in preferences):
-            return Verdict.WRONG
-        return Verdict.RIGHT if all(p >= LEAST_PREFERENCE for p in preferences) else Verdict.UNSURE
+            return WeightsVerdict.WRONG
+        return WeightsVerdict.RIGHT if all(p >= LEAST_PREFERENCE for p in preferences) else WeightsVerdict.UNSURE
 
     @property
     def unsure_of(self) -> list[str]:
@@ -96,7 +96,7 @@ class Comparison:
         return {name: round(distance, 6) for name, distance in self.distances.items()}
 
 
-def compare(expected: str, models: Mapping[str, Logprobs], served: Logprobs) -> Comparison:
+def compare(expected: str, models: Mapping[str, Logprobs], served: Logprobs) -> WeightsComparison:
     """Compare a server's log-probs with those of models.
 
     Args:
@@ -107,13 +107,15 @@ def compare(expected: str, models: Mapping[str, Logprobs], served: Logprobs) -> 
     Raises:
         ValueError: if the numbers of tokens differ, or there are none.
     """
-    apart = {name: difference(models[expected], logprobs) for name, logprobs in models.items() if name != expected}
+    apart = {
+        name: logprob_difference(models[expected], logprobs) for name, logprobs in models.items() if name != expected
+    }
     others = {name: distance for name, distance in apart.items() if distance > 0}
-    distances = {name: difference(models[name], served) for name in (expected, *others)}
-    return Comparison(expected, sum(map(len, served)), distances, others)
+    distances = {name: logprob_difference(models[name], served) for name in (expected, *others)}
+    return WeightsComparison(expected, sum(map(len, served)), distances, others)
 
 
-def difference(some: Logprobs, others: Logprobs) -> float:
+def logprob_difference(some: Logprobs, others: Logprobs) -> float:
     """Return the mean absolute difference of log-probs of the same tokens, in nats a token.
 
     Raises:

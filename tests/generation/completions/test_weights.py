@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from spin_trl.generation.completions.weights import Comparison, Verdict, compare, difference
+from spin_trl.generation.completions.weights import WeightsComparison, WeightsVerdict, compare, logprob_difference
 
 TOKENS = 2_000
 
@@ -34,19 +34,19 @@ MODELS = {"iteration-1": EXPECTED, "iteration-0": BEFORE, "start": START}
 def test_the_model_that_is_served_is_named(served: str, noise: float) -> None:
     found = compare("iteration-1", MODELS, moved(MODELS[served], noise))
     assert found.found == served
-    assert found.verdict == (Verdict.RIGHT if served == "iteration-1" else Verdict.WRONG)
+    assert found.verdict == (WeightsVerdict.RIGHT if served == "iteration-1" else WeightsVerdict.WRONG)
     assert found.tokens == TOKENS
 
 
 def test_a_model_that_is_not_among_them_is_none_of_them() -> None:
     found = compare("iteration-1", MODELS, logprobs(7))
-    assert (found.verdict, found.found) == (Verdict.WRONG, None)
+    assert (found.verdict, found.found) == (WeightsVerdict.WRONG, None)
 
 
 def test_weights_that_are_quantised_are_others() -> None:
     """Even if no other model is nearer."""
     found = compare("start", {"start": START}, moved(START, 0.2))
-    assert (found.verdict, found.found) == (Verdict.WRONG, None)
+    assert (found.verdict, found.found) == (WeightsVerdict.WRONG, None)
 
 
 def test_models_that_rounding_hides_can_not_be_told_apart() -> None:
@@ -54,13 +54,13 @@ def test_models_that_rounding_hides_can_not_be_told_apart() -> None:
     for served in models.values():
         for seed in (9, 10):  # also if the errors are in the direction of the other model
             found = compare("iteration-0", models, moved(served, 0.03, seed))
-            assert (found.verdict, found.unsure_of) == (Verdict.UNSURE, ["start"])
-    assert compare("iteration-0", models, EXPECTED).verdict == Verdict.RIGHT
+            assert (found.verdict, found.unsure_of) == (WeightsVerdict.UNSURE, ["start"])
+    assert compare("iteration-0", models, EXPECTED).verdict == WeightsVerdict.RIGHT
 
 
 def test_two_thousand_tokens_tell_models_apart_at_twice_the_rounding() -> None:
     """Random errors of 0.02 nats hide models that are 0.01 nats apart, and don't hide those that are 0.04 apart."""
-    for gap, verdict in ((0.01, Verdict.UNSURE), (0.04, Verdict.RIGHT)):
+    for gap, verdict in ((0.01, WeightsVerdict.UNSURE), (0.04, WeightsVerdict.RIGHT)):
         other = [[value + gap for value in row] for row in EXPECTED]
         for seed in range(5):
             found = compare("a", {"a": EXPECTED, "b": other}, moved(EXPECTED, 0.02, seed))
@@ -69,12 +69,12 @@ def test_two_thousand_tokens_tell_models_apart_at_twice_the_rounding() -> None:
 
 def test_a_model_with_the_same_log_probs_is_not_another() -> None:
     found = compare("iteration-0", {"iteration-0": START, "start": START}, START)
-    assert (found.verdict, found.apart) == (Verdict.RIGHT, {})
+    assert (found.verdict, found.apart) == (WeightsVerdict.RIGHT, {})
 
 
 def test_the_numbers_are_those_of_the_differences() -> None:
     found = compare("a", {"a": [[-1.0, -2.0]], "b": [[-2.0, -4.0]]}, [[-1.0, -2.5]])
-    assert found == Comparison("a", 2, {"a": 0.25, "b": 1.25}, {"b": 1.5})
+    assert found == WeightsComparison("a", 2, {"a": 0.25, "b": 1.25}, {"b": 1.5})
     assert found.preference("b") == pytest.approx(2 / 3)
     for number in ("0.2500", "1.2500", "1.5000"):
         assert number in found.in_words()
@@ -82,11 +82,11 @@ def test_the_numbers_are_those_of_the_differences() -> None:
 
 
 def test_a_probability_of_zero_is_the_same_in_every_form() -> None:
-    assert difference([[float("-inf"), -1.0]], [[-9999.0, -1.0]]) == 0.0
+    assert logprob_difference([[float("-inf"), -1.0]], [[-9999.0, -1.0]]) == 0.0
 
 
 def test_a_number_that_is_none_is_no_agreement() -> None:
-    assert compare("a", {"a": [[-1.0]]}, [[float("nan")]]).verdict == Verdict.WRONG
+    assert compare("a", {"a": [[-1.0]]}, [[float("nan")]]).verdict == WeightsVerdict.WRONG
 
 
 @pytest.mark.parametrize("served", [[], [[-1.0], [-2.0]], [[-1.0, -2.0]]])
