@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -269,7 +270,7 @@ class _Servers:
 
     def _paths(self) -> list[str]:
         """Return the paths by which a server may describe the model."""
-        return [server_path(self._run, self._path), self._path]
+        return [server_path(self._run, self._path), self._path, os.path.abspath(self._path)]
 
     def _is(self, url: str, verdict: WeightsVerdict) -> bool:
         return url in self._compared and self._compared[url].verdict == verdict
@@ -305,11 +306,11 @@ class _Servers:
 
     def _pause(self, reasons: str) -> None:
         run, folder = self._run, server_path(self._run, self._path)
-        again = f"spin-trl run {shlex.quote(str(run.directory.path))}"
         pause(
             run,
             f"The run pauses until the servers have the weights that are to answer next, {folder}. {reasons}\nServe them at "
-            f"{', '.join(self._client.urls)}, for instance with `{self._serve_command()}`. Then go on with: {again}",
+            f"{', '.join(self._client.urls)}, for instance with `{self._serve_command()}`. Then run the same command "
+            f"again, or: spin-trl run {shlex.quote(str(run.directory.path))}",
         )
 
     def _serve_command(self) -> str:

@@ -6,6 +6,7 @@ still have instead of it.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from ..config.iteration import SPINConfig
-from ..errors import DataError
+from ..errors import DataError, DivergedError
 from ..generation.completions.weights import Logprobs, WeightsComparison, compare
 from ..run.run import Run, stages_with_model
 from ..run.stage import SELF_PLAY, START, Stage
@@ -56,11 +57,15 @@ class KnownWeights:
 
         Raises:
             DataError: if no row is short enough to be scored.
-            DivergedError: if a model's logits are NaN.
+            DivergedError: if the logits of the model that is to answer are NaN.
         """
         pairs = responses_to_compare(run.rows(), run.args)
-        paths = models_to_tell_apart(run, path)
-        return cls(next(iter(paths)), pairs, {name: score(model, pairs) for name, model in paths.items()})
+        (expected, _), *others = models_to_tell_apart(run, path).items()
+        models = {expected: score(path, pairs)}
+        for name, other in others:
+            with contextlib.suppress(DivergedError):  # a server with such a model agrees with none
+                models[name] = score(other, pairs)
+        return cls(expected, pairs, models)
 
     @property
     def tokens(self) -> int:

@@ -12,7 +12,7 @@ import tiny
 from messages import refused
 from runs import build
 from spin_trl import SPINConfig
-from spin_trl.errors import DataError
+from spin_trl.errors import DataError, DivergedError
 from spin_trl.play.known_weights import KnownWeights, models_to_tell_apart, responses_to_compare
 from spin_trl.run.journal import Step
 from spin_trl.run.run import Run
@@ -71,6 +71,24 @@ def test_the_models_that_a_server_could_have(stage: str, others: list[str], run:
     found = models_to_tell_apart(run, run.model_of(stage))
     assert [*found] == [stage, *others]
     assert found == {name: run.model_of(name) for name in [stage, *others]}
+
+
+def test_a_model_that_has_diverged_is_not_compared(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the newest, after which the run has fallen back. The one that is to answer must not have diverged."""
+    monkeypatch.setattr(Run, "rows", lambda self: rows(3, 4, 5))
+
+    def score(path: str, pairs: object) -> list[list[float]]:
+        if path == run.model_of("iteration-3"):
+            raise DivergedError("NaN")
+        return [[-1.0] * length for length in tokens(pairs)]
+
+    assert [*KnownWeights.of(run, run.model_of("iteration-1"), score).models] == [
+        "iteration-1",
+        "start",
+        "iteration-0",
+    ]
+    with refused(DivergedError, "NaN"):
+        KnownWeights.of(run, run.model_of("iteration-3"), score)
 
 
 def test_each_is_scored_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
