@@ -46,6 +46,7 @@ class CompletionServer:
         faults: faults of the next requests, one each.
         fault: fault of all further requests.
         models_fault: fault of requests for the list of models.
+        adapter_fault: fault of requests to load an adapter.
         is_healthy: whether `/health` answers with 200.
         version: version that `/version` reports; None: there is no such path.
         adapters: paths of adapters that it was told to load and not to unload, by name.
@@ -65,6 +66,7 @@ class CompletionServer:
     faults: deque[Fault] = field(default_factory=deque)
     fault: Fault | None = None
     models_fault: Fault | None = None
+    adapter_fault: Fault | None = None
     is_healthy: bool = True
     version: str | None = None
     adapters: dict[str, str] = field(default_factory=dict)
@@ -136,8 +138,10 @@ class CompletionServer:
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"version": self.version})
 
-    async def _load_adapter(self, request: web.Request) -> web.Response:
+    async def _load_adapter(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if self.adapter_fault is not None:
+            return await self.adapter_fault(request, body)
         if body["lora_path"] in self.adapters.values():
             return web.json_response({"error": {"message": "already loaded"}}, status=400)
         self.adapters[body["lora_name"]] = body["lora_path"]

@@ -60,7 +60,7 @@ class WeightsServer(CompletionServer):
             return web.json_response({"error": {"message": f"The model `{name}` does not exist."}}, status=404)
         return await super()._complete(request)
 
-    async def _load_adapter(self, request: web.Request) -> web.Response:
+    async def _load_adapter(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         name, path = body["lora_name"], body["lora_path"]
         if name in self.adapters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
@@ -246,7 +247,11 @@ class CompletionsClient:
         async def work(pool: Pool, url: str) -> str:
             return await pool.ask(path, body, lambda answer: answer.decode(errors="replace"), at=[url])
 
-        for _ in self._finished(self.urls, work):
+        # vLLM also refuses an adapter with status 500. The request must be given up before the server is taken out for that,
+        # since it is not used again until it has the model, which may be this adapter.
+        attempts = min(self.patience.attempts, self.patience.failures)
+        impatient = dataclasses.replace(self, patience=dataclasses.replace(self.patience, attempts=attempts))
+        for _ in impatient._finished(self.urls, work):
             pass
 
     def _finished(

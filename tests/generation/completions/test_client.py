@@ -1,5 +1,6 @@
 """The client generates, scores and ends as code that is not asynchronous expects."""
 
+import dataclasses
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import threading
 
 import psutil
 import pytest
+from aiohttp import web
 
 from completion_server import (
     EOS,
@@ -23,6 +25,7 @@ from completion_server import (
     until,
 )
 from messages import refused
+from recorded_vllm import recorded
 from spin_trl.errors import RecipeError
 from spin_trl.generation.completions.address import ServerKey
 from spin_trl.generation.completions.client import CompletionsClient, KnownResponses
@@ -251,6 +254,26 @@ def test_every_server_loads_an_adapter_and_a_refusal_is_quoted():
         assert one.adapters == two.adapters == {"run-iteration-1": "/runs/run/iteration-1/model"}
         with refused(RefusedRequestError, "already loaded", one.url if one.adapters else two.url):
             CompletionsClient([one.url], "again", [EOS]).load_adapter("again", "/runs/run/iteration-1/model")
+
+
+def test_an_adapter_that_is_refused_as_a_failure_of_the_server_is_given_up_soon():
+    """vLLM refuses a rank that is too high with status 500; the server does not have the model that it would need."""
+    with serving(CompletionServer()) as one:
+        one.adapter_fault = status(500, {"error": {"message": "rank 64"}})
+        patience = dataclasses.replace(QUICK, attempts=5, failures=3, gone=60)
+        with refused(RefusedRequestError, one.url, 500, "rank 64"):
+            CompletionsClient([one.url], "new", [EOS], patience=patience).load_adapter("new", "/new")
+
+
+def test_adapters_are_recognised_in_the_list_of_a_real_server(server):
+    async def real(request, answer):
+        return web.json_response(recorded("models-with-adapter").answer)
+
+    server.models_fault = real
+    [models] = client(server).available()[0].values()
+    assert [(model.name, model.root, model.parent, model.max_length) for model in models] == [
+        ("theta-0", "/models/theta-0", None, 64), ("iteration-1", "/models/iteration-1", "theta-0", None),
+    ]  # fmt: skip
 
 
 def test_every_server_unloads_an_adapter():
