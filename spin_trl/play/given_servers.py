@@ -308,8 +308,8 @@ class _Servers:
         run, folder = self._run, server_path(self._run, self._path)
         pause(
             run,
-            f"The run pauses until the servers have the weights that are to answer next, {folder}.\n{reasons}\nServe them at "
-            f"{', '.join(self._client.urls)}, for instance with `{self._serve_command()}`. Then run the same command "
+            f"The run pauses until the servers have the weights that are to answer next, {folder}.\n{reasons}\nServe them "
+            f"at {', '.join(self._client.urls)}, for instance with `{self._serve_command()}`. Then run the same command "
             f"again, or: spin-trl run {shlex.quote(str(run.directory.path))}",
         )
 
