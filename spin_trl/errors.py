@@ -150,6 +150,10 @@ class LaunchError(SpinError, RuntimeError):
     """A phase that runs in a separate process failed, or can't run under this launcher."""
 
 
+class PausedError(SpinError, RuntimeError):
+    """A run has to wait until the user has given servers other weights. A run ends with exit code 0 then, a phase with 1."""
+
+
 class BenchmarkError(SpinError, RuntimeError):
     """A benchmark of lm-evaluation-harness can't be loaded, or failed."""
 

@@ -38,14 +38,18 @@ class CompletionServer:
 
     Attributes:
         model: name of the model in `/v1/models`.
+        root: path of its weights there.
+        max_length: its maximum tokens there.
         key: key that it asks for; empty: none.
         delay: seconds until it answers.
         ends_after: tokens after which a response ends with EOS; None: it is as long as `max_tokens`.
         faults: faults of the next requests, one each.
         fault: fault of all further requests.
+        models_fault: fault of requests for the list of models.
+        adapter_fault: fault of requests to load an adapter.
         is_healthy: whether `/health` answers with 200.
         version: version that `/version` reports; None: there is no such path.
-        adapters: paths of adapters that it was told to load, by name.
+        adapters: paths of adapters that it was told to load and not to unload, by name.
         port: port that it listens at, once it has started.
         bodies: requests that it has received.
         keys: values of their `Authorization`.
@@ -54,11 +58,15 @@ class CompletionServer:
     """
 
     model: str = "tiny"
+    root: str = "/models/tiny"
+    max_length: int = 64
     key: str = ""
     delay: float = 0.0
     ends_after: int | None = None
     faults: deque[Fault] = field(default_factory=deque)
     fault: Fault | None = None
+    models_fault: Fault | None = None
+    adapter_fault: Fault | None = None
     is_healthy: bool = True
     version: str | None = None
     adapters: dict[str, str] = field(default_factory=dict)
@@ -93,8 +101,10 @@ class CompletionServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/completions", self._complete)
         app.router.add_post("/v1/load_lora_adapter", self._load_adapter)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload_adapter)
         if self.version is not None:
             app.router.add_get("/version", self._version)
+        self._routes(app)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True, backlog=1024)
@@ -104,21 +114,44 @@ class CompletionServer:
         await self._stopped.wait()
         await runner.cleanup()
 
+    def _routes(self, app: web.Application) -> None:
+        """Add further paths."""
+
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if self.is_healthy else 503)
 
-    async def _models(self, request: web.Request) -> web.Response:
-        card = {"id": self.model, "object": "model", "root": "/models/tiny", "parent": None, "max_model_len": 64}
-        return web.json_response({"object": "list", "data": [card]})
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        base = {
+            "id": self.model,
+            "object": "model",
+            "root": self.root,
+            "parent": None,
+            "max_model_len": self.max_length,
+        }
+        adapters = [
+            {"id": name, "object": "model", "root": path, "parent": self.model, "max_model_len": None}
+            for name, path in self.adapters.items()
+        ]
+        found = {"object": "list", "data": [base, *adapters]}
+        return web.json_response(found) if self.models_fault is None else await self.models_fault(request, found)
 
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"version": self.version})
 
-    async def _load_adapter(self, request: web.Request) -> web.Response:
+    async def _load_adapter(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if self.adapter_fault is not None:
+            return await self.adapter_fault(request, body)
         if body["lora_path"] in self.adapters.values():
             return web.json_response({"error": {"message": "already loaded"}}, status=400)
         self.adapters[body["lora_name"]] = body["lora_path"]
+        return web.Response(text="Success")
+
+    async def _unload_adapter(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if name not in self.adapters:
+            return web.json_response({"error": {"message": f"no adapter {name}"}}, status=404)
+        del self.adapters[name]
         return web.Response(text="Success")
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:

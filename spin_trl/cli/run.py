@@ -67,7 +67,7 @@ def play(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play all iterations."""
     session = session_of(options.recipe, overrides, trust_run=options.trust_run)
     result = session.run(options.until)
-    if rank() == "0" and options.until is None:
+    if rank() == "0" and options.until is None and result.paused is None:
         print(f"Best: {result.best_stage}, in {shown_path(result.best_model)}")
         print(f"Report: {shown_path(result.directory / 'report.html')}")
         if session.state.play.smoke:

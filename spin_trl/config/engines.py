@@ -9,7 +9,7 @@ from ..objectives.fields import setting
 from .checks import Bounds
 
 TRANSFORMERS, VLLM = "transformers", "vllm"
-"""Values of `engine`: the weights in this process's memory, or vLLM servers of the run's own."""
+"""Values of `engine`: the weights in this process's memory, or vLLM servers of the run's own. See also [`server.SERVER`]."""
 
 AUTO = "auto"
 """Value of `engine` with which a run chooses one of them when it begins, and keeps it."""
@@ -28,9 +28,9 @@ class EngineSettings:
             of GPUs gets a server.
         vllm_unquantised_base: With `engine: vllm` and weights that the run quantises (`load_in_4bit`), whether to generate
             with the unquantised base model. Its responses are not quite the opponent's; manifests, report and cards say so.
-        generation_concurrency: With `engine: vllm`, the number of prompts that all servers together work on at the same
-            time.
-        generation_timeout: With `engine: vllm`, seconds after which a prompt without a response is asked again.
+        generation_concurrency: With `engine: vllm` or `server`, the number of prompts that all servers together work on at
+            the same time.
+        generation_timeout: With `engine: vllm` or `server`, seconds after which a prompt without a response is asked again.
     """
 
     vllm_command: list[str] = field(
@@ -57,9 +57,9 @@ class EngineSettings:
     )
     generation_concurrency: Annotated[int, Bounds(1)] = setting(
         256,
-        "With `engine: vllm`, the number of prompts that all servers together work on at the same time.",
+        "With `engine: vllm` or `server`, the number of prompts that all servers together work on at the same time.",
     )
     generation_timeout: Annotated[float, Bounds(0, low_open=True)] = setting(
         600.0,
-        "With `engine: vllm`, seconds after which a prompt without a response is asked again.",
+        "With `engine: vllm` or `server`, seconds after which a prompt without a response is asked again.",
     )

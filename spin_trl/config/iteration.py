@@ -53,9 +53,10 @@ class IterationSettings(DPOConfig):
     )
     engine: str = setting(
         "transformers",
-        "Engine that generates the responses: transformers, with the weights in memory, or vllm, with servers that the run "
-        "starts while it generates. auto: vllm on a GPU where `vllm --version` answers and vLLM can generate with the "
-        "model, else transformers; the run keeps what it has chosen.",
+        "Engine that generates the responses: transformers, with the weights in memory; vllm, with servers that the run "
+        "starts while it generates; or server, with servers that exist already (`server_urls`). auto: vllm on a GPU where "
+        "`vllm --version` answers and vLLM can generate with the model, else transformers; the run keeps what it has "
+        "chosen.",
     )
     train_on_turn: str = setting(
         "last", "Which assistant turns of a conversation to train on.", choices=["last", "first", "all"]
@@ -127,9 +128,10 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
         num_generations: Number of generated responses per prompt in each iteration. Each one is a separate pair.
         generation_batch_size: Number of prompts that are answered together. Changing it changes which responses are
             sampled.
-        engine: Engine that generates the responses: transformers, with the weights in memory, or vllm, with servers that the
-            run starts while it generates. auto: vllm on a GPU where `vllm --version` answers and vLLM can generate with the
-            model, else transformers; the run keeps what it has chosen.
+        engine: Engine that generates the responses: transformers, with the weights in memory; vllm, with servers that the
+            run starts while it generates; or server, with servers that exist already (`server_urls`). auto: vllm on a GPU
+            where `vllm --version` answers and vLLM can generate with the model, else transformers; the run keeps what it has
+            chosen.
         train_on_turn: Which assistant turns of a conversation to train on.
         chat_template_kwargs: Keyword arguments for the chat template (JSON), applied to every row in both generation and
             training.

@@ -16,6 +16,7 @@ from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
 from .dpo import check_dpo_args, check_origins
 from .engines import EngineSettings
+from .server import ServerSettings
 from .sft import SEEN_OR_NOT, check_sft_args
 from .traits import EQUAL, EQUAL_STEPS, GIVEN, SFT_FIRST
 
@@ -27,7 +28,7 @@ SMOKE_ROWS = 8
 
 
 @dataclass
-class SelfPlayConfig(EngineSettings):
+class SelfPlayConfig(EngineSettings, ServerSettings):
     """Settings of the loop: how many iterations to play, where to keep them, and how to evaluate and compare them.
 
     Args:

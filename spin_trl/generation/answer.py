@@ -10,8 +10,9 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -127,6 +128,7 @@ def generate(
     lr_scale: float | None = None,
     unquantised_base: bool = False,
     part: GenerationPart | None = None,
+    served: Mapping[str, Any] | None = None,
     disable_progress: bool = False,
     description: str = "Generating",
     on_progress: OnProgress = lambda *_: None,
@@ -147,6 +149,7 @@ def generate(
         lr_scale: factor on the learning rate of the iteration that is trained on the answers, for the manifest.
         unquantised_base: whether the engine generates with the unquantised base of a quantised model, for the manifest.
         part: part of the shards to generate, or None for all.
+        served: what shows which weights servers have that exist already, for the manifest.
         disable_progress: show no progress bar.
         description: text of the progress bar.
         on_progress: called with this process's progress.
@@ -171,6 +174,7 @@ def generate(
         engine_version=engine.version,
         repeats=engine.repeats,
         unquantised_base=unquantised_base or None,
+        served=None if served is None else dict(served),
     )
     if state.is_main_process:
         store.open(manifest)

@@ -42,7 +42,8 @@ def merge(
     manifest = first[1].manifest()
     first[1].check(expected)
     for _, store in others:
-        store.check(manifest)
+        # Measured anew for every part, so no two are equal to the last digit.
+        store.check({name: value for name, value in manifest.items() if name != "served"})
     sampling = manifest["sampling"]
     work = GenerationWork.of(rows, sampling["num_generations"], sampling["batch_size"])
     if work.num_shards != manifest["num_shards"]:

@@ -68,6 +68,7 @@ class Manifest:
         repeats: whether the engine would generate the same responses again (see [`Engine`]); None as for `engine_version`.
         unquantised_base: whether the engine generated with the unquantised base of a model whose digest is that of the
             quantised one (`vllm_unquantised_base`); None: with the model itself.
+        served: for servers that exist already, how far their log-probs were from those of the run's models; otherwise None.
     """
 
     dataset: str
@@ -83,9 +84,10 @@ class Manifest:
     engine_version: str | None = None
     repeats: bool | None = None
     unquantised_base: bool | None = None
+    served: dict[str, Any] | None = None
 
 
-NOTED = ("opponent", "lr_scale", "engine_version", "repeats", "unquantised_base")
+NOTED = ("opponent", "lr_scale", "engine_version", "repeats", "unquantised_base", "served")
 """Fields of a [`Manifest`] that are not part of its identity, and may be missing: what the run had decided when the store
 was begun, and what generated."""
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 from accelerate import Accelerator
 from datasets import Dataset
 
 from ..config.engines import TRANSFORMERS
+from ..config.server import SERVER
 from ..errors import RecipeError
-from ..generation.answer import Asked, engine_for
+from ..generation.answer import Asked, check_logits, engine_for
+from ..generation.completions.weights import Logprobs
 from ..generation.engine import Engine
+from ..generation.engines.server import ServerEngine
 from ..generation.store import GenerationStore
 from ..models.adapters import Policy
 from ..models.digest import digest
+from ..models.logps import token_logps
 from ..models.policy import load_policy
 from ..run.run import Run, free_memory
+from ..training.start_logps import scoring_batch
+from .given_servers import ask_servers
+from .known_weights import ComparedPairs
 from .served import Served, serve
 
 
@@ -35,7 +43,7 @@ class ModelAtHand:
         self._run, self._path = run, path
         self._loaded: tuple[Policy, Accelerator] | None = None
         self._digest: str | None = None
-        self._served: Served | None = None
+        self._served: Served | ServerEngine | None = None
         self._serving = contextlib.ExitStack()
         self.is_served = run.args.engine != TRANSFORMERS
         """Whether the model answers in processes of its own, which one process asks."""
@@ -75,6 +83,7 @@ class ModelAtHand:
         Raises:
             DivergedError: if the model's logits are NaN.
             LaunchError: if the engine can't be started.
+            CompletionsError, PausedError: if servers that exist already can't answer, or have to be given the weights.
         """
         template = self._run.template()
         if not self.is_served:
@@ -83,7 +92,11 @@ class ModelAtHand:
         if self._served is None:
             self._loaded = None
             free_memory()
-            self._served = self._serving.enter_context(serve(self._run, self._path, template.eos_ids))
+            if self._run.args.engine == SERVER:
+                score = functools.partial(_logprobs_under, self._run)
+                self._served = ask_servers(self._run, self._path, template.eos_ids, score)
+            else:
+                self._served = self._serving.enter_context(serve(self._run, self._path, template.eos_ids))
         return self._served
 
     def free(self) -> None:
@@ -115,3 +128,21 @@ def at_hand(run: Run, path: str) -> Iterator[ModelAtHand]:
         yield model
     finally:
         model.free()
+
+
+def _logprobs_under(run: Run, path: str, pairs: ComparedPairs) -> Logprobs:
+    """Return the log-probs of responses' tokens under a model of the run, which is loaded for that alone.
+
+    Raises:
+        DivergedError: if the model's logits are NaN.
+    """
+    with at_hand(run, path) as policy:
+        model, accelerator = policy()
+        check_logits(model, accelerator, pairs[0][0])
+        return token_logps(
+            model,
+            pairs,
+            pad_token_id=run.tokenizer().pad_token_id,
+            batch_size=scoring_batch(run.args),
+            autocast=accelerator.autocast,
+        )

@@ -356,8 +356,9 @@ def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
         newest += 1
     metric = metric_of(run.play)
     models = with_dpo(read_record(run.directory), newest, metric)
-    stage = best_of(models, metric)
-    model, value = run.model_of(stage), models[stage].figures.get(metric.name)
+    # Before the first iteration, a run without held-out data has not even recorded its start.
+    stage = best_of(models, metric) if models else START
+    model, value = run.model_of(stage), models[stage].figures.get(metric.name) if models else None
     best = {"stage": stage, "model": model, "metric": None if value is None else metric.name, "value": value}
     write_json(run.directory.own("best.json"), best)
     _link_best(run.directory, model)

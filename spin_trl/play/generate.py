@@ -18,6 +18,7 @@ from ..config.engines import VLLM
 from ..files import Checksum, remove
 from ..generation.answer import generate
 from ..generation.engine import Sampling
+from ..generation.engines.server import ServerEngine
 from ..generation.parts import GenerationPart
 from ..generation.store import Generations, GenerationStore
 from ..run.compute import Compute
@@ -27,6 +28,7 @@ from ..run.run import Run, since
 from ..run.stage import START, Stage
 from ..training.start_logps import ResponseSet, StartLogps, score_together, scoring_batch, sets_of_responses
 from .at_hand import ModelAtHand, at_hand
+from .pause import check_not_paused, forget_pause
 from .served import quantises
 
 logger = logging.getLogger(__name__)
@@ -67,8 +69,11 @@ def answer_into(
 
     Raises:
         DivergedError: if the model's logits are NaN.
+        PausedError: if servers that exist already have to be given the model's weights by hand.
     """
     store, state = GenerationStore(folder), PartialState()
+    if state.is_main_process:
+        forget_pause(run)
     damaged = store.damage() if state.is_main_process else None
     if damaged is not None:
         logger.warning("%s is damaged; its answers are generated again (%s).", folder, damaged.__cause__ or damaged)
@@ -79,6 +84,7 @@ def answer_into(
     if model.is_served and not state.is_main_process:
         # One process asks the engine. A barrier would time out, and a process that fails ends the others.
         while not store.is_complete(part):
+            check_not_paused(run)
             time.sleep(1)
         return 0.0
     # The seed of the run, not of the iteration: the iteration number is added separately.
@@ -98,6 +104,7 @@ def answer_into(
         lr_scale=None if opponent is None else run.decisions.lr_scale(iteration),
         unquantised_base=run.args.engine == VLLM and quantises(run),
         part=part,
+        served=engine.served if isinstance(engine, ServerEngine) else None,
         disable_progress=bool(run.args.disable_tqdm),
         description=description,
         # The run has one file of its progress, which several machines must not write.

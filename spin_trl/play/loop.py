@@ -7,6 +7,7 @@ measured on held-out prompts (evaluate). The best model so far is always known.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import shlex
@@ -30,7 +31,7 @@ from ..config.unusual import unusual
 from ..counts import counted
 from ..data.columns import is_text
 from ..data.preferences import check_pairs
-from ..errors import DataError, RecipeError, RunDirectoryError, noted, refuse_unplayable
+from ..errors import DataError, PausedError, RecipeError, RunDirectoryError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer
 from ..generation.parts import GenerationPart
 from ..hub.cards import write_cards
@@ -221,7 +222,10 @@ class SelfPlay:
                 for line in intention(run, self._phases, processes, is_text=is_text(self.train_dataset)):
                     self._tell(line)
             with pushing, ThreadPoolExecutor(max_workers=1) as background:
-                return self._play_all(pushing, background, until)
+                try:
+                    return self._play_all(pushing, background, until)
+                except PausedError as paused:
+                    return self._end_paused(str(paused))
 
     def _check_playable(self) -> None:
         """Raise if the run can't be played, before anything is written or generated. A launched phase was checked before."""
@@ -328,6 +332,16 @@ class SelfPlay:
             )
         PartialState().wait_for_everyone()
         return result_of(self.state, iteration - 1, None)
+
+    def _end_paused(self, message: str) -> RunResult:
+        """End the run until servers have been given other weights, and print what to do."""
+        if PartialState().is_main_process:
+            if best_stage(self.directory) is None:
+                deliver_best(self.state, -1)
+            self._tell(message)
+        PartialState().wait_for_everyone()
+        trained = [t for t in self.directory.iterations() if self.state.done(Step.TRAIN, Stage.of(t))]
+        return dataclasses.replace(result_of(self.state, max(trained, default=-1), None), paused=message)
 
     def generate_part(self, iteration: int, part: GenerationPart) -> None:
         """Generate a part of an iteration's responses; other machines may generate the others at the same time.

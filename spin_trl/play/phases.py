@@ -36,6 +36,7 @@ from .final_test import measure_finalists
 from .gate import ends_after, settle, settle_dpo, settle_generations
 from .generate import generate_iteration
 from .parent import SECONDS_TO_END, held_pipe
+from .pause import check_not_paused, forget_pause
 from .plugin import training_plugin
 from .preference import stages_of_dpo, train_on_pairs
 from .retention import measure_retention, measures_retention
@@ -263,10 +264,12 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
 
     Raises:
         LaunchError: if the launch failed.
+        PausedError: if servers have to be given other weights by hand first.
     """
     name = run.play.accelerate_config or ""
     config_file, replicas = accelerate_config_file(name), _without_plugin(name, run.directory)
     run.directory.own(".progress.json")  # the phase itself writes it
+    forget_pause(run)
     if trains(run, phase):
         _launch(config_file, run, phase, iteration)
     if not trains(run, phase) or (phase != "train" and replicas != config_file):
@@ -301,6 +304,7 @@ def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
             _end(launcher)
             raise
     if returncode:
+        check_not_paused(run)
         raise LaunchError(
             f"The {phase} phase of iteration {iteration} ended with exit code {returncode}; its own output says why. "
             "Finished work is kept; run the same command to resume."

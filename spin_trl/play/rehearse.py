@@ -57,6 +57,7 @@ from ..training.supervised import SupervisedTrainer
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import of_batches, of_configuration, of_run, of_settings, refusal_of_trainer
 from . import given
+from .given_servers import against_servers
 from .served import against_vllm
 
 logger = logging.getLogger(__name__)
@@ -85,12 +86,13 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
     found += [*adapter_refusals(run.peft_config), *without_copies(run.peft_config)]
     if run.play.existing_run != "overwrite" and run.done(Step.TRAIN, Stage.of(0)):
         # An iteration was trained, so the checks below are known to pass; but the engine may have changed since.
-        return found + (list(against_vllm(run, config_of(run))) if run.args.engine == VLLM else [])
+        config = config_of(run) if run.args.engine == VLLM else None
+        return [*found, *against_vllm(run, config), *against_servers(run)]
     config = config_of(run)
     found += of_run(run.args, run.play)
     found += of_configuration(config, run.args, model_name(run))
     found += _quantised(run, config)
-    found += against_vllm(run, config)
+    found += [*against_vllm(run, config), *against_servers(run)]
     if run.given is not None:
         found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)
     else:

@@ -24,6 +24,7 @@ class RunResult:
         directory: the run directory.
         stopped: why the run ended before its last iteration, or None.
         test_figures: figures on the test set, by stage; empty without one.
+        paused: what to do before the run can go on, if it waits for servers to be given other weights; else None.
     """
 
     best_stage: str
@@ -32,6 +33,7 @@ class RunResult:
     directory: Path
     stopped: str | None = None
     test_figures: Figures = field(default_factory=dict)
+    paused: str | None = None
 
 
 def result_of(run: Run, iteration: int, stopped: str | None) -> RunResult:

@@ -69,7 +69,7 @@ def _serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served
     with running(servers):
         client = CompletionsClient(
             [server.url for server in servers],
-            BASE_NAME if adapter is None else _adapter_name(run, path),
+            BASE_NAME if adapter is None else adapter_name(run, path),
             eos_token_ids,
             key={server.url: ServerKey(server.key) for server in servers},
             concurrency=run.play.generation_concurrency,
@@ -197,7 +197,7 @@ def _log(run: Run, number: int) -> Path:
     return path
 
 
-def _adapter_name(run: Run, path: str) -> str:
+def adapter_name(run: Run, path: str) -> str:
     """Return a name for an adapter by its place in the run, such as `my-run-iteration-2`."""
     folder, directory = local_folder(path).resolve(), run.directory.path.resolve()
     inside = folder.relative_to(directory) if folder.is_relative_to(directory) else folder

@@ -20,7 +20,10 @@ FILES = ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png", "
 TRACEBACK = "traceback.txt"
 """File for the tracebacks of unexpected errors."""
 
-TRANSIENT = (".progress.json", ".restoring.tmp", "accelerate-replicas.yaml", "output.txt", TRACEBACK)
+PAUSED = ".paused.json"
+"""File that says what a run waits for."""
+
+TRANSIENT = (".progress.json", PAUSED, ".restoring.tmp", "accelerate-replicas.yaml", "output.txt", TRACEBACK)
 """Top-level entries that belong to a session rather than to the run; they are not backed up."""
 
 FOLDERS = ("data", "base", "start", "baseline", "dpo", "tensorboard", "trackers", "hub", "pairs")

@@ -19,6 +19,7 @@ from ..config.arguments import is_overridden
 from ..config.checks import as_mapping
 from ..config.engines import AUTO, VLLM
 from ..config.recipe import Recipe
+from ..config.server import KEY_VARIABLE, RELOAD_COMMAND, SERVER
 from ..config.shipped import accelerate_configs
 from ..config.traits import HARMLESS_MODEL_KWARGS
 from ..data.reading.local import is_local
@@ -80,10 +81,27 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
         given = settings.get(name) or default
         if given != default and settings.get("engine") in (AUTO, VLLM):
             found[name] = given if isinstance(given, str) else " ".join(map(str, given))
+    if settings.get("engine") == SERVER:
+        found |= _named_of_servers(settings)
     config = settings.get("accelerate_config")
     if config and config not in accelerate_configs():
         found["accelerate_config"] = str(config)
     return found
+
+
+def _named_of_servers(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the command for servers that exist already, and what decides where prompts and a key are sent."""
+    names = ["server_urls", "server_key_variable", "server_allow_plain_http"]
+    names += ["server_reload_command"] if settings.get("server_reload") == RELOAD_COMMAND else []
+    given = {name: settings.get(name) for name in names}
+    text = {
+        name: " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for name, value in given.items()
+        if value
+    }
+    if text.get("server_key_variable") == KEY_VARIABLE:
+        del text["server_key_variable"]
+    return text
 
 
 def _is_harmless(name: str, value: Any) -> bool:

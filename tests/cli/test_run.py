@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+import pytest
 from datasets import Dataset
 
 import tiny
@@ -10,6 +11,7 @@ from messages import names
 from refusals import refusal
 from spin_trl.cli import main
 from spin_trl.cli.run import names_directory
+from spin_trl.play import given_servers
 
 
 def test_a_run_plays_and_says_where_the_best_is(recipe, capsys):
@@ -54,6 +56,20 @@ def test_a_smoke_run_in_a_chosen_directory_is_replaced_by_the_whole_run(recipe, 
 def test_a_recipe_for_a_smoke_run_has_to_change_for_the_whole_run(recipe, capsys):
     assert main(["run", recipe(num_iterations=1, smoke=True)]) == 0
     assert names(capsys.readouterr().out.splitlines()[-1], "recipe", "`smoke`")
+
+
+def test_a_run_that_pauses_ends_with_zero(recipe, capsys):
+    """A phase alone has not finished, and ends with 1."""
+    url = "http://127.0.0.1:9"
+    path = recipe(engine="server", server_urls=[url], held_out_fraction=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(given_servers, "ANSWER_SECONDS", 0.0)
+        assert main(["run", path]) == 0
+        output = capsys.readouterr().out
+        assert names(output, url, "vllm serve", "spin-trl run")
+        assert "Best:" not in output
+        assert main(["generate", path]) == 1
+        assert names(capsys.readouterr().err, url, "spin-trl run")
 
 
 def test_one_phase_at_a_time_gives_the_same_model_as_a_run(recipe):

@@ -112,6 +112,28 @@ def test_a_part_of_another_version_of_the_engine_is_refused(
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {})
 
 
+def test_comparisons_of_servers_need_not_be_equal(
+    parts: dict[GenerationPart, GenerationStore], tmp_path: Path
+) -> None:
+    """They are measured for each part."""
+    for number, part in enumerate(parts):
+        store = GenerationStore(tmp_path / "served" / part.name)
+        generate(
+            Echo(),
+            ROWS,
+            store,
+            SAMPLING,
+            ASKED,
+            iteration=3,
+            part=part,
+            served={"apart": number},
+            disable_progress=True,
+        )
+        parts[part] = store
+    merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {})
+    assert GenerationStore(tmp_path / "whole").manifest()["served"] == {"apart": 0}
+
+
 def test_parts_of_other_data_are_refused(parts: dict[GenerationPart, GenerationStore], tmp_path: Path) -> None:
     with refused(GenerationsError, "dataset", "'d'", "'e'"):
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {"dataset": "e"})

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from spin_trl.models.logps import response_logps
+from spin_trl.models.logps import response_logps, token_logps
 
 pytestmark = pytest.mark.numeric
 
@@ -33,6 +33,16 @@ def test_they_are_those_of_each_sequence_alone(architecture, batch_size):
     expected = [by_hand(model, *pair) for pair in pairs]
     found = response_logps(model, pairs, pad_token_id=0, batch_size=batch_size)
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_each_token_has_its_own(batch_size):
+    model = tiny.model("llama").eval()
+    pairs = [([5, 6, 7], [8, 9]), ([10], [11, 12, 13, 14]), ([5, 6], [15])]
+    found = token_logps(model, pairs, pad_token_id=0, batch_size=batch_size)
+    for (prompt, response), of_tokens in zip(pairs, found, strict=True):
+        whole = [by_hand(model, prompt, response[:count]) for count in range(1, len(response) + 1)]
+        assert [sum(of_tokens[: place + 1]) for place in range(len(of_tokens))] == pytest.approx(whole, abs=1e-4)
 
 
 def test_an_empty_response_has_probability_one():

@@ -64,6 +64,11 @@ def test_until_generate_ends_before_and_names_the_commands(
         assert command in printed
 
 
+def test_a_run_without_held_out_prompts_ends_there_too(llama_folder: Path) -> None:
+    result = build(llama_folder, held_out_fraction=0.0).run(until="generate")
+    assert (result.best_stage, result.best_model) == ("start", str(llama_folder))
+
+
 def test_parts_write_nothing_but_their_folders_and_cost_their_time(waiting: Path, llama_folder: Path) -> None:
     def outside() -> dict[str, bytes]:
         files = (path for path in waiting.rglob("*") if path.is_file() and "parts" not in path.parts)

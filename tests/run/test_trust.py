@@ -81,6 +81,18 @@ def test_a_command_of_vllm_is_code_if_it_would_run() -> None:
     assert named_code({"engine": "vllm", "vllm_command": ["vllm"], "vllm_args": None}) == {}
 
 
+def test_where_prompts_and_a_key_are_sent_needs_trust() -> None:
+    given = {"engine": "server", "server_urls": ["https://a", "https://b"], "server_key_variable": "AWS_KEY"}
+    assert named_code(given) == {"server_urls": "https://a https://b", "server_key_variable": "AWS_KEY"}
+    assert named_code({**given, "engine": "transformers"}) == {}
+    command = {"server_reload_command": ["serve", "{model}"], "server_allow_plain_http": True}
+    assert named_code({"engine": "server", **command, "server_reload": "command"}) == {
+        "server_reload_command": "serve {model}", "server_allow_plain_http": "True",
+    }  # fmt: skip
+    assert "server_reload_command" not in named_code({"engine": "server", **command})
+    assert named_code({"engine": "server", "server_key_variable": "VLLM_API_KEY"}) == {}
+
+
 def test_what_ships_and_what_is_data_is_no_code() -> None:
     settings = {
         "dataset_name": "spin_trl.sentences:load", "scorer": ["spin_trl.sentences:score", "regex:a:b", "gsm8k"],

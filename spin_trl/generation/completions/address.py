@@ -9,10 +9,8 @@ import re
 from urllib.parse import urlsplit
 
 from ...config.credentials import hide
+from ...config.server import KEY_VARIABLE
 from ...errors import RecipeError, visible
-
-KEY_VARIABLE = "VLLM_API_KEY"
-"""The environment variable that holds the key, unless another is named: vLLM reads its own key from it, too."""
 
 _LONGEST_QUOTE = 500
 
@@ -115,5 +113,5 @@ def refuse_plain_http(url: str, key: ServerKey, *, allow: bool = False) -> None:
     if key and not allow and not url.startswith("https://") and not is_loopback(url):
         raise RecipeError(
             f"The key would be sent to {url} over plain HTTP, where others can read it. Use `https://`, or a tunnel to this "
-            "machine."
+            "machine, or accept it with `server_allow_plain_http: true`."
         )

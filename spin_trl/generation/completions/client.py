@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
+import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +15,51 @@ from ...files import parse_json
 from ..engine import FinishedBatches, MicroBatch, Response, Sampling
 from .address import ServerKey, base_url, refuse_plain_http
 from .background import Input, Result, finished
-from .endpoint import ServedModel
+from .endpoint import Endpoint, ServedModel
 from .failures import RefusedRequestError
 from .pool import Pool
 from .request import COMPLETIONS, body_of, choices_of, read_responses, request_body
 from .scoring import read_logprobs, scoring_body
 from .waiting import Patience
+from .weights import Logprobs
 
 VERSION = "/version"
 """Path at which vLLM reports its version."""
 
 LOAD_ADAPTER = "/v1/load_lora_adapter"
 """Path of the request to load an adapter, which a server answers only if it was started with that allowed."""
+
+UNLOAD_ADAPTER = "/v1/unload_lora_adapter"
+"""Path of the request to unload an adapter."""
+
+
+@dataclass(frozen=True)
+class KnownResponses:
+    """Responses whose log-probs tell whether a server that was away still has the same weights.
+
+    Attributes:
+        pairs: token ids of prompts and of their responses.
+        check: function of the log-probs that the server's model gives to the responses; it raises a [`CompletionsError`] if
+            the weights are others.
+    """
+
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    check: Callable[[Logprobs], None]
+
+    async def prove(self, model: str, endpoint: Endpoint) -> None:
+        """Raise a [`CompletionsError`] unless an endpoint's model is still the same."""
+        limit = asyncio.Semaphore(_SCORED_AT_ONCE)
+
+        async def logprobs(prompt: Sequence[int], response: Sequence[int]) -> list[float]:
+            async with limit:
+                answer = await endpoint.ask(COMPLETIONS, scoring_body(model, prompt, response))
+            return read_logprobs(answer, prompt, response)
+
+        self.check(await asyncio.gather(*(logprobs(*pair) for pair in self.pairs)))
+
+
+_SCORED_AT_ONCE = 8
+"""Responses that an endpoint scores at the same time when it is proved."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +79,8 @@ class CompletionsClient:
         ahead: further micro-batches that are taken, so that there is work while the consumer is busy.
         grace: seconds for which requests in progress may still be answered after another one has failed.
         patience: time-outs, retries, and when to give up.
+        known: responses that are scored by a server that was away, before it is asked again; None: it only has to name the
+            model.
 
     Raises:
         RecipeError: if a URL is not one of a server, a setting is out of range, or the key would be sent over plain HTTP.
@@ -57,6 +95,7 @@ class CompletionsClient:
     ahead: int = 32
     grace: float = 60.0
     patience: Patience = field(default_factory=Patience)
+    known: KnownResponses | None = None
     _keys: dict[str, ServerKey] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +113,22 @@ class CompletionsClient:
         object.__setattr__(self, "urls", tuple(self._keys))
         for url, key in self._keys.items():
             refuse_plain_http(url, key, allow=self.allow_plain_http)
+
+    def available(self) -> tuple[dict[str, list[ServedModel]], dict[str, str]]:
+        """Ask every server, once, whether it works and which models it has.
+
+        Returns:
+            By URL, the models of the servers that answer, and the failures of the others.
+
+        Raises:
+            CompletionsError: if a server refuses the key, or is not a server of this kind.
+        """
+
+        def work(pool: Pool, _: None) -> Awaitable[tuple[dict[str, list[ServedModel]], dict[str, str]]]:
+            return pool.available()
+
+        [found] = self._finished([None], work)
+        return found
 
     def check(self) -> list[ServedModel]:
         """Ask every server whether it works, serves the model and returns token ids, with a request for one token.
@@ -169,26 +224,45 @@ class CompletionsClient:
         """Let every server load a LoRA adapter, which requests then name as their model.
 
         Args:
-            name: name of the adapter. A name and a path are never used twice: vLLM caches what it computed under them.
+            name: name of the adapter. A name is never used for other weights: vLLM caches what it computed under it.
             path: folder of the adapter, as the servers see it.
 
         Raises:
             CompletionsError: if a server refuses it; the message quotes its reason.
         """
-        body = json.dumps({"lora_name": name, "lora_path": path}).encode()
+        self._tell(LOAD_ADAPTER, {"lora_name": name, "lora_path": path})
+
+    def unload_adapter(self, name: str) -> None:
+        """Let every server unload a LoRA adapter.
+
+        Raises:
+            CompletionsError: if a server refuses it, for instance because it does not have the adapter.
+        """
+        self._tell(UNLOAD_ADAPTER, {"lora_name": name})
+
+    def _tell(self, path: str, command: Mapping[str, str]) -> None:
+        """Send the same request to every server, and ignore what it answers unless it refuses."""
+        body = json.dumps(command).encode()
 
         async def work(pool: Pool, url: str) -> str:
-            return await pool.ask(LOAD_ADAPTER, body, lambda answer: answer.decode(errors="replace"), at=[url])
+            return await pool.ask(path, body, lambda answer: answer.decode(errors="replace"), at=[url])
 
-        for _ in self._finished(self.urls, work):
+        # vLLM also refuses an adapter with status 500. The request must be given up before the server is taken out for that,
+        # since it is not used again until it has the model, which may be this adapter.
+        attempts = min(self.patience.attempts, self.patience.failures)
+        impatient = dataclasses.replace(self, patience=dataclasses.replace(self.patience, attempts=attempts))
+        for _ in impatient._finished(self.urls, work):
             pass
 
     def _finished(
         self, items: Iterable[Input], work: Callable[[Pool, Input], Awaitable[Result]]
     ) -> Generator[Result, None, None]:
+        known = self.known
+        proof = None if known is None else functools.partial(known.prove, self.model)
+
         @contextlib.asynccontextmanager
         async def start() -> AsyncIterator[Callable[[Input], Awaitable[Result]]]:
-            async with Pool(self._keys, self.model, self.patience) as pool:
+            async with Pool(self._keys, self.model, self.patience, proof=proof) as pool:
                 yield lambda item: work(pool, item)
 
         return finished(items, start, concurrency=self.concurrency, ahead=self.ahead, grace=self.grace)

@@ -35,12 +35,14 @@ class ServedModel:
         name: name of the model, as requests name it.
         root: path or repository of its weights, as far as the server says.
         max_length: maximum tokens of a prompt and its response together, as far as the server says.
+        parent: name of the base model of an adapter; None for other models, and if the server does not say.
     """
 
     url: str
     name: str
     root: str | None
     max_length: int | None
+    parent: str | None = None
 
 
 @dataclass(eq=False)
@@ -135,11 +137,10 @@ class Endpoint:
             if isinstance(entry, dict) and isinstance(entry.get("id"), str)
         ]
 
-    async def check(self, model: str) -> ServedModel:
-        """Return the description of a model, after checking that the server works and has it.
+    async def available(self) -> list[ServedModel]:
+        """Return the models that the server has, after checking that it works.
 
         Raises:
-            MissingModelError: if the server does not have the model; the message names those that it has.
             PassingFailureError, RefusedRequestError, MalformedAnswerError: as for any request.
         """
         try:
@@ -147,7 +148,16 @@ class Endpoint:
         except RefusedRequestError as error:
             if error.status not in (404, 405):  # not every server has this path
                 raise
-        served = await self.models()
+        return await self.models()
+
+    async def check(self, model: str) -> ServedModel:
+        """Return the description of a model, after checking that the server works and has it.
+
+        Raises:
+            MissingModelError: if the server does not have the model; the message names those that it has.
+            PassingFailureError, RefusedRequestError, MalformedAnswerError: as for any request.
+        """
+        served = await self.available()
         for found in served:
             if found.name == model:
                 return found
@@ -194,9 +204,13 @@ class Endpoint:
 
 
 def _model(url: str, entry: dict[str, Any]) -> ServedModel:
-    root, length = entry.get("root"), entry.get("max_model_len")
+    root, length, parent = entry.get("root"), entry.get("max_model_len"), entry.get("parent")
     return ServedModel(
-        url, entry["id"], root if isinstance(root, str) else None, length if type(length) is int else None
+        url,
+        entry["id"],
+        root if isinstance(root, str) else None,
+        length if type(length) is int else None,
+        parent if isinstance(parent, str) else None,
     )
 
 

@@ -45,6 +45,10 @@ class MissingModelError(CompletionsError):
         self.served = served
 
 
+class ServedWeightsError(CompletionsError):
+    """A server has other weights than those that are to answer."""
+
+
 class NoEndpointError(CompletionsError):
     """No endpoint can be used, and none has come back in time.
 

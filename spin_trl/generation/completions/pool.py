@@ -8,7 +8,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -29,6 +29,9 @@ from .waiting import Patience
 
 Answer = TypeVar("Answer")
 
+Proof = Callable[[Endpoint], Awaitable[None]]
+"""A function that raises a [`CompletionsError`] unless an endpoint that answers again still serves the same."""
+
 _KEEP_ALIVE = 3.0
 """Seconds for which an idle connection is kept: less than vLLM's 5, so that none is used that the server is closing."""
 
@@ -45,6 +48,7 @@ class Pool:
         keys: the key that is sent to each server, by its URL as [`base_url`] returns it.
         model: name of the model that all of them serve.
         patience: time-outs, retries, and when to give up.
+        proof: function that is called with an endpoint that was taken out, before it is used again.
         chance: source of randomness of the backoff.
     """
 
@@ -54,9 +58,10 @@ class Pool:
         model: str,
         patience: Patience,
         *,
+        proof: Proof | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        self.model, self.patience = model, patience
+        self.model, self.patience, self._proof = model, patience, proof
         self.endpoints: list[Endpoint] = []
         self._keys = dict(keys)
         self._chance = chance or random.Random()
@@ -119,6 +124,27 @@ class Pool:
             if isinstance(outcome, PassingFailureError):
                 self._take_out(endpoint)
         return served
+
+    async def available(self) -> tuple[dict[str, list[ServedModel]], dict[str, str]]:
+        """Ask every endpoint, once, whether it works and which models it has.
+
+        Returns:
+            By URL, the models of those that answer, and the failures of the others.
+
+        Raises:
+            RefusedRequestError, MalformedAnswerError: if one is not a server of this kind, or refuses the key.
+        """
+        outcomes = await asyncio.gather(*(one.available() for one in self.endpoints), return_exceptions=True)
+        served: dict[str, list[ServedModel]] = {}
+        failures: dict[str, str] = {}
+        for endpoint, outcome in zip(self.endpoints, outcomes, strict=True):
+            if isinstance(outcome, PassingFailureError):
+                failures[endpoint.url] = str(outcome)
+            elif isinstance(outcome, BaseException):
+                raise _located(endpoint, outcome)
+            else:
+                served[endpoint.url] = outcome
+        return served, failures
 
     async def ask(
         self, path: str, body: bytes | None, read: Callable[[bytes], Answer], *, at: Iterable[str] | None = None
@@ -219,6 +245,8 @@ class Pool:
             await asyncio.sleep(self.patience.probing(attempt, self._chance))
             try:
                 await endpoint.check(self.model)
+                if self._proof is not None:
+                    await self._proof(endpoint)
             except CompletionsError as error:
                 endpoint.last_failure = str(error)
             else:

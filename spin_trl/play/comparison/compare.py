@@ -26,6 +26,7 @@ from ...config.arguments import without_options
 from ...config.dpo_on_top import against_dpo
 from ...config.loop import PER_ITERATION, iteration_settings
 from ...config.recipe import Recipe
+from ...config.server import RELOAD_LORA, SERVER
 from ...config.traits import OF_AN_ARM
 from ...errors import DivergedError, LaunchError, RecipeError, refuse_unplayable, visible
 from ...files import home_expanded, write_json, write_text
@@ -164,6 +165,12 @@ class Comparison:
                 raise RecipeError(
                     f"`{name}: drop` would give the arms different numbers of gradient steps. Set it to `keep`."
                 )
+        if recipe.args.engine == SERVER and recipe.play.server_reload != RELOAD_LORA:
+            raise RecipeError(
+                "The arms of a comparison need different weights at the same time, so with `engine: server` they are "
+                "adapters that the servers load by request. Set `server_reload: lora` and `use_peft: true`, or use another "
+                "engine."
+            )
         # All arms must play the same number of iterations, however they turn out.
         recipe.play.stop_at_plateau, recipe.play.degeneration_stop = False, {}
         recipe.play.on_regression, recipe.play.patience = "continue", None

@@ -1,5 +1,6 @@
 """The client generates, scores and ends as code that is not asynchronous expects."""
 
+import dataclasses
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import threading
 
 import psutil
 import pytest
+from aiohttp import web
 
 from completion_server import (
     EOS,
@@ -23,9 +25,10 @@ from completion_server import (
     until,
 )
 from messages import refused
+from recorded_vllm import recorded
 from spin_trl.errors import RecipeError
 from spin_trl.generation.completions.address import ServerKey
-from spin_trl.generation.completions.client import CompletionsClient
+from spin_trl.generation.completions.client import CompletionsClient, KnownResponses
 from spin_trl.generation.completions.failures import MalformedAnswerError, NoEndpointError, RefusedRequestError
 from spin_trl.generation.completions.waiting import Patience
 from spin_trl.generation.engine import MicroBatch, Response, Sampling
@@ -251,6 +254,71 @@ def test_every_server_loads_an_adapter_and_a_refusal_is_quoted():
         assert one.adapters == two.adapters == {"run-iteration-1": "/runs/run/iteration-1/model"}
         with refused(RefusedRequestError, "already loaded", one.url if one.adapters else two.url):
             CompletionsClient([one.url], "again", [EOS]).load_adapter("again", "/runs/run/iteration-1/model")
+
+
+def test_an_adapter_that_is_refused_as_a_failure_of_the_server_is_given_up_soon():
+    """vLLM refuses a rank that is too high with status 500; the server does not have the model that it would need."""
+    with serving(CompletionServer()) as one:
+        one.adapter_fault = status(500, {"error": {"message": "rank 64"}})
+        patience = dataclasses.replace(QUICK, attempts=5, failures=3, gone=60)
+        with refused(RefusedRequestError, one.url, 500, "rank 64"):
+            CompletionsClient([one.url], "new", [EOS], patience=patience).load_adapter("new", "/new")
+
+
+def test_adapters_are_recognised_in_the_list_of_a_real_server(server):
+    async def real(request, answer):
+        return web.json_response(recorded("models-with-adapter").answer)
+
+    server.models_fault = real
+    [models] = client(server).available()[0].values()
+    assert [(model.name, model.root, model.parent, model.max_length) for model in models] == [
+        ("theta-0", "/models/theta-0", None, 64), ("iteration-1", "/models/iteration-1", "theta-0", None),
+    ]  # fmt: skip
+
+
+def test_every_server_unloads_an_adapter():
+    with serving(CompletionServer()) as one, serving(CompletionServer()) as two:
+        both = CompletionsClient([one.url, two.url], "tiny", [EOS])
+        both.load_adapter("run-iteration-1", "/runs/run/iteration-1/model")
+        both.unload_adapter("run-iteration-1")
+        assert one.adapters == two.adapters == {}
+        with refused(RefusedRequestError, "run-iteration-1", 404):
+            both.unload_adapter("run-iteration-1")
+
+
+def test_the_models_of_all_servers_are_listed():
+    with serving(CompletionServer(model="a")) as one, serving(CompletionServer(model="b")) as two:
+        one.adapters["c"] = "/c"
+        two.stop()
+        served, failures = client(one, two).available()
+        assert [(model.name, model.root, model.parent) for model in served[one.url]] == [
+            ("a", "/models/tiny", None), ("c", "/c", "a"),
+        ]  # fmt: skip
+        assert [*failures] == [two.url]
+        one.models_fault = status(401)
+        with refused(RefusedRequestError, one.url, 401):
+            client(one, two).available()
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_server_that_comes_back_with_other_weights_is_not_used(server, is_right):
+    """Its log-probs of known responses are asked for first."""
+    scored = []
+
+    def check(logprobs):
+        scored.append(logprobs)
+        if not is_right:
+            raise MalformedAnswerError("other weights")
+
+    known = KnownResponses([([5, 6], [7, 8]), ([9], [10])], check)
+    server.faults.extend([cut] * QUICK.failures)
+    asked = client(server, concurrency=1, known=known)
+    if is_right:
+        assert len(list(asked.generate(batches(3), SAMPLING))) == 3
+    else:
+        with refused(NoEndpointError, server.url, "other weights"):
+            list(asked.generate(batches(3), SAMPLING))
+    assert scored[0] == [[logprob(2, 7), logprob(3, 8)], [logprob(1, 10)]]
 
 
 def test_each_server_gets_its_own_key_and_no_other():

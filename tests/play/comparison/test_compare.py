@@ -173,6 +173,11 @@ def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path
             ("`--arm_settings`", "'space'", "'optim'", "sft"),
         ),
         (["space"], {"overrides": ["--identical_generations", "drop"]}, ("`identical_generations: drop`",)),
+        (
+            ["space"],
+            {"overrides": ["--engine", "server", "--server_urls", "http://127.0.0.1:9"]},
+            ("`engine: server`", "`server_reload: lora`"),
+        ),
         (["start > dpo"], {"overrides": ["--dpo_name", "p.jsonl"]}, ("self-play",)),
         (["space > dpo"], {}, ("'space > dpo'", "`dpo_name`")),
         (
@@ -205,6 +210,7 @@ def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path
         "beta of its own",
         "optimiser of the first arm",
         "dropped generations",
+        "servers that pause",
         "DPO without self-play alone",
         "DPO without pairs",
         "a chain with SFT first",

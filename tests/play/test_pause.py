@@ -1,0 +1,83 @@
+"""A pause ends the phase, in every process of the run, and is forgotten when the run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from messages import names, refused
+from runs import build
+from spin_trl.errors import LaunchError, PausedError
+from spin_trl.play import phases
+from spin_trl.play.generate import answer_into
+from spin_trl.play.pause import check_not_paused, forget_pause, pause
+from spin_trl.run.run import Run
+
+
+@pytest.fixture
+def state(llama_folder: Path) -> Run:
+    session = build(llama_folder, accelerate_config="ddp")
+    session.directory.claim("continue")
+    return session.state
+
+
+def test_every_process_learns_of_a_pause(state: Run) -> None:
+    check_not_paused(state)
+    with refused(PausedError, "iteration-0/model"):
+        pause(state, "Serve iteration-0/model.")
+    with refused(PausedError, "iteration-0/model"):
+        check_not_paused(state)
+    forget_pause(state)
+    forget_pause(state)
+    check_not_paused(state)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"message": 1}'])
+def test_a_file_that_is_being_written_is_no_pause(content: str, state: Run) -> None:
+    state.directory.own(".paused.json").write_text(content, encoding="utf-8")
+    check_not_paused(state)
+
+
+def test_a_process_that_does_not_ask_the_servers_ends_too(
+    state: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Other:
+        is_main_process = False
+
+        def wait_for_everyone(self) -> None:
+            pass
+
+    class Served:
+        is_served = True
+
+    monkeypatch.setattr("spin_trl.play.generate.PartialState", Other)
+    with pytest.raises(PausedError):
+        pause(state, "Serve it.")
+    model: Any = Served()
+    with refused(PausedError, "Serve it."):
+        answer_into(state, model, state.rows, tmp_path / "store", 0, "answers")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pauses", [True, False])
+def test_a_launched_phase_that_paused_is_no_failure(pauses: bool, state: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier launch has left does not count."""
+    with pytest.raises(PausedError):
+        pause(state, "Earlier.")
+
+    class Launch:
+        stdout = None
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            if pauses:
+                with pytest.raises(PausedError):
+                    pause(state, "Serve it.")
+
+        def wait(self) -> int:
+            return 1
+
+    monkeypatch.setattr(phases.subprocess, "Popen", Launch)
+    with pytest.raises(PausedError if pauses else LaunchError) as error:
+        phases.by_accelerate(state, "generate", 0)
+    assert names(str(error.value), "Serve it." if pauses else "exit code 1")
