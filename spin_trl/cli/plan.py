@@ -61,8 +61,9 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     device = devices.device_named(options.gpu) if options.gpu else devices.this_cpu() if on_cpu else devices.own_gpu()
     wishes = Wishes(**{wish.name: getattr(options, wish.name) for wish in fields(Wishes)})
     console = terminal.console()
-    found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu)
+    found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu, device=device)
     show.show_model(console, found)
+    show.show_batch_size(console, found)
     console.print(show.memory_table(found, device))
     if device is None:
         console.print(show.devices_table(found, list(devices.DEVICES.values())))

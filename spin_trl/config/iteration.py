@@ -25,6 +25,12 @@ from .ranks import check_device, check_ranks
 
 KEEP_OR_DROP = ("keep", "drop")
 
+AUTO_BATCH = "auto"
+"""Value of `generation_batch_size` for as many responses as fit in the GPU's memory."""
+
+GENERATION_BATCH = 64
+"""Default of `generation_batch_size`, and what `auto` is where no GPU's memory decides."""
+
 STOP_ON_NAN, SKIP_STEP, LOWER_RATE = "stop", "skip", "lower"
 """What to do with a step whose loss or gradient is not finite."""
 
@@ -48,8 +54,10 @@ class IterationSettings(DPOConfig):
     num_generations: Annotated[int, Bounds(1)] = setting(
         1, "Number of generated responses per prompt in each iteration. Each one is a separate pair."
     )
-    generation_batch_size: Annotated[int, Bounds(1)] = setting(
-        64, "Number of prompts that are answered together. Changing it changes which responses are sampled."
+    generation_batch_size: Annotated[int | str, Bounds(1, words=(AUTO_BATCH,))] = setting(
+        GENERATION_BATCH,
+        "Number of prompts that are answered together. Changing it changes which responses are sampled. auto: in a run, as "
+        "many as fit in the GPU's memory; computed before the run's first responses, and kept from then on.",
     )
     engine: str = setting(
         "transformers",
@@ -125,7 +133,8 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
         top_k: Sample from the k most likely tokens only. 0 keeps all tokens.
         num_generations: Number of generated responses per prompt in each iteration. Each one is a separate pair.
         generation_batch_size: Number of prompts that are answered together. Changing it changes which responses are
-            sampled.
+            sampled. auto: in a run, as many as fit in the GPU's memory; computed before the run's first responses, and
+            kept from then on.
         engine: Engine that generates the responses: transformers, with the weights in memory, or vllm, with servers that the
             run starts while it generates.
         train_on_turn: Which assistant turns of a conversation to train on.
@@ -225,6 +234,12 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
         plain = super().to_dict()
         hidden: dict[str, Any] = credentials.hidden(plain)
         return hidden | {name: value for name, value in plain.items() if value == f"<{name.upper()}>"}
+
+    @property
+    def answers_at_once(self) -> int:
+        """`generation_batch_size` as a number: the default, as long as it is `auto`."""
+        size = self.generation_batch_size
+        return GENERATION_BATCH if size == AUTO_BATCH else int(size)
 
     def __str__(self) -> str:
         return credentials.hide_named(super().__str__())

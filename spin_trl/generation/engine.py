@@ -44,7 +44,7 @@ class Sampling:
     def from_args(cls, args: SPINConfig) -> Sampling:
         """Return the sampling settings of an iteration."""
         same = {field.name: getattr(args, field.name) for field in fields(cls) if field.name != "batch_size"}
-        return cls(**same, batch_size=args.generation_batch_size)
+        return cls(**same, batch_size=args.answers_at_once)
 
     def limit(self, prompt_length: int) -> int:
         """Return the maximum tokens of the response to a prompt of this many tokens, at least 1."""

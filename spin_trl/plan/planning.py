@@ -124,7 +124,9 @@ class Plan:
         return plan_disk(self.memory, work)
 
 
-def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: bool) -> Plan:
+def make_plan(
+    source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: bool, device: Device | None = None
+) -> Plan:
     """Plan a recipe.
 
     Args:
@@ -132,6 +134,7 @@ def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: 
         overrides: settings that override the recipe, as command-line arguments.
         wishes: what the user specifies in addition.
         on_gpu: whether to plan for GPUs.
+        device: device whose memory `generation_batch_size: auto` adapts to; None: its default is assumed.
 
     Raises:
         RecipeError, DataError, PlanError: if the recipe, its data or its model can't be planned; the message says why.
@@ -142,7 +145,8 @@ def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: 
     config = recipe.play.accelerate_config
     sharding = read_sharding(read_accelerate_config(config) if config else None, wishes.num_gpus)
     lengths = read_lengths(recipe, num_rows=wishes.rows).with_means(wishes.prompt_tokens, wishes.response_tokens)
-    return Plan(source, overrides, wishes, _memory(recipe, sharding, lengths, on_gpu=on_gpu))
+    size = None if device is None else device.memory * 2**30
+    return Plan(source, overrides, wishes, _memory(recipe, sharding, lengths, size, on_gpu=on_gpu))
 
 
 def _again(plan: Plan, changes: dict[str, Any], sharding: Sharding | None = None) -> MemoryPlan:
@@ -158,12 +162,13 @@ def _again(plan: Plan, changes: dict[str, Any], sharding: Sharding | None = None
     lengths, max_length = plan.lengths, recipe.args.max_length
     if max_length != plan.setup.args.max_length:
         lengths = lengths.cut_to(max_length)
-    return _memory(recipe, sharding or plan.setup.sharding, lengths, on_gpu=plan.setup.on_gpu)
+    size = plan.memory.device_bytes
+    return _memory(recipe, sharding or plan.setup.sharding, lengths, size, on_gpu=plan.setup.on_gpu)
 
 
-def _memory(recipe: Recipe, sharding: Sharding, lengths: Lengths, *, on_gpu: bool) -> MemoryPlan:
+def _memory(recipe: Recipe, sharding: Sharding, lengths: Lengths, size: float | None, *, on_gpu: bool) -> MemoryPlan:
     vocabulary = len(lengths.tokenizer) if lengths.tokenizer is not None else None
-    return MemoryPlan(Setup(recipe, sharding, on_gpu=on_gpu, vocab_size=vocabulary), lengths)
+    return MemoryPlan(Setup(recipe, sharding, on_gpu=on_gpu, vocab_size=vocabulary), lengths, size)
 
 
 def planned_recipe(source: str, overrides: Sequence[str]) -> Recipe:
@@ -258,7 +263,7 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
         yield {"activation_checkpointing": True}, "training takes a third longer"
     scores = phase.name in ("start's pass", "opponent's pass")
     for is_run, name, now, costs in (
-        (answers, "generation_batch_size", args.generation_batch_size, "slower generation"),
+        (answers, "generation_batch_size", memory.batch_size, "slower generation"),
         (phase.name == "evaluate", "per_device_eval_batch_size", args.per_device_eval_batch_size, "slower evaluation"),
         (scores, "precompute_ref_batch_size", setup.opponent_batch, "a little time"),
     ):

@@ -26,6 +26,7 @@ from ..run.run import Run, since
 from ..run.stage import START, Stage
 from ..training.start_logps import ResponseSet, StartLogps, score_together, scoring_batch, sets_of_responses
 from .at_hand import ModelAtHand, at_hand
+from .batch_size import settle_batch_size
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def answer_into(
         while not store.is_complete(part):
             time.sleep(1)
         return 0.0
+    settle_batch_size(run, model, is_alone=part is None)
     # The seed of the run, not of the iteration: the iteration number is added separately.
     given: dict[str, Any] = {"seed": run.args.seed, **others}
     sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), **given)

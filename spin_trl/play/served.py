@@ -112,7 +112,7 @@ def _flags(run: Run, path: str) -> Flags:
     on_gpu = _on_gpu(run)
     # The number format in which the trainer computes log-probabilities.
     dtype: Any = "bfloat16" if run.args.bf16 else "float16" if run.args.fp16 else _dtype(options.get("dtype"), config)
-    sequences = None if on_gpu else min(run.args.generation_batch_size, run.play.generation_concurrency)
+    sequences = None if on_gpu else min(run.args.answers_at_once, run.play.generation_concurrency)
     length = run.args.max_length or getattr(config and config.get_text_config(), "max_position_embeddings", None)
     kv_cache = None
     if not on_gpu and config is not None and length is not None and sequences is not None:
