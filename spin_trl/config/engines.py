@@ -23,8 +23,10 @@ class EngineSettings:
             those that the run derives from its settings, except those that it depends on.
         tensor_parallel: With `engine: vllm`, the number of GPUs that each server divides the model among. Every group
             of GPUs gets a server.
-        generation_concurrency: With `engine: vllm`, the number of prompts that all servers together work on at the same
-            time.
+        generation_concurrency: With `engine: vllm` or `generation_continuous`, the number of prompts that are worked on at
+            the same time, on all devices together.
+        generation_continuous: With `engine: transformers`, generate by continuous batching: a finished response makes room
+            for another at once. It runs in processes of its own, one per GPU. The same responses are not generated again.
         generation_timeout: With `engine: vllm`, seconds after which a prompt without a response is asked again.
     """
 
@@ -47,7 +49,13 @@ class EngineSettings:
     )
     generation_concurrency: Annotated[int, Bounds(1)] = setting(
         256,
-        "With `engine: vllm`, the number of prompts that all servers together work on at the same time.",
+        "With `engine: vllm` or `generation_continuous`, the number of prompts that are worked on at the same time, on all "
+        "devices together.",
+    )
+    generation_continuous: bool = setting(
+        False,
+        "With `engine: transformers`, generate by continuous batching: a finished response makes room for another at once. "
+        "It runs in processes of its own, one per GPU. The same responses are not generated again.",
     )
     generation_timeout: Annotated[float, Bounds(0, low_open=True)] = setting(
         600.0,

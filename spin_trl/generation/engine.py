@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, Protocol, TypeAlias
 
 from ..config.iteration import SPINConfig
-from ..errors import RecipeError, nearest
+from ..errors import RecipeError, SpinError, nearest
 from ..models.adapters import Policy
 from . import engines
 
@@ -52,6 +52,19 @@ class Sampling:
         if self.max_length is not None:
             bounds.append(self.max_length - prompt_length)
         return max(min(bounds), 1) if bounds else 1024
+
+
+class UnansweredError(SpinError, RuntimeError):
+    """An engine has not answered some prompts, although it was asked to.
+
+    Args:
+        message: message with the reason.
+        numbers: numbers of their micro-batches.
+    """
+
+    def __init__(self, message: str, numbers: Sequence[int]) -> None:
+        super().__init__(message)
+        self.numbers = list(numbers)
 
 
 @dataclass(frozen=True)

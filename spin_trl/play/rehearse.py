@@ -56,7 +56,7 @@ from ..training.supervised import SupervisedTrainer
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import of_batches, of_configuration, of_run, of_settings, refusal_of_trainer
 from . import given
-from .served import against_vllm
+from .served import against_continuous, against_vllm
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
     found += of_run(run.args, run.play)
     found += of_configuration(config, run.args, model_name(run))
     found += _quantised(run, config)
-    found += against_vllm(run, config)
+    found += [*against_vllm(run, config), *against_continuous(run, config)]
     if run.given is not None:
         found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)
     else:

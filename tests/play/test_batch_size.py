@@ -19,6 +19,7 @@ from spin_trl.config.yaml_files import read_yaml
 from spin_trl.errors import RunDirectoryError
 from spin_trl.generation.batch_size import longest_rows
 from spin_trl.generation.engine import Sampling
+from spin_trl.play import batch_size as module
 from spin_trl.play.batch_size import row_memory, settle_batch_size
 from spin_trl.run.run import Run
 
@@ -70,6 +71,12 @@ def test_the_number_follows_from_the_free_memory_and_is_frozen(
     settle_batch_size(auto, of_gpu(monkeypatch, 2 * row))
     assert auto.args.generation_batch_size == 16
     assert capsys.readouterr().out == ""
+
+
+def test_processes_agree_on_the_smallest(auto: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "gather_object", lambda own: [*own, 8, 32])
+    settle_batch_size(auto, of_gpu(monkeypatch, GIB))
+    assert auto.args.generation_batch_size == frozen(auto)["generation_batch_size"] == 8
 
 
 def test_without_a_gpu_it_is_the_default(auto: Run) -> None:
