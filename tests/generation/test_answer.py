@@ -186,10 +186,10 @@ def test_prompts_that_an_engine_has_not_answered_are_named_by_their_rows(tmp_pat
                 if batch.number not in lost:
                     yield batch.number, [Response([batch.prompts[0][0]], "eos") for _ in batch.prompts]
             if lost:
-                raise UnansweredError("out of memory.", lost)
+                raise UnansweredError("OutOfMemory.", lost)
 
     engine, store = Forgetful(), GenerationStore(tmp_path / "store")
-    with refused(UnansweredError, "out of memory", "rows: 0, 1"):
+    with refused(UnansweredError, "OutOfMemory", "0, 1"):
         generate(engine, rows(4), store, SAMPLING, **NAMES)
     generate(engine, rows(4), store, SAMPLING, **NAMES)
     assert engine.asked == [4, 2]

@@ -160,9 +160,10 @@ class _Requests:
         if self._failed:
             numbers = sorted(self._failed)
             reason = self._failed[numbers[0]]
+            advice = " A smaller `generation_concurrency` takes less memory." if "memory" in reason.lower() else ""
+            asked = counted(len(numbers), "prompt")
             raise UnansweredError(
-                f"transformers' continuous batching has not answered {counted(len(numbers), 'prompt')} ({reason}).",
-                numbers,
+                f"transformers' continuous batching has not answered {asked} ({reason}).{advice}", numbers
             )
 
     def _ask(self, batch: MicroBatch) -> None:

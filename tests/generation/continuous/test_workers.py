@@ -28,7 +28,7 @@ does = os.environ["DOES"]
 print("a line of a library", file=sys.stderr, flush=True)
 sys.stdin.readline()
 if does == "no model":
-    tell(error="no such model", numbers=[])
+    tell(error="no-such-model", numbers=[])
     sys.exit(1)
 tell(ready=True)
 for line in sys.stdin:
@@ -40,7 +40,7 @@ for line in sys.stdin:
         if does == "dies" and number == 3:
             os._exit(9)
         if does == "fails" and number == 3:
-            tell(error="out of memory", numbers=[3])
+            tell(error="OutOfMemory", numbers=[3])
             sys.exit(1)
         ids = [[os.getpid(), *prompt] for prompt in message["prompts"]]
         tell(number=number, responses=[[one, "length"] for one in ids])
@@ -94,7 +94,7 @@ def test_no_more_are_taken_than_fit(stand_in: Any) -> None:
     assert children() == []
 
 
-@pytest.mark.parametrize(("does", "parts"), [("fails", ("out of memory",)), ("dies", ("a line of a library",))])
+@pytest.mark.parametrize(("does", "parts"), [("fails", ("OutOfMemory",)), ("dies", ("a line of a library",))])
 def test_what_was_finished_is_kept_if_a_worker_fails(does: str, parts: tuple[str, ...], stand_in: Any) -> None:
     workers, found = stand_in(does), []
     with refused(UnansweredError, *parts) as error:
@@ -109,7 +109,7 @@ def test_what_was_finished_is_kept_if_a_worker_fails(does: str, parts: tuple[str
 
 
 def test_a_worker_that_can_not_load_its_model_says_why(stand_in: Any) -> None:
-    with refused(LaunchError, "no such model"):
+    with refused(LaunchError, "no-such-model"):
         stand_in("no model")
     assert children() == []
 
