@@ -91,6 +91,7 @@ class ContinuousEngine:
                 "`attn_implementation`."
             ) from error
         try:
+            manager.warmup()  # captures CUDA graphs at their largest sizes first, so that all fit in their pool
             manager.start()
             yield manager
         finally:

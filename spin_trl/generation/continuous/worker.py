@@ -1,18 +1,13 @@
 """A process that generates with continuous batching: it gets prompts on stdin and writes responses to stdout.
 
-A process of its own gives all memory of the device back when it ends. It ends when its input does, or the process that
-started it.
+A process of its own gives all memory of the device back when it ends.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
 import pickle
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -23,7 +18,7 @@ from accelerate import PartialState
 from ...errors import message_of
 from ...files import parse_json
 from ...models.policy import load_policy
-from ..engine import MicroBatch, Sampling, UnansweredError
+from ..engine import MicroBatch, Sampling
 from .batching import ContinuousEngine
 
 
@@ -72,8 +67,7 @@ def work(source: BinaryIO, sink: BinaryIO) -> None:
         source: input: `{"job": ...}`, then any number of times `{"sampling": {...}}`, `{"number", "prompts", "seed"}` for
             every micro-batch, and `{"end": true}`.
         sink: output: `{"ready": true}`, then any number of times `{"number", "responses"}` for every micro-batch, as they
-            are finished, and `{"done": true}`. After an error, `{"error", "numbers"}` with the micro-batches that are not
-            answered.
+            are finished, and `{"done": true}`. After an error: `{"error": ...}`.
     """
 
     def tell(message: dict[str, Any]) -> None:
@@ -97,30 +91,10 @@ def work(source: BinaryIO, sink: BinaryIO) -> None:
                 tell({"number": number, "responses": [[made.ids, made.finish_reason] for made in responses]})
             tell({"done": True})
     except Exception as error:
-        numbers = error.numbers if isinstance(error, UnansweredError) else []
-        tell({"error": message_of(error), "numbers": numbers})
+        tell({"error": message_of(error)})
         raise
 
 
 def job_message(job: Job) -> dict[str, str]:
     """Return a job as the first message to a worker. It is pickled: `model_init_kwargs` may hold any object."""
     return {"job": base64.b64encode(pickle.dumps(job)).decode()}
-
-
-def work_for_parent() -> None:
-    """Work as the process that this module is started as."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is not a response
-    work(sys.stdin.buffer, sink)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the one that started it has ended, even if another process holds its input open."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    work_for_parent()

@@ -21,7 +21,6 @@ from ...errors import LaunchError, SpinError, visible
 from ...files import parse_json
 from ..engine import FinishedBatches, MicroBatch, Response, Sampling, UnansweredError
 from ..vllm.environment import without_launch
-from . import worker as worker_module
 from .worker import Job, job_message
 
 AHEAD = 32
@@ -112,7 +111,7 @@ class Worker:
 def _command() -> list[str]:
     # A checkout that is not installed is found in the current folder only.
     is_safe = Path(__file__).parents[3] != Path.cwd()
-    return [sys.executable, *(["-P"] if is_safe else []), "-m", worker_module.__name__]
+    return [sys.executable, *(["-P"] if is_safe else []), "-m", __name__.rpartition(".")[0]]
 
 
 class ContinuousWorkers:
@@ -182,7 +181,8 @@ class ContinuousWorkers:
             if message is None or "error" in message:
                 working.discard(number)
                 failure = failure or self._failure(worker, message)
-                numbers += message["numbers"] if message is not None else worker.pending
+                numbers += worker.pending
+                worker.pending.clear()
             elif "done" in message:
                 working.discard(number)
             else:

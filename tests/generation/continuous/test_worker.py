@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import torch
 import tiny
 from messages import names
 from spin_trl.errors import DataError
-from spin_trl.generation.continuous import worker
 from spin_trl.generation.continuous.worker import Job, job_message, work
 from spin_trl.generation.engine import Sampling
 from spin_trl.generation.engines.transformers import TransformersEngine
@@ -68,15 +65,3 @@ def test_an_error_is_told(tmp_path: Path) -> None:
         work(io.BytesIO(json.dumps(job_message(job(tmp_path / "nothing"))).encode() + b"\n"), sink)
     [message] = [json.loads(line) for line in sink.getvalue().splitlines()]
     assert names(message["error"], tmp_path / "nothing")
-    assert message["numbers"] == []
-
-
-def test_it_ends_with_the_process_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An orphan gets another parent. Its input alone does not tell: another process may hold it open."""
-    parents = iter([10, 10, 1])
-    monkeypatch.setattr(os, "getppid", lambda: next(parents))
-    monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(os, "_exit", sys.exit)
-    with pytest.raises(SystemExit):
-        worker._end_with(10)
-    assert next(parents, None) is None

@@ -28,7 +28,7 @@ does = os.environ["DOES"]
 print("a line of a library", file=sys.stderr, flush=True)
 sys.stdin.readline()
 if does == "no model":
-    tell(error="no-such-model", numbers=[])
+    tell(error="no-such-model")
     sys.exit(1)
 tell(ready=True)
 for line in sys.stdin:
@@ -40,7 +40,7 @@ for line in sys.stdin:
         if does == "dies" and number == 3:
             os._exit(9)
         if does == "fails" and number == 3:
-            tell(error="OutOfMemory", numbers=[3])
+            tell(error="OutOfMemory")
             sys.exit(1)
         ids = [[os.getpid(), *prompt] for prompt in message["prompts"]]
         tell(number=number, responses=[[one, "length"] for one in ids])
