@@ -22,6 +22,9 @@ from ..run.run import Run
 from ..run.settings import freeze_batch_size, frozen_batch_size
 from .at_hand import ModelAtHand
 
+LONGER_PROMPT = 64
+"""Tokens by which a longer prompt is more than twice as long, so that the growth of a short one can be measured, too."""
+
 
 def settle_batch_size(run: Run, model: ModelAtHand, *, is_alone: bool = True) -> None:
     """Replace `generation_batch_size: auto` by a number, unless the run has one; all processes call this, and agree.
@@ -93,13 +96,18 @@ def row_memory(
     longest_prompt: int,
     longest_answer: int,
 ) -> RowMemory:
-    """Measure the memory of generation on this model: the bytes of all tensors of two prompts, and of one token after them.
+    """Measure the memory of generation on this model: the bytes of all tensors of prompts, and of one token after them.
 
-    It holds for any architecture, on any device. The arguments are those of [`batch_size_on_gpu`].
+    A second row shows what a row takes, and a longer prompt how that grows. It holds for any architecture, on any device.
+    The arguments are those of [`batch_size_on_gpu`].
     """
-    (one, _), (two, next_token) = (_peaks(model, autocast, rows, longest_prompt) for rows in (1, 2))
-    # The cache, and the copies of a layer's part of it, grow with the row.
-    grown = next_token / 2 * longest_answer / longest_prompt
+    longer = min(longest_answer, 2 * longest_prompt + LONGER_PROMPT)
+    (one, one_next), (two, two_next) = (_peaks(model, autocast, rows, longest_prompt) for rows in (1, 2))
+    (_, one_later), (_, two_later) = (_peaks(model, autocast, rows, longer) for rows in (1, 2))
+    of_row, later = two_next - one_next, two_later - one_later
+    # The cache, and the copies of a layer's part of it, grow with every token.
+    growth = max(later - of_row, 0) / (longer - longest_prompt)
+    grown = of_row + growth * (longest_answer - longest_prompt)
     head: Any = without_adapter(model).get_output_embeddings()
     filters = args.top_p < 1 or args.top_k > 0
     return RowMemory.of_two(one, two, grown + head.weight.shape[0] * bytes_per_logit(filters=filters))

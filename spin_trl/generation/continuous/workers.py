@@ -26,7 +26,7 @@ from .worker import Job, job_message
 AHEAD = 32
 """Responses that a worker is asked for beyond those in progress, so that it never waits."""
 
-SECONDS_FOR_WORKER = 20.0
+SECONDS_FOR_WORKER = 5.0
 """Seconds that a worker gets to end by itself."""
 
 _TAIL = 3000
