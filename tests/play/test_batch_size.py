@@ -19,6 +19,8 @@ from spin_trl.config.yaml_files import read_yaml
 from spin_trl.errors import RunDirectoryError
 from spin_trl.generation.batch_size import longest_rows
 from spin_trl.generation.engine import Sampling
+from spin_trl.plan.model import ModelSettings, PlannedModel
+from spin_trl.plan.rehearsal import prefill
 from spin_trl.play import batch_size as module
 from spin_trl.play.batch_size import row_memory, settle_batch_size
 from spin_trl.run.run import Run
@@ -106,6 +108,17 @@ def test_a_rows_memory_by_hand() -> None:
     assert filtered.at_end - plain.at_end == (46 - 20) * config.vocab_size
     longer = row_memory(model, contextlib.nullcontext, settings(), 200, 1000)
     assert 2 * plain.at_prompt <= longer.at_prompt <= 2.5 * plain.at_prompt  # attention's mask is quadratic
+
+
+def test_what_is_planned_is_what_is_measured() -> None:
+    """`spin-trl plan` plays the same prompts on fake tensors, so it shows what a run would compute."""
+    model = tiny.model("llama")
+    measured = row_memory(model, contextlib.nullcontext, settings(), 64, 256)
+    planned = PlannedModel(ModelSettings(model.config, torch.float32, None, None, False, "no"))
+    one, two = (prefill(planned, rows, 64) for rows in (1, 2))
+    assert two.bytes - one.bytes == pytest.approx(measured.at_prompt, rel=0.05)
+    cache = one.kept / 64 * 256 * (1 + 1 / model.config.num_hidden_layers)
+    assert cache + 20 * model.config.vocab_size == pytest.approx(measured.at_end, rel=0.1)
 
 
 @pytest.mark.slow
