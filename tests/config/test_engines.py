@@ -15,9 +15,11 @@ from spin_trl.errors import RecipeError
 def test_they_are_settings_of_the_loop() -> None:
     play = SelfPlayConfig()
     assert {field.name for field in dataclasses.fields(EngineSettings)} == {
-        "vllm_command", "vllm_args", "tensor_parallel", "generation_concurrency", "generation_timeout",
+        "vllm_command", "vllm_args", "tensor_parallel", "generation_continuous", "generation_concurrency",
+        "generation_timeout",
     }  # fmt: skip
     assert (play.vllm_command, play.vllm_args, play.tensor_parallel) == (["vllm"], None, 1)
+    assert not play.generation_continuous
 
 
 @pytest.mark.parametrize(
