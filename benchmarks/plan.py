@@ -212,7 +212,7 @@ class Bench:
         half = torch.bfloat16 if recipe.args.bf16 else torch.float16 if recipe.args.fp16 else None
         context = functools.partial(torch.autocast, model.device.type, half) if half else contextlib.nullcontext
         engine = TransformersEngine(model, [self.tokenizer.eos_token_id], self.tokenizer.pad_token_id, context)
-        prompts = self.ids(self.case.prompt)[: recipe.args.generation_batch_size]
+        prompts = self.ids(self.case.prompt)[: recipe.args.answers_at_once]
         sampling = Sampling.from_args(recipe.args)
         measured = held(model) + self.peak(lambda: engine.answer(prompts, sampling, 0))
         (planned,) = [phase for phase in self.plan().phases() if phase.name == "generate"]

@@ -67,8 +67,9 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     run = RunDirectory(run_dir_of(planned_recipe(options.recipe, overrides), options.recipe, overrides))
     is_own_gpu = device is not None and device.is_gpu and not options.gpu
     here = Here(run, options.num_gpus or (devices.own_gpus() if is_own_gpu else None))
-    found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu, here=here)
+    found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu, here=here, device=device)
     show.show_model(console, found)
+    show.show_batch_size(console, found)
     console.print(show.memory_table(found, device))
     if device is None:
         console.print(show.devices_table(found, list(devices.DEVICES.values())))

@@ -25,6 +25,7 @@ class Bounds:
         low_open, high_open: whether `low` or `high` itself is excluded. Infinity always is.
         why: explanation for the message of what is wrong outside the bounds.
         also: single values outside the bounds that are allowed because they have a special meaning.
+        words: texts that are allowed instead of a number.
     """
 
     low: float
@@ -33,8 +34,11 @@ class Bounds:
     high_open: bool = False
     why: str = ""
     also: tuple[float, ...] = ()
+    words: tuple[str, ...] = ()
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: float | str) -> bool:
+        if isinstance(value, str):
+            return value in self.words
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return False
         above = self.low < value if self.low_open else self.low <= value
@@ -43,7 +47,7 @@ class Bounds:
     def __str__(self) -> str:
         low = f"{'above' if self.low_open else 'at least'} {self.low:g}"
         high = "" if math.isinf(self.high) else f" and {'below' if self.high_open else 'at most'} {self.high:g}"
-        single = "".join(f"{number:g}, or " for number in self.also)
+        single = "".join(f"{one!r}, or " for one in self.words) + "".join(f"{number:g}, or " for number in self.also)
         return single + low + high + (f": {self.why}" if self.why else "")
 
 

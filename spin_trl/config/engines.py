@@ -28,8 +28,10 @@ class EngineSettings:
             of GPUs gets a server.
         vllm_unquantised_base: With `engine: vllm` and weights that the run quantises (`load_in_4bit`), whether to generate
             with the unquantised base model. Its responses are not quite the opponent's; manifests, report and cards say so.
-        generation_concurrency: With `engine: vllm` or `server`, the number of prompts that all servers together work on at
-            the same time.
+        generation_concurrency: With `engine: vllm`, `engine: server` or `generation_continuous`, the number of prompts that
+            are worked on at the same time, on all devices together.
+        generation_continuous: With `engine: transformers`, generate by continuous batching: a finished response makes room
+            for another at once. It runs in processes of its own, one per GPU. The same responses are not generated again.
         generation_timeout: With `engine: vllm` or `server`, seconds after which a prompt without a response is asked again.
     """
 
@@ -57,7 +59,13 @@ class EngineSettings:
     )
     generation_concurrency: Annotated[int, Bounds(1)] = setting(
         256,
-        "With `engine: vllm` or `server`, the number of prompts that all servers together work on at the same time.",
+        "With `engine: vllm`, `engine: server` or `generation_continuous`, the number of prompts that are worked on at the "
+        "same time, on all devices together.",
+    )
+    generation_continuous: bool = setting(
+        False,
+        "With `engine: transformers`, generate by continuous batching: a finished response makes room for another at once. "
+        "It runs in processes of its own, one per GPU. The same responses are not generated again.",
     )
     generation_timeout: Annotated[float, Bounds(0, low_open=True)] = setting(
         600.0,

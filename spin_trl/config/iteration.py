@@ -25,6 +25,12 @@ from .ranks import check_device, check_ranks
 
 KEEP_OR_DROP = ("keep", "drop")
 
+AUTO_BATCH = "auto"
+"""Value of `generation_batch_size` for as many responses as fit in the GPU's memory."""
+
+GENERATION_BATCH = 64
+"""Default of `generation_batch_size`, and what `auto` is where no GPU's memory decides."""
+
 STOP_ON_NAN, SKIP_STEP, LOWER_RATE = "stop", "skip", "lower"
 """What to do with a step whose loss or gradient is not finite."""
 
@@ -48,8 +54,10 @@ class IterationSettings(DPOConfig):
     num_generations: Annotated[int, Bounds(1)] = setting(
         1, "Number of generated responses per prompt in each iteration. Each one is a separate pair."
     )
-    generation_batch_size: Annotated[int, Bounds(1)] = setting(
-        64, "Number of prompts that are answered together. Changing it changes which responses are sampled."
+    generation_batch_size: Annotated[int | str, Bounds(1, words=(AUTO_BATCH,))] = setting(
+        GENERATION_BATCH,
+        "Number of prompts that are answered together. Changing it changes which responses are sampled. auto: in a run, as "
+        "many as fit in the GPU's memory; computed before the run's first responses, and kept from then on.",
     )
     engine: str = setting(
         "transformers",
@@ -127,7 +135,8 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
         top_k: Sample from the k most likely tokens only. 0 keeps all tokens.
         num_generations: Number of generated responses per prompt in each iteration. Each one is a separate pair.
         generation_batch_size: Number of prompts that are answered together. Changing it changes which responses are
-            sampled.
+            sampled. auto: in a run, as many as fit in the GPU's memory; computed before the run's first responses, and
+            kept from then on.
         engine: Engine that generates the responses: transformers, with the weights in memory; vllm, with servers that the
             run starts while it generates; or server, with servers that exist already (`server_urls`). auto: vllm on a GPU
             where `vllm --version` answers and vLLM can generate with the model, else transformers; the run keeps what it has
@@ -229,6 +238,12 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
         plain = super().to_dict()
         hidden: dict[str, Any] = credentials.hidden(plain)
         return hidden | {name: value for name, value in plain.items() if value == f"<{name.upper()}>"}
+
+    @property
+    def answers_at_once(self) -> int:
+        """`generation_batch_size` as a number: the default, as long as it is `auto`."""
+        size = self.generation_batch_size
+        return GENERATION_BATCH if size == AUTO_BATCH else int(size)
 
     def __str__(self) -> str:
         return credentials.hide_named(super().__str__())

@@ -29,7 +29,7 @@ from .data import DataConfig
 from .environment import environment_of
 from .fetched import model_path
 from .iteration import SPINConfig
-from .kinds import typed
+from .kinds import typed, types_in
 from .loop import PER_ITERATION, SelfPlayConfig
 from .paths import found_from
 from .plain import accelerates_state_kept, differences_from_defaults
@@ -140,6 +140,8 @@ class _Parser(TrlParser):
             allowed = TRL_SETTINGS.get(action.dest)
             if action.choices is None and isinstance(allowed, Choices):
                 action.choices = list(allowed)
+            if set(types_in(kinds_of_settings().get(action.dest))) == {int, str}:
+                action.type = str  # TRL's parser takes numbers only; [`typed`] converts them
 
     def error(self, message: str) -> NoReturn:
         raise RecipeError(of_enum(message) or message)

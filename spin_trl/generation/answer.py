@@ -26,11 +26,14 @@ from ..errors import DivergedError
 from ..models.adapters import Policy
 from ..models.digest import digest
 from ..models.non_finite import non_finite_in_words
-from .engine import Engine, Sampling, engine_of, micro_batch_seed
+from .engine import Engine, Sampling, UnansweredError, engine_of, micro_batch_seed
 from .parts import GenerationPart
 from .shards import OpenShards
 from .store import GenerationStore, Manifest
 from .work import GenerationWork
+
+MOST_KEYS = 10
+"""Maximum number of rows that an error names."""
 
 OnProgress = Callable[[int, int, int], None]
 """A function called with the responses done, the responses in total, and the tokens generated in this call."""
@@ -94,6 +97,18 @@ def engine_for(
     for prompt in (prompts[0], max(prompts, key=len)) if prompts else ():
         check_logits(model, accelerator, prompt)
     return engine_of(args.engine)(model, template.eos_ids, template.tokenizer.pad_token_id, accelerator.autocast)
+
+
+def named_prompts(error: UnansweredError, rows: Dataset, work: GenerationWork) -> UnansweredError:
+    """Return an engine's error with the keys of the rows whose prompts it has not answered."""
+    unanswered = sorted({task.row for number in error.numbers for task in work.batches[number]})
+    keys = rows.select(unanswered[:MOST_KEYS])["key"][:]
+    named = ", ".join(keys) + (", ..." if len(unanswered) > MOST_KEYS else "")
+    return UnansweredError(
+        f"{error} Everything that was finished is kept; the same command asks for the others again. Keys of the "
+        f"unanswered rows: {named}",
+        error.numbers,
+    )
 
 
 def check_logits(model: Policy, accelerator: Accelerator, prompt: Sequence[int]) -> None:
@@ -200,13 +215,16 @@ def generate(
     ):
         started, tokens = time.monotonic(), 0
         on_progress(done, total, tokens)
-        for number, responses in finished:
-            shards.add(number, responses, keep=not engine.repeats)
-            tokens += sum(len(response.ids) for response in responses)
-            done += len(responses)
-            progress.update(len(responses))
-            on_progress(done, total, tokens)
-            progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
+        try:
+            for number, responses in finished:
+                shards.add(number, responses, keep=not engine.repeats)
+                tokens += sum(len(response.ids) for response in responses)
+                done += len(responses)
+                progress.update(len(responses))
+                on_progress(done, total, tokens)
+                progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
+        except UnansweredError as error:
+            raise named_prompts(error, rows, work) from error
     assert done == total, f"the engine {engine.name} has left out {total - done} responses"
     if torch.distributed.is_initialized() and processes > 1:
         # If one process fails, the others must not report success.

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from ..config.engines import AUTO, TRANSFORMERS
 from ..config.iteration import SPINConfig
-from ..errors import RecipeError, nearest
+from ..errors import RecipeError, SpinError, nearest
 from ..models.adapters import Policy
 from . import engines
 
@@ -45,7 +45,7 @@ class Sampling:
     def from_args(cls, args: SPINConfig) -> Sampling:
         """Return the sampling settings of an iteration."""
         same = {field.name: getattr(args, field.name) for field in fields(cls) if field.name != "batch_size"}
-        return cls(**same, batch_size=args.generation_batch_size)
+        return cls(**same, batch_size=args.answers_at_once)
 
     def limit(self, prompt_length: int) -> int:
         """Return the maximum tokens of the response to a prompt of this many tokens, at least 1."""
@@ -53,6 +53,19 @@ class Sampling:
         if self.max_length is not None:
             bounds.append(self.max_length - prompt_length)
         return max(min(bounds), 1) if bounds else 1024
+
+
+class UnansweredError(SpinError, RuntimeError):
+    """An engine has not answered some prompts, although it was asked to.
+
+    Args:
+        message: message with the reason.
+        numbers: numbers of their micro-batches.
+    """
+
+    def __init__(self, message: str, numbers: Sequence[int]) -> None:
+        super().__init__(message)
+        self.numbers = list(numbers)
 
 
 @dataclass(frozen=True)

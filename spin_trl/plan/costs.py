@@ -116,7 +116,7 @@ class Hours:
     """
 
     def __init__(self, memory: MemoryPlan) -> None:
-        self.setup, self.lengths = memory.setup, memory.lengths
+        self.setup, self.lengths, self.batch_size = memory.setup, memory.lengths, memory.batch_size
         self.costs = ModelCosts(memory.replica)
         self.shares = memory.shares_prompts()
         self.read_by_row = memory.cache_bytes_per_token * (self.lengths.prompt + self.lengths.generated / 2)
@@ -325,7 +325,7 @@ class Hours:
             return responses * lengths.generated / (speed.generation_tokens * processes)
         if speed.served_tokens:
             return responses * lengths.generated / speed.served_tokens
-        size = max(min(self.setup.args.generation_batch_size, responses), 1)
+        size = max(min(self.batch_size, responses), 1)
         batches = math.ceil(math.ceil(responses / size) / processes)
         steps = self.longest_of(size)
         alive = size * lengths.generated / steps

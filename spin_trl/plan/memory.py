@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..config.iteration import AUTO_BATCH
+from ..generation.batch_size import RowMemory, bytes_per_logit
 from ..models.forward import obstacles
 from .model import PlannedModel, bytes_of
 from .rehearsal import Peak, prefill, scoring, supervised, training
@@ -36,12 +38,6 @@ SLACK = 0.06
 
 LIVE_PARAMETERS = 10**9
 """Maximum number of weights that ZeRO-3 keeps gathered: DeepSpeed's `stage3_max_live_parameters`."""
-
-SAMPLING = 20
-FILTERED_SAMPLING = 46
-"""Bytes per logit while a token is sampled: float32 copies, probabilities, random numbers; with `top_p` or `top_k` also the
-sorted logits with their indices, and sums."""
-
 
 _BLOCK = 256
 """Values that share one float32 scale in bitsandbytes' 8-bit states."""
@@ -142,6 +138,7 @@ class MemoryPlan:
     Args:
         setup: setup of the run.
         lengths: lengths of its prompts and responses.
+        device_bytes: memory of the GPU that `generation_batch_size: auto` adapts to; None: its default is assumed.
 
     Attributes:
         policy: model as used in training.
@@ -153,8 +150,8 @@ class MemoryPlan:
         PlanError: if the model can't be built, or can't run on fake tensors.
     """
 
-    def __init__(self, setup: Setup, lengths: Lengths) -> None:
-        self.setup, self.lengths = setup, lengths
+    def __init__(self, setup: Setup, lengths: Lengths, device_bytes: float | None = None) -> None:
+        self.setup, self.lengths, self.device_bytes = setup, lengths, device_bytes
         self.policy = PlannedModel(setup.trained())
         replica = setup.loaded()
         self.replica = self.policy if replica == self.policy.settings else PlannedModel(replica)
@@ -166,7 +163,17 @@ class MemoryPlan:
     def of_sft(self) -> MemoryPlan:
         """The plan of SFT first: another one if it trains another adapter than self-play, or none."""
         setup = self.setup.of_sft()
-        return self if setup.peft == self.setup.peft else MemoryPlan(setup, self.lengths)
+        return self if setup.peft == self.setup.peft else MemoryPlan(setup, self.lengths, self.device_bytes)
+
+    @functools.cached_property
+    def batch_size(self) -> int:
+        """Number of prompts that are answered together (`generation_batch_size`), also if memory decides."""
+        args, lengths, device = self.setup.args, self.lengths, self.device_bytes
+        if args.generation_batch_size != AUTO_BATCH or device is None or not self.setup.on_gpu:
+            return args.answers_at_once
+        one, two = (prefill(self.replica, rows, lengths.longest_prompt).bytes for rows in (1, 2))
+        need = RowMemory.of_two(one, two, sum(self._at_the_end(1).values()))
+        return need.largest_batch(device - CONTEXT - sum(self._replica().values()))
 
     def phases(self, *, longest: bool = False, only: Collection[str] | None = None) -> list[Phase]:
         """Return all phases of the run, in the order in which they are played.
@@ -277,7 +284,7 @@ class MemoryPlan:
 
     def at_once(self, responses: int) -> int:
         """Return the number of prompts in a micro-batch, given the total number of responses."""
-        return max(min(self.setup.args.generation_batch_size, responses), 1)
+        return max(min(self.batch_size, responses), 1)
 
     def _answer_to(self, num_prompts: int) -> dict[str, int]:
         """Return the parts of generation's peak: at the prefill or the last token of a micro-batch, whichever is larger.
@@ -286,20 +293,25 @@ class MemoryPlan:
         """
         if self.server is not None:
             return self.server.parts(self.lengths.longest_answer)
-        lengths, model, args = self.lengths, self.replica, self.setup.args
+        lengths, model = self.lengths, self.replica
         vocabulary = model.base.get_output_embeddings().weight.size(0)
         first = prefill(model, num_prompts, lengths.longest_prompt)
-        cache = round(self.cache_bytes_per_token * num_prompts * lengths.longest_answer)
-        filters = args.temperature > 0 and (args.top_p < 1 or args.top_k > 0)
-        logits = num_prompts * vocabulary * (FILTERED_SAMPLING if filters else SAMPLING)
-        # While rows grow or are dropped, one layer's cache exists twice.
-        at_the_end = {"KV cache": cache + cache // model.num_layers, "logits": logits}
+        at_the_end = self._at_the_end(num_prompts)
         at_once = {"KV cache": first.kept, "activations": first.bytes - first.kept, "logits": 0}
         width = self.setup.dtype.itemsize if self.setup.precision == "no" else 2
         looked_at = lengths.longest_prompt * vocabulary * width
         alone = {"logits": looked_at, "activations": (first.bytes - first.kept) // num_prompts}
         most = max(at_the_end, at_once, alone, key=lambda parts: sum(parts.values()))
         return self._replica() | most
+
+    def _at_the_end(self, num_prompts: int) -> dict[str, int]:
+        """Return the parts of generation at the last token of a micro-batch of the longest rows."""
+        model, args = self.replica, self.setup.args
+        cache = round(self.cache_bytes_per_token * num_prompts * self.lengths.longest_answer)
+        filters = args.temperature > 0 and (args.top_p < 1 or args.top_k > 0)
+        logits = num_prompts * model.base.get_output_embeddings().weight.size(0) * bytes_per_logit(filters=filters)
+        # While rows grow or are dropped, one layer's cache exists twice.
+        return {"KV cache": cache + cache // model.num_layers, "logits": logits}
 
     def _static(self, *, frozen: bool) -> dict[str, int]:
         """Return the weights and adapters of training on one device."""

@@ -154,7 +154,15 @@ class Plan:
         return plan_disk(self.memory, work) | ({"the merged model, while it is served": merged} if merged else {})
 
 
-def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: bool, here: Here = NOWHERE) -> Plan:
+def make_plan(
+    source: str,
+    overrides: Sequence[str],
+    wishes: Wishes,
+    *,
+    on_gpu: bool,
+    here: Here = NOWHERE,
+    device: Device | None = None,
+) -> Plan:
     """Plan a recipe.
 
     Args:
@@ -163,6 +171,7 @@ def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: 
         wishes: what the user specifies in addition.
         on_gpu: whether to plan for GPUs.
         here: what is known of the run where the plan is made.
+        device: device whose memory `generation_batch_size: auto` adapts to; None: its default is assumed.
 
     Raises:
         RecipeError, DataError, PlanError: if the recipe, its data or its model can't be planned; the message says why.
@@ -173,7 +182,8 @@ def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: 
     config = recipe.play.accelerate_config
     sharding = read_sharding(read_accelerate_config(config) if config else None, wishes.num_gpus)
     lengths = read_lengths(recipe, num_rows=wishes.rows).with_means(wishes.prompt_tokens, wishes.response_tokens)
-    memory, choice = _memory(recipe, sharding, lengths, here, on_gpu=on_gpu)
+    size = None if device is None else device.memory * 2**30
+    memory, choice = _memory(recipe, sharding, lengths, here, size, on_gpu=on_gpu)
     return Plan(source, overrides, wishes, memory, here, choice)
 
 
@@ -190,17 +200,18 @@ def _again(plan: Plan, changes: dict[str, Any], sharding: Sharding | None = None
     lengths, max_length = plan.lengths, recipe.args.max_length
     if max_length != plan.setup.args.max_length:
         lengths = lengths.cut_to(max_length)
-    return _memory(recipe, sharding or plan.setup.sharding, lengths, plan.here, on_gpu=plan.setup.on_gpu)[0]
+    size = plan.memory.device_bytes
+    return _memory(recipe, sharding or plan.setup.sharding, lengths, plan.here, size, on_gpu=plan.setup.on_gpu)[0]
 
 
 def _memory(
-    recipe: Recipe, sharding: Sharding, lengths: Lengths, here: Here, *, on_gpu: bool
+    recipe: Recipe, sharding: Sharding, lengths: Lengths, here: Here, size: float | None, *, on_gpu: bool
 ) -> tuple[MemoryPlan, EngineChoice | None]:
     """Plan the memory of a run. Return also what `engine: auto` has chosen, if it had to choose."""
     vocabulary = len(lengths.tokenizer) if lengths.tokenizer is not None else None
     setup = Setup(recipe, sharding, on_gpu=on_gpu, vocab_size=vocabulary)
     choice = settle_planned_engine(setup, here)
-    return MemoryPlan(setup, lengths), choice
+    return MemoryPlan(setup, lengths, size), choice
 
 
 def planned_recipe(source: str, overrides: Sequence[str]) -> Recipe:
@@ -295,7 +306,7 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
         yield {"activation_checkpointing": True}, "training takes a third longer"
     scores = phase.name in ("start's pass", "opponent's pass")
     for is_run, name, now, costs in (
-        (answers and memory.server is None, "generation_batch_size", args.generation_batch_size, "slower generation"),
+        (answers and memory.server is None, "generation_batch_size", memory.batch_size, "slower generation"),
         (phase.name == "evaluate", "per_device_eval_batch_size", args.per_device_eval_batch_size, "slower evaluation"),
         (scores, "precompute_ref_batch_size", setup.opponent_batch, "a little time"),
     ):

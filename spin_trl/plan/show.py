@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..config.iteration import AUTO_BATCH
 from ..counts import counted
 from ..errors import visible
 from .costs import Work
@@ -57,6 +58,17 @@ def show_model(console: Console, plan: Plan) -> None:
         show_line(console, f"DPO on {', '.join(origins)} after the last iteration: {each}")
     if pairs is not None and pairs.ends is not None:
         show_line(console, pairs.ends, style="yellow")
+
+
+def show_batch_size(console: Console, plan: Plan) -> None:
+    """Show the number that `generation_batch_size: auto` would become, if the recipe has it."""
+    setup, memory = plan.setup, plan.memory
+    if setup.args.generation_batch_size != AUTO_BATCH:
+        return
+    why = "as on every CPU"
+    if setup.on_gpu:
+        why = "assumed: name a GPU" if memory.device_bytes is None else f"with {_gib(memory.device_bytes)} GiB"
+    show_line(console, f"`generation_batch_size: {AUTO_BATCH}` becomes {memory.batch_size} ({why})")
 
 
 def memory_table(plan: Plan, device: Device | None) -> Table:

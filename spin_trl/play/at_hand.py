@@ -45,7 +45,7 @@ class ModelAtHand:
         self._digest: str | None = None
         self._served: Served | ServerEngine | None = None
         self._serving = contextlib.ExitStack()
-        self.is_served = run.args.engine != TRANSFORMERS
+        self.is_served = run.args.engine != TRANSFORMERS or run.play.generation_continuous
         """Whether the model answers in processes of its own, which one process asks."""
 
     def __call__(self) -> tuple[Policy, Accelerator]:

@@ -28,6 +28,7 @@ from ..run.run import Run, since
 from ..run.stage import START, Stage
 from ..training.start_logps import ResponseSet, StartLogps, score_together, scoring_batch, sets_of_responses
 from .at_hand import ModelAtHand, at_hand
+from .batch_size import settle_batch_size
 from .pause import check_not_paused, forget_pause
 from .served import quantises
 
@@ -87,6 +88,7 @@ def answer_into(
             check_not_paused(run)
             time.sleep(1)
         return 0.0
+    settle_batch_size(run, model, is_alone=part is None)
     # The seed of the run, not of the iteration: the iteration number is added separately.
     given: dict[str, Any] = {"seed": run.args.seed, **others}
     sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), **given)

@@ -44,9 +44,11 @@ from ..run.journal import DATA, MADE, RETENTION, TEST, Step
 from ..run.objects import best_stage
 from ..run.run import LAUNCHED, Run, given_stage
 from ..run.settings import python_settings
-from ..run.stage import BEST_SFT, DPO, Stage
+from ..run.stage import BEST_SFT, DPO, START, Stage
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds
 from .arguments import drawn_rows, first_rows, measured_rows_of, scorer_from, sft_adapter
+from .at_hand import at_hand
+from .batch_size import settle_batch_size
 from .console import intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, deliver_best, judge, settle, settle_generations
 from .parts import generate_part, merge_parts
@@ -321,6 +323,8 @@ class SelfPlay:
     def _end_before(self, iteration: int) -> RunResult:
         """End the run before an iteration's generate phase, and print how to continue."""
         path = shlex.quote(str(self.directory.path))
+        with at_hand(self.state, self.state.model_of(START)) as model:
+            settle_batch_size(self.state, model)  # now, since later several machines would compute different numbers
         if PartialState().is_main_process:
             if not iteration:  # later iterations follow one whose result has been delivered
                 deliver_best(self.state, -1)

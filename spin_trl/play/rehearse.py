@@ -58,7 +58,7 @@ from ..training.trainer import SPINTrainer
 from ..training.unplayable import of_batches, of_configuration, of_run, of_settings, refusal_of_trainer
 from . import given
 from .given_servers import against_servers
-from .served import against_vllm
+from .served import against_continuous, against_vllm
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
     found += of_run(run.args, run.play)
     found += of_configuration(config, run.args, model_name(run))
     found += _quantised(run, config)
-    found += [*against_vllm(run, config), *against_servers(run)]
+    found += [*against_vllm(run, config), *against_continuous(run, config), *against_servers(run)]
     if run.given is not None:
         found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)
     else:

@@ -1,4 +1,4 @@
-"""Starts vLLM servers with a model of a run, one per group of GPUs, and gives the engine that asks them."""
+"""Starts processes with a model of a run that generate, vLLM servers or our own, and gives the engine that asks them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedConfig
 
-from ..config.engines import VLLM
+from ..config.engines import TRANSFORMERS, VLLM
 from ..errors import LaunchError, noted
+from ..generation.batch_size import longest_rows
 from ..generation.completions.address import ServerKey
 from ..generation.completions.client import CompletionsClient
 from ..generation.completions.waiting import Patience
+from ..generation.continuous.batching import CONTINUOUS_LAYERS
+from ..generation.continuous.worker import Job
+from ..generation.continuous.workers import ContinuousWorkers, continuous_workers
+from ..generation.engine import Sampling
 from ..generation.engines.vllm import VllmEngine
 from ..generation.vllm.environment import device_groups
 from ..generation.vllm.flags import Flags, check_more
@@ -31,7 +36,7 @@ from ..models.loading import model_config_of
 from ..run.run import Run
 from .loadable import loadable
 
-Served = VllmEngine
+Served: TypeAlias = VllmEngine | ContinuousWorkers
 """Engines that generate in processes of their own."""
 
 BASE_NAME = "policy"
@@ -54,6 +59,10 @@ def serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served]
         LaunchError: if a server can't be started, with the likely cause and the end of its output; or if an adapter can't
             be merged.
     """
+    if run.args.engine == TRANSFORMERS:
+        with continuous_workers(_jobs(run, path, eos_token_ids)) as workers:
+            yield workers
+        return
     place, dtype = run.directory.own(SERVER_LOGS), _served_dtype(run, path)
     with loadable(run, path, place, dtype) as loaded, _serve(run, loaded, eos_token_ids) as served:
         yield served
@@ -128,6 +137,47 @@ def to_serve(run: Run, config: PreTrainedConfig | None) -> ToServe:
     )
 
 
+def against_continuous(run: Run, config: PreTrainedConfig | None) -> Iterator[str]:
+    """Yield the reasons why a run can't generate by continuous batching. The arguments are those of [`against_vllm`]."""
+    if not run.play.generation_continuous:
+        return
+    if run.args.engine != TRANSFORMERS:
+        yield f"`generation_continuous: true` is for `engine: {TRANSFORMERS}`; vLLM always does so. Leave it out."
+    if run.quantization_config is not None:
+        yield (
+            "`generation_continuous: true` computes in one number format, which quantised weights don't have. Leave it out, "
+            "or load the weights unquantised."
+        )
+    if config is not None:
+        layers = set(getattr(config.get_text_config(), "layer_types", None) or ())
+        others = sorted(layers - set(CONTINUOUS_LAYERS))
+        if others:
+            yield (
+                f"`generation_continuous: true` needs attention in every layer, but {config.model_type} has "
+                f"{', '.join(others)}. Leave it out."
+            )
+
+
+def _jobs(run: Run, path: str, eos_token_ids: Sequence[int]) -> list[tuple[Job, str | None]]:
+    """Return what the workers of continuous batching generate with, one per GPU."""
+    groups, concurrency = _devices(run), run.play.generation_concurrency
+    at_once = -(-concurrency // len(groups)) if _on_gpu(run) else min(run.args.answers_at_once, concurrency)
+    _, longest = longest_rows(run.answered_rows(), Sampling.from_args(run.args))
+    job = Job(
+        path=path if not os.path.isdir(path) else str(Path(path).resolve()),
+        model_kwargs=run.args.model_kwargs,
+        trust_remote_code=run.args.trust_remote_code,
+        # The number format in which the trainer computes log-probabilities.
+        dtype=torch.bfloat16 if run.args.bf16 else torch.float16 if run.args.fp16 else None,
+        eos_token_ids=list(eos_token_ids),
+        pad_token_id=int(run.tokenizer().pad_token_id),
+        at_once=at_once,
+        longest=longest,
+        use_cpu=not _on_gpu(run),
+    )
+    return [(job, devices) for devices in groups]
+
+
 def _flags(run: Run, path: str) -> Flags:
     """Derive what the servers are told from the run's settings, and from the memory that is free now."""
     adapts, options = is_adapter(path), run.args.model_kwargs
@@ -135,7 +185,7 @@ def _flags(run: Run, path: str) -> Flags:
     config = model_config_of(whole, run.args)
     on_gpu = _on_gpu(run)
     dtype: Any = _served_dtype(run, path)
-    sequences = None if on_gpu else min(run.args.generation_batch_size, run.play.generation_concurrency)
+    sequences = None if on_gpu else min(run.args.answers_at_once, run.play.generation_concurrency)
     length = run.args.max_length or getattr(config and config.get_text_config(), "max_position_embeddings", None)
     kv_cache = None
     if not on_gpu and config is not None and length is not None and sequences is not None:

@@ -35,7 +35,7 @@ from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
 from ..objectives.registry import check_losses
 from .directory import RunDirectory
-from .journal import DATA, Decisions, Entry, Journal, Step
+from .journal import DATA, RETENTION, TEST, Decisions, Entry, Journal, Step
 from .objects import best_stage
 from .progress import Progress
 from .stage import BASE, BEST_SFT, SELF_PLAY, SFT, START, Stage, arm_name
@@ -215,6 +215,14 @@ class Run:
         """
         is_there = self.done(Step.PREPARE, name) is not None
         return self._rows_in(self.directory.measured_rows(name)) if is_there else _no_rows()
+
+    def answered_rows(self) -> list[Dataset]:
+        """Load all prepared rows whose prompts may be answered: those to train on, held out, and of the other sets.
+
+        Raises:
+            DataError: if they can't be read.
+        """
+        return [self.rows(), self.rows(held_out=True), *map(self.measured_rows, (TEST, RETENTION))]
 
     def pairs(self) -> Dataset:
         """Load the preference pairs for DPO on top.

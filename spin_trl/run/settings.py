@@ -13,6 +13,7 @@ import yaml
 from ..config import credentials
 from ..config.data import DataConfig
 from ..config.engines import AUTO, TRANSFORMERS
+from ..config.iteration import AUTO_BATCH, GENERATION_BATCH
 from ..config.paths import is_same_path
 from ..config.plain import differences_from_defaults, plain
 from ..config.traits import FREE, PATHS
@@ -37,6 +38,10 @@ OF_DPO_ON_TOP = frozenset({"dpo_args", "dpo_max"})
 
 OF_THE_MODEL = frozenset({"model_name_or_path", "model_revision"})
 """Settings for the source of the model. Whether the model is the same is determined by its digest."""
+
+
+BATCH_SIZE = "generation_batch_size"
+"""The setting that is frozen as the number that it has become ([`freeze_batch_size`])."""
 
 
 def python_settings(run: Run) -> dict[str, Any]:
@@ -155,6 +160,8 @@ def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
     if settings.get("engine") == AUTO and directory.ownership.has_begun():  # what was chosen stays
         others = {name: value for name, value in settings.items() if name != "engine"}
         settings = others | ({"engine": frozen["engine"]} if "engine" in frozen else {})
+    if settings.get(BATCH_SIZE) == AUTO_BATCH:  # if the run has computed its number, it keeps that
+        settings = _with_batch_size(settings, frozen.get(BATCH_SIZE, GENERATION_BATCH))
     named = PATHS & settings.keys()
     if all(is_same_path(frozen.get(name), settings[name], paths_from) for name in named):
         settings = {**settings, **{name: frozen[name] for name in named & frozen.keys()}}
@@ -165,6 +172,32 @@ def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
         _write_settings(directory, settings, paths_from, note=_note_in(directory) if is_same_engine else "")
     else:
         directory.ownership.see_paths_from(paths_from or Path.cwd())
+
+
+def frozen_batch_size(directory: RunDirectory) -> int | str:
+    """Return a run's frozen `generation_batch_size`: a number, or `auto` until [`freeze_batch_size`] has been called.
+
+    Raises:
+        RunDirectoryError: if the settings can't be read.
+    """
+    found: int | str = frozen_settings(directory).get(BATCH_SIZE, GENERATION_BATCH)
+    return found
+
+
+def freeze_batch_size(directory: RunDirectory, size: int) -> None:
+    """Replace `generation_batch_size: auto` in the frozen settings, since the sampled responses depend on the number.
+
+    Raises:
+        RunDirectoryError: if the settings can't be read.
+    """
+    settings = _with_batch_size(frozen_settings(directory), size)
+    _write_settings(directory, settings, directory.ownership.paths_from())
+
+
+def _with_batch_size(settings: dict[str, Any], size: int | str) -> dict[str, Any]:
+    """Return settings with another `generation_batch_size`; like all settings, it is left out if it is the default."""
+    others = {name: value for name, value in settings.items() if name != BATCH_SIZE}
+    return others if size == GENERATION_BATCH else {**others, BATCH_SIZE: size}
 
 
 def _is_model_alone(name: str, frozen: dict[str, Any], settings: dict[str, Any]) -> bool:
@@ -199,6 +232,8 @@ def _continues(name: str, before: Any, now: Any) -> bool:
     if name == "per_iteration" and isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
         # A longer run has longer lists; the values of the iterations that both have must be equal.
         return all(a == b for key in before for a, b in zip(before[key], now[key], strict=False))
+    if name == BATCH_SIZE and AUTO_BATCH in (before, now):
+        return True  # nothing has been sampled yet, or the run keeps the number that it has
     if name == "model_init_kwargs":
         # Version 0.1.0 dropped tokens when writing the settings, which may leave an empty mapping.
         return (before or None) == (now or None)

@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers import BitsAndBytesConfig
 from trl.trainer.utils import get_config_model_id
 
-from ..config.iteration import SPINConfig
+from ..config.iteration import AUTO_BATCH, SPINConfig
 from ..config.paths import output_folder
 from ..data.bad_rows import BadRows
 from ..data.caches import CACHES, note_all
@@ -334,6 +334,11 @@ class PairsTrainer(ObjectiveTrainer):
                 "`spin-trl generate` without them, and pass its folder as `generations`."
             )
         model, args = self.accelerator.unwrap_model(self.model), self._settings
+        if args.generation_batch_size == AUTO_BATCH:
+            raise RecipeError(
+                f"`generation_batch_size: {AUTO_BATCH}` needs a run (`spin-trl run`, `SelfPlay`), which keeps the number "
+                "that it computes once. For a trainer alone, set a number."
+            )
         sampling, folder = Sampling.from_args(args), output_folder(args) / "generations"
         # Stores of version 0.1.0 are named by the old definition and are found as well.
         for definition in (1, DEFINITION) if _has_store_of(folder, name, 1) else (DEFINITION,):

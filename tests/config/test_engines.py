@@ -15,11 +15,12 @@ from spin_trl.errors import RecipeError
 def test_they_are_settings_of_the_loop() -> None:
     play = SelfPlayConfig()
     assert {field.name for field in dataclasses.fields(EngineSettings)} == {
-        "vllm_command", "vllm_args", "tensor_parallel", "vllm_unquantised_base", "generation_concurrency",
-        "generation_timeout",
+        "vllm_command", "vllm_args", "tensor_parallel", "vllm_unquantised_base", "generation_continuous",
+        "generation_concurrency", "generation_timeout",
     }  # fmt: skip
     assert (play.vllm_command, play.vllm_args, play.tensor_parallel) == (["vllm"], None, 1)
-    assert play.vllm_unquantised_base is False
+    assert not play.vllm_unquantised_base
+    assert not play.generation_continuous
 
 
 @pytest.mark.parametrize(

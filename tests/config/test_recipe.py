@@ -339,3 +339,14 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (
         recipe.read_settings(str(path), ["--model_name_or_path", "org/~name"]).model.model_name_or_path == "org/~name"
     )
+
+
+def test_a_number_may_be_left_to_the_run_in_a_file_and_on_the_command_line(read: Read) -> None:
+    """`generation_batch_size` is a number, or `auto`."""
+    assert read("generation_batch_size: auto").args.generation_batch_size == "auto"
+    assert read("", "--generation_batch_size", "auto").args.generation_batch_size == "auto"
+    assert read("generation_batch_size: auto", "--generation_batch_size", "32").args.generation_batch_size == 32
+    assert read("").args.generation_batch_size == 64
+    for options in ([], ["--generation_batch_size", "many"]):
+        with refused(RecipeError, "`generation_batch_size`", "'many'", "'auto'"):
+            read("" if options else "generation_batch_size: many", *options)

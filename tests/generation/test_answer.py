@@ -19,7 +19,7 @@ import tiny
 from messages import refused
 from spin_trl.errors import GenerationsError
 from spin_trl.generation.answer import Asked, generate
-from spin_trl.generation.engine import Response, Sampling
+from spin_trl.generation.engine import Response, Sampling, UnansweredError
 from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.generation.store import Generations, GenerationStore
 
@@ -177,6 +177,30 @@ def test_what_such_an_engine_has_finished_is_never_asked_for_again(tmp_path, mon
     generations = Generations.load({0: store})
     assert all(ids[0] == 5 + int(key) for (key, _, _), ids in generations.items())
     assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".jsonl", *[".parquet"] * 3]
+
+
+def test_prompts_that_an_engine_has_not_answered_are_named_by_their_rows(tmp_path):
+    """What it has finished is kept, and only the others are asked for again."""
+
+    class Forgetful:
+        name, version, repeats, asked = "forgetful", "1.0", False, []
+
+        def generate(self, batches, sampling):
+            batches = list(batches)
+            self.asked.append(len(batches))
+            lost = [batch.number for batch in batches if batch.prompts[0] in ([5], [6, 6]) and len(self.asked) == 1]
+            for batch in batches:
+                if batch.number not in lost:
+                    yield batch.number, [Response([batch.prompts[0][0]], "eos") for _ in batch.prompts]
+            if lost:
+                raise UnansweredError("OutOfMemory.", lost)
+
+    engine, store = Forgetful(), GenerationStore(tmp_path / "store")
+    with refused(UnansweredError, "OutOfMemory", "0, 1"):
+        generate(engine, rows(4), store, SAMPLING, **NAMES)
+    generate(engine, rows(4), store, SAMPLING, **NAMES)
+    assert engine.asked == [4, 2]
+    assert len(Generations.load({0: store})) == 8
 
 
 def test_another_iteration_has_other_seeds(tmp_path):

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch
 import spin_trl
 import tiny
 from plan.shapes import ZEPHYR, folder, recipe, small
-from spin_trl.plan.memory import state_bytes
+from spin_trl.plan.devices import Device
+from spin_trl.plan.memory import CONTEXT, state_bytes
 from spin_trl.plan.planning import Wishes, make_plan
 
 
@@ -195,3 +197,25 @@ def test_bytes_of_an_optimiser(optim, expected):
     """For two matrices of 1000 x 1000 and 100 x 100 values."""
     matrices = [torch.empty(1000, 1000), torch.empty(100, 100)]
     assert state_bytes(optim, matrices) == expected
+
+
+def test_an_automatic_batch_size_is_what_fits_the_device(tmp_path):
+    """By hand: a row ends with 2 layers' keys and values of 2 heads of 16 in float32 for 256 tokens, a copy of one layer's,
+    and 20 bytes for each of 512 logits. A prompt of half a row takes less than that.
+    """
+    row = 2 * 2 * 2 * 16 * 4 * 256 * 1.5 + 20 * 512
+    path = recipe(tmp_path, folder(tmp_path / "model", small()), generation_batch_size="auto")
+    found = make_plan(path, [], Wishes(), on_gpu=True, device=Device("d", 1, 10, 100))
+    memory = found.memory
+    assert memory.batch_size == 256  # a GiB holds more than a shard's responses
+    weights = phase(found, "generate").parts["weights"]
+    for rows, expected in ((40, 32), (100, 64)):
+        memory.device_bytes = weights + CONTEXT + rows * row / 0.9
+        vars(memory).pop("batch_size")
+        assert memory.batch_size == expected
+        [generate] = memory.phases(only={"generate"})
+        assert generate.total < memory.device_bytes
+    for changes in ({"device_bytes": None}, {"setup": SimpleNamespace(args=memory.setup.args, on_gpu=False)}):
+        vars(memory).update(changes)
+        vars(memory).pop("batch_size")
+        assert memory.batch_size == 64  # no device is known, or it is a CPU

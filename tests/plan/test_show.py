@@ -13,7 +13,17 @@ from messages import names
 from spin_trl.plan.costs import Work
 from spin_trl.plan.devices import DEVICES
 from spin_trl.plan.planning import Advice
-from spin_trl.plan.show import GIB, _gib, _hours, _many, devices_table, hours_table, show_model, show_verdict
+from spin_trl.plan.show import (
+    GIB,
+    _gib,
+    _hours,
+    _many,
+    devices_table,
+    hours_table,
+    show_batch_size,
+    show_model,
+    show_verdict,
+)
 from spin_trl.report import terminal
 
 
@@ -85,6 +95,23 @@ def test_a_plan_begins_with_the_recipe_as_the_user_named_it() -> None:
     first = file.getvalue().splitlines()[0]
     assert first.startswith("recipe.yaml: org/model")
     assert names(first, "1,234")
+
+
+@pytest.mark.parametrize(
+    ("given", "on_gpu", "device", "parts"),
+    [
+        ("auto", True, 80 * GIB, ("`generation_batch_size: auto`", 128, "80.0 GiB")),
+        ("auto", True, None, ("`generation_batch_size: auto`", 128, "GPU")),
+        ("auto", False, 8 * GIB, ("`generation_batch_size: auto`", 128, "CPU")),
+        (128, True, 80 * GIB, None),
+    ],
+)
+def test_an_automatic_batch_size_is_shown(given: Any, on_gpu: bool, device: Any, parts: Any) -> None:
+    file = io.StringIO()
+    setup = SimpleNamespace(args=SimpleNamespace(generation_batch_size=given), on_gpu=on_gpu)
+    shown = SimpleNamespace(setup=setup, memory=SimpleNamespace(batch_size=128, device_bytes=device))
+    show_batch_size(terminal.console(file, 200), shown)  # type: ignore[arg-type]
+    assert names(file.getvalue(), *parts) if parts else file.getvalue() == ""
 
 
 def test_iterations_that_are_alike_stand_together() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen3NextConfig
 
 import tiny
 from messages import names, refused
@@ -19,14 +19,19 @@ from runs import answers, build, entry, steps
 from served_model import served_model
 from spin_trl.errors import LaunchError
 from spin_trl.generation.completions.client import CompletionsClient
+from spin_trl.generation.continuous.batching import ContinuousEngine
+from spin_trl.generation.continuous.worker import Job
 from spin_trl.generation.engine import MicroBatch, Sampling, micro_batch_seed
 from spin_trl.generation.engines.transformers import TransformersEngine
-from spin_trl.generation.store import GenerationStore
+from spin_trl.generation.store import Generations, GenerationStore
 from spin_trl.generation.vllm.process import Server
 from spin_trl.models.digest import digest
 from spin_trl.models.policy import load_policy
 from spin_trl.play import served
-from spin_trl.play.served import against_vllm, serve
+from spin_trl.play.at_hand import at_hand
+from spin_trl.play.generate import answer_into
+from spin_trl.play.served import against_continuous, against_vllm, serve
+from spin_trl.run.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +204,46 @@ def test_a_quantised_run_with_an_unquantised_base_and_a_merged_adapter(folder: P
     card = (run.directory.model("iteration-0") / "README.md").read_text(encoding="utf-8")
     assert names(card, "vllm 0.31.0+test", "unquantised")
     assert list(run.directory.path.glob("vllm/.*")) == []
+
+
+def test_a_model_answers_by_continuous_batching(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is loaded by the worker, once for several sets of prompts. What it answered is final."""
+    jobs: list[Job] = []
+
+    @contextlib.contextmanager
+    def in_this_process(given: list[tuple[Job, str | None]]) -> Iterator[ContinuousEngine]:
+        [(job, devices)] = given
+        assert devices is None
+        jobs.append(job)
+        yield job.engine()
+
+    monkeypatch.setattr(served, "continuous_workers", in_this_process)
+    run.play.generation_continuous, run.args.num_generations, run.args.temperature = True, 2, 0.0
+    folders = {held_out: run.directory.path / f"answers-{held_out}" for held_out in (False, True)}
+    with at_hand(run, run.given_model) as model:
+        for held_out, folder in folders.items():
+            answer_into(run, model, run.rows(held_out=held_out), folder, 0, "answers")
+    [job] = jobs
+    longest = max(len(row["prompt_ids"]) for rows in run.answered_rows() for row in rows)
+    assert (job.path, job.at_once, job.longest, job.dtype) == (run.given_model, 4, longest + 8, None)
+    engine = TransformersEngine(load_policy(run.given_model, run.args).eval(), run.template().eos_ids, 0)
+    for held_out, folder in folders.items():
+        manifest = GenerationStore(folder).manifest()
+        assert (manifest["engine"], manifest["repeats"]) == ("transformers", False)
+        found = Generations.load({0: GenerationStore(folder)})
+        for row in run.rows(held_out=held_out):
+            [expected] = engine.answer([row["prompt_ids"]], Sampling.from_args(run.iteration_args(0)), seed=0)
+            assert found[row["key"], 0, 0] == found[row["key"], 0, 1] == expected.ids
+
+
+def test_what_can_not_be_batched_continuously_is_refused_at_the_start(llama_folder: Path) -> None:
+    config = Qwen3NextConfig(num_hidden_layers=2, layer_types=["linear_attention", "full_attention"])
+    run = build(llama_folder, generation_continuous=True, engine="vllm").state
+    run.quantization_config = BitsAndBytesConfig(load_in_4bit=True)
+    found = [*against_continuous(run, config)]
+    for reason, parts in zip(
+        found, (("`engine: transformers`",), ("quantised",), ("linear_attention", "qwen3_next")), strict=True
+    ):
+        assert names(reason, "`generation_continuous: true`", *parts)
+    assert [*against_continuous(build(llama_folder, generation_continuous=True).state, None)] == []
+    assert [*against_continuous(build(llama_folder).state, config)] == []

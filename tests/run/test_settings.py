@@ -17,7 +17,14 @@ from spin_trl.report.write import read_record
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.recipe import read_recipe
 from spin_trl.run.run import Run
-from spin_trl.run.settings import differences_from_defaults, freeze, python_settings, renew
+from spin_trl.run.settings import (
+    differences_from_defaults,
+    freeze,
+    freeze_batch_size,
+    frozen_batch_size,
+    python_settings,
+    renew,
+)
 
 CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
 
@@ -280,3 +287,22 @@ def test_settings_of_a_run_are_read_from_any_folder(tmp_path: Path, monkeypatch:
     assert recipe.name == "my"
     monkeypatch.chdir("moved")
     assert read_recipe("runs/my").data.dataset_name == "train.jsonl"
+
+
+@pytest.mark.parametrize(("size", "kept"), [(16, 16), (64, None)])
+def test_an_automatic_batch_size_is_kept_as_the_number_that_it_became(
+    size: int, kept: int | None, tmp_path: Path
+) -> None:
+    """The recipe may still say `auto`, but another number is another run. A default is left out, as always."""
+    run = a_run(tmp_path, generation_batch_size="auto", beta=0.5)
+    settings = python_settings(run)
+    freeze(run.directory, settings)
+    assert frozen_batch_size(run.directory) == "auto"
+    freeze_batch_size(run.directory, size)
+    freeze(run.directory, settings)
+    renew(run.directory, settings)
+    assert (frozen(run).get("generation_batch_size"), frozen(run)["beta"]) == (kept, 0.5)
+    assert frozen_batch_size(run.directory) == size
+    other = a_run(tmp_path, generation_batch_size=32, beta=0.5)
+    with refused(RunDirectoryError, "generation_batch_size:", "now 32"):
+        freeze(other.directory, python_settings(other))

@@ -16,7 +16,7 @@ from messages import refused
 from spin_trl import SPINTrainer
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
-from spin_trl.errors import GenerationsError
+from spin_trl.errors import GenerationsError, RecipeError
 from spin_trl.generation.store import Generations
 from trainers import (
     LORA,
@@ -258,3 +258,9 @@ def test_changed_human_responses_never_meet_old_log_probs(llama_folder: Path) ->
         for row, _ in pairs(trainer):
             expected = logp(tiny.model(), row["prompt_ids"], row["real_ids"])
             assert row["ref_chosen_logps"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_trainer_alone_needs_a_number_of_responses_that_are_sampled_together(llama_folder: Path) -> None:
+    """`auto` is computed once per run, and a trainer has no run that keeps it."""
+    with refused(RecipeError, "`generation_batch_size: auto`"):
+        build(str(llama_folder), overrides={"generation_batch_size": "auto"}).train()

@@ -25,7 +25,7 @@ class Range:
     high: float | None = None
     low_open: bool = False
     high_open: bool = False
-    also: tuple[float, ...] = ()
+    also: tuple[float | str, ...] = ()
     why: str = ""
 
     @classmethod
@@ -33,10 +33,10 @@ class Range:
         """Convert bounds to a form that JSON can hold."""
         low, high = (number if math.isfinite(number) else None for number in (bounds.low, bounds.high))
         low_open, high_open = bounds.low_open and low is not None, bounds.high_open and high is not None
-        return cls(low, high, low_open, high_open, bounds.also, bounds.why)
+        return cls(low, high, low_open, high_open, (*bounds.words, *bounds.also), bounds.why)
 
     def __str__(self) -> str:
-        parts = [f"{_number_in_words(number)}, or" for number in self.also]
+        parts = [f"{one if isinstance(one, str) else _number_in_words(one)}, or" for one in self.also]
         if self.low is not None:
             parts.append(f"{'above' if self.low_open else 'at least'} {_number_in_words(self.low)}")
         if self.high is not None:

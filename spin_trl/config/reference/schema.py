@@ -63,7 +63,10 @@ def _scalar(setting: KnownSetting, kinds: list[str]) -> dict[str, Any]:
         found["pattern"] = _FLOAT
     limits = _limits(setting.bounds)
     if setting.bounds is not None and setting.bounds.also:
-        return {"anyOf": [{"type": _types(types), **found, **limits}, {"enum": list(setting.bounds.also)}]}
+        also = list(setting.bounds.also)
+        if any(isinstance(one, str) for one in also):  # the only texts that are allowed
+            types.remove("string")
+        return {"anyOf": [{"type": _types(types), **found, **limits}, {"enum": also}]}
     return {"type": _types(types), **found, **limits}
 
 

@@ -93,7 +93,7 @@ class TransformersEngine:
         with (
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
             torch.inference_mode(),
-            self._prepared(sampling),
+            prepared(self.model, sampling, self.eos_token_ids, self.pad_token_id),
             self.autocast(),
             _without_cudnns_attention(),
         ):
@@ -112,6 +112,7 @@ class TransformersEngine:
         if in_chunks:
             with loading("The key-value cache that the model's config.json describes", "built"):
                 cache = DynamicCache(config=self.model.config)
+            self._run_equal_prompts_once(prompts, ids, mask, cache)
         chunk_size = self.chunk_size if in_chunks else max(limits)
         responses: list[Response | None] = [None] * len(prompts)
         alive = list(range(len(prompts)))
@@ -141,38 +142,71 @@ class TransformersEngine:
         self.useful_tokens += sum(len(response.ids) for response in done)
         return done
 
+    def _run_equal_prompts_once(
+        self, prompts: Sequence[Sequence[int]], ids: torch.Tensor, mask: torch.Tensor, cache: Cache
+    ) -> None:
+        """Fill the cache with all but the last token of every prompt, if several samples of a prompt can share that.
+
+        Each sample then begins with the prompt's last token.
+
+        Args:
+            prompts: token ids of the prompts.
+            ids, mask: the same as a batch, shape (prompts, tokens).
+            cache: empty cache.
+        """
+        numbers: dict[tuple[int, ...], int] = {}
+        places = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts]
+        if len(numbers) == len(prompts) or min(map(len, numbers)) < 2:
+            return
+        once = [places.index(number) for number in range(len(numbers))]
+        model: Any = self.model
+        devices = [ids.device] if ids.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):  # the token that `generate` samples after the prompts is not used
+            model.generate(
+                input_ids=ids[once, :-1], attention_mask=mask[once, :-1], past_key_values=cache, max_new_tokens=1
+            )
+        cache.reorder_cache(cast(torch.LongTensor, torch.tensor(places, device=ids.device)))
+
     def _finished(self, tokens: list[int], limit: int) -> Response | None:
         end = next((i for i, token in enumerate(tokens[:limit]) if token in self.eos_token_ids), None)
         if end is not None:
             return Response(tokens[: end + 1], "eos")
         return Response(tokens[:limit], "length") if len(tokens) >= limit else None
 
-    @contextlib.contextmanager
-    def _prepared(self, sampling: Sampling) -> Iterator[None]:
-        """Put the model in evaluation mode with only these settings, and none from its own generation config."""
-        # PEFT copies its generation config to the inner model and would leave it there.
-        inner = without_adapter(self.model)
-        model, was_training, own_config = self.model, self.model.training, inner.generation_config
-        names = ("temperature", "top_p", "top_k") if sampling.temperature > 0 else ()
-        settings = {name: getattr(sampling, name) for name in names}
-        router_logits = getattr(model.config, "output_router_logits", False)
-        if router_logits:  # a mixture of experts' auxiliary loss is only for training, and fails on padded prompts
-            model.config.output_router_logits = False
-        model.generation_config = GenerationConfig(
-            do_sample=sampling.temperature > 0,
-            **settings,
-            eos_token_id=list(self.eos_token_ids),
-            pad_token_id=self.pad_token_id,
-            bos_token_id=own_config.bos_token_id if own_config is not None else None,
-        )
-        model.eval()
-        try:
-            yield
-        finally:
-            model.generation_config = inner.generation_config = own_config
-            if router_logits:
-                model.config.output_router_logits = router_logits
-            model.train(was_training)
+
+@contextlib.contextmanager
+def prepared(model: Policy, sampling: Sampling, eos_token_ids: Sequence[int], pad_token_id: int) -> Iterator[None]:
+    """Put a model in evaluation mode, with these settings in its generation config and none of its own.
+
+    Args:
+        model: model that will generate.
+        sampling: settings of sampling.
+        eos_token_ids: ids of all tokens that end a response.
+        pad_token_id: id of the token that pads prompts.
+    """
+    # PEFT copies its generation config to the inner model and would leave it there.
+    inner = without_adapter(model)
+    was_training, own_config = model.training, inner.generation_config
+    names = ("temperature", "top_p", "top_k") if sampling.temperature > 0 else ()
+    settings = {name: getattr(sampling, name) for name in names}
+    router_logits = getattr(model.config, "output_router_logits", False)
+    if router_logits:  # a mixture of experts' auxiliary loss is only for training, and fails on padded prompts
+        model.config.output_router_logits = False
+    model.generation_config = GenerationConfig(
+        do_sample=sampling.temperature > 0,
+        **settings,
+        eos_token_id=list(eos_token_ids),
+        pad_token_id=pad_token_id,
+        bos_token_id=own_config.bos_token_id if own_config is not None else None,
+    )
+    model.eval()
+    try:
+        yield
+    finally:
+        model.generation_config = inner.generation_config = own_config
+        if router_logits:
+            model.config.output_router_logits = router_logits
+        model.train(was_training)
 
 
 @contextlib.contextmanager

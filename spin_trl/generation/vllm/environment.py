@@ -30,11 +30,7 @@ def server_environment(
         loads_adapters: whether adapters are loaded and unloaded while the server runs.
         parent: environment to start from.
     """
-    kept = {
-        name: value
-        for name, value in parent.items()
-        if name not in _OF_A_LAUNCH and not name.startswith(_PREFIXES_OF_A_LAUNCH)
-    }
+    kept = without_launch(parent)
     ours = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
     if os.path.isdir(model):
         ours["HF_HUB_OFFLINE"] = "1"
@@ -43,6 +39,15 @@ def server_environment(
     if devices is not None:
         ours["CUDA_VISIBLE_DEVICES"] = devices
     return {**kept, **ours}
+
+
+def without_launch(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return environment variables without those of the launcher that started this process."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if name not in _OF_A_LAUNCH and not name.startswith(_PREFIXES_OF_A_LAUNCH)
+    }
 
 
 def device_groups(count: int, per_server: int, visible: str | None) -> list[str]:

@@ -15,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...config.iteration import AUTO_BATCH
 from ...errors import RecipeError
 from ...files import JOURNAL, remove, write_text
 from ...objectives.spin import SPIN_LOSS
 from ...run.directory import RunDirectory
 from ...run.journal import DATA, PAIRS, RETENTION, TEST, Journal, Step
+from ...run.settings import freeze_batch_size, frozen_batch_size
 from ...run.stage import BASE, BEST_SFT, DFT, DPO, SFT, START, Stage, arm_name
 from ..parent import held_pipe
 
@@ -192,6 +194,9 @@ def share_start(source: RunDirectory, target: RunDirectory, *, pairs: bool = Tru
     for name in ("data", BASE, START, f"{Stage.of(0)}/generations"):
         if source.stage(name).is_dir():
             shutil.copytree(source.stage(name), target.own(name), copy_function=_hard_link, dirs_exist_ok=True)
+    size = frozen_batch_size(source) if source.recipe.exists() else None
+    if isinstance(size, int) and target.recipe.exists() and frozen_batch_size(target) == AUTO_BATCH:
+        freeze_batch_size(target, size)  # all arms sample the same way
     shared = SHARED
     if not pairs:
         shared = SHARED - {(Step.PREPARE, PAIRS)}

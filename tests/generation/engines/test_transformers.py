@@ -353,3 +353,43 @@ def test_a_key_value_cache_that_can_not_be_built_is_one_message() -> None:
     model.config.sliding_window = "a"
     with refused(DataError, "config.json", "TypeError"):
         TransformersEngine(model, [1], PAD).answer(prompts(2), SAMPLED, seed=0)
+
+
+class EveryPrompt(TransformersEngine):
+    """An engine that runs a prompt for each of its samples."""
+
+    def _run_equal_prompts_once(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_samples_of_a_prompt_share_its_pass_and_are_the_same(name):
+    """The last micro-batch of a prompt may have only some of its samples, and prompts differ in length."""
+    architecture, overrides = ARCHITECTURES[name]
+    model = tiny.model(architecture, **overrides)
+    longer = [prompt + prompt[:3] for prompt in prompts(3) if len(prompt) > 1]
+    some = [prompt for prompt, count in zip(longer, (4, 3, 1), strict=False) for _ in range(count)]
+    settings = dataclasses.replace(SAMPLED, max_new_tokens=12)
+    once, every = (
+        engine(model, [1], PAD).answer(some, settings, seed=5) for engine in (TransformersEngine, EveryPrompt)
+    )
+    assert once == every
+    assert len({tuple(response.ids) for response in once}) > 3
+
+
+def test_a_prompt_is_run_once_for_all_of_its_samples(monkeypatch):
+    """Without its last token, with which every sample begins."""
+    model, ran = tiny.model("llama"), []
+    forward = model.model.forward
+
+    def spy(*args, **kwargs):
+        ran.append(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.model, "forward", spy)
+    engine = TransformersEngine(model, [], PAD)
+    engine.answer([[5, 6, 7, 8]] * 3 + [[9, 8, 7]] * 3, dataclasses.replace(SAMPLED, max_new_tokens=3), seed=0)
+    assert ran == [(2, 3), (6, 1), (6, 1), (6, 1)]
+    ran.clear()
+    engine.answer([[5, 6, 7, 8], [9, 8, 7]], dataclasses.replace(SAMPLED, max_new_tokens=2), seed=0)
+    assert ran == [(2, 4), (2, 1)]

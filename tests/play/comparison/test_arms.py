@@ -15,6 +15,7 @@ from spin_trl.play.comparison import arms
 from spin_trl.play.comparison.arms import Arm, Launches, share_start
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import DATA, PAIRS, Journal, Step
+from spin_trl.run.settings import frozen_batch_size
 from spin_trl.run.stage import smoothing_of_arm
 
 
@@ -230,3 +231,15 @@ def test_where_there_are_no_links_files_are_copied(
     copy = target.path / "start/metrics.json"
     assert copy.read_text(encoding="utf-8") == "start/metrics.json"
     assert not copy.samefile(source.path / "start/metrics.json")
+
+
+@pytest.mark.parametrize(("own", "expected"), [("auto", 32), (16, 16)])
+def test_all_arms_sample_as_many_responses_together(
+    own: int | str, expected: int, source: RunDirectory, tmp_path: Path
+) -> None:
+    """The number that the first arm has computed from its GPU's memory is theirs, too."""
+    target = begun(tmp_path / "target")
+    for directory, size in ((source, 32), (target, own)):
+        directory.own("recipe.yaml").write_text(f"generation_batch_size: {size}\n", encoding="utf-8")
+    share_start(source, target)
+    assert frozen_batch_size(target) == expected
