@@ -20,6 +20,7 @@ from runs import build, steps
 from spin_trl.errors import LaunchError, PausedError, RecipeError
 from spin_trl.generation.completions.endpoint import ServedModel
 from spin_trl.generation.completions.failures import MalformedAnswerError, NoEndpointError, ServedWeightsError
+from spin_trl.generation.completions.weights import WeightsVerdict
 from spin_trl.generation.engines.server import ServerEngine
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play import given_servers
@@ -148,7 +149,7 @@ def test_the_wrong_adapter_at_one_of_two_endpoints_is_found(
     other = str(tmp_path / "other")
     shaken(adapted(AutoModelForCausalLM.from_pretrained(folder)), 8, 1.0).save_pretrained(other)
     servers[1].other_adapters[str(Path(path).resolve())] = other
-    with refused(ServedWeightsError, servers[1].url, "iteration-0", "nats a token") as error:
+    with refused(ServedWeightsError, servers[1].url, "iteration-0", "nats") as error:
         engine(run, path)
     assert servers[0].url not in str(error.value)
 
@@ -168,12 +169,12 @@ def test_models_that_can_not_be_told_apart_need_a_server_that_names_the_folder(
     run = prepared(folder, servers[:1])
     path = trained(run, by=1e-6)
     servers[0].dtype = torch.bfloat16  # its rounding hides the difference
-    with refused(PausedError, servers[0].url, "iteration-0 or start", "can't be told apart", "nats a token"):
+    with refused(PausedError, servers[0].url, "iteration-0 or start", WeightsVerdict.UNSURE, "nats"):
         engine(run, path)
     servers[0].serve(path)
     served = engine(run, path).served
-    logged(caplog, servers[0].url, "can't be told apart", "nats a token")
-    assert served["servers"][0]["verdict"] == "can't be told apart"
+    logged(caplog, servers[0].url, WeightsVerdict.UNSURE, "nats")
+    assert served["servers"][0]["verdict"] == WeightsVerdict.UNSURE
     assert served["servers"][0]["nats_a_token"]["iteration-0"] > served["apart"]["start"]
 
 
