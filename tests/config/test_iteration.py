@@ -52,7 +52,6 @@ def test_self_plays_defaults_are_the_papers() -> None:
         ("top_k", -1, ("`top_k`", -1, 0)),
         ("num_generations", 0, ("`num_generations`", 0, 1)),
         ("generation_batch_size", 0, ("`generation_batch_size`", 0, "'auto'", 1)),
-        ("generation_batch_size", "many", ("`generation_batch_size`", "'many'", "'auto'", 1)),
         ("max_new_tokens", 0, ("`max_new_tokens`", 0, 1)),
         ("train_on_turn", "middle", ("`train_on_turn`", "'middle'", "'last'", "'first'", "'all'")),
         ("empty_generations", "maybe", ("`empty_generations`", "'maybe'", "'keep'", "'drop'")),
@@ -65,6 +64,7 @@ def test_self_plays_defaults_are_the_papers() -> None:
         ("chat_template_kwargs", {"return_tensors": "pt"}, ("'return_tensors'",)),
         ("chat_template_kwargs", {"tools": []}, ("'tools'",)),
         ("chat_template_kwargs", {"chat_template": "x"}, ("'chat_template'",)),
+        ("generation_batch_size", "many", ("`generation_batch_size`", "'many'", "'auto'", 1)),
     ],
 )
 def test_values_out_of_range_are_named(setting: str, value: Any, parts: tuple[object, ...]) -> None:
