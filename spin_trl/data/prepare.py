@@ -259,7 +259,7 @@ class _Encoder:
         options = self._options(row)
         conversation = group = ""
         most = math.inf if self.max_length is None else self.max_length
-        too_long = most if self.max_length is not None or self.positions is None else self.positions
+        too_long = self.max_length or self.positions or math.inf
         turns = list(turns_of(row, self.turn, self.given))
         for number, (found, encoded) in enumerate(zip(turns, self._tokens(turns, options, too_long), strict=True)):
             prompt, response = found.prompt, found.response

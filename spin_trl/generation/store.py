@@ -153,10 +153,9 @@ class GenerationStore:
                 f"{self.folder} holds no generations ({STORE_MANIFEST}: {error}). Restore that file from a backup, "
                 "or delete the folder and generate again."
             ) from error
-        if not isinstance(found, dict) or (wrong := _wrong_in_manifest(found)) is not None:
-            wrong = f" (`{wrong}` is {found.get(wrong)!r:.60})" if isinstance(found, dict) else ""
+        if (wrong := _wrong_in_manifest(found)) is not None:
             raise GenerationsError(
-                f"{self.folder / STORE_MANIFEST} is not a manifest of generations{wrong}. Restore it from a backup, or "
+                f"{self.folder / STORE_MANIFEST} is not a manifest of generations ({wrong}). Restore it from a backup, or "
                 "delete the folder and generate again."
             )
         return found
@@ -403,17 +402,16 @@ class Generations(Mapping[Name, list[int]]):
         return len(self._index)
 
 
-def _wrong_in_manifest(found: Mapping[str, Any]) -> str | None:
-    """Return a field of a manifest that is missing or has no possible value, or None."""
-    kinds: dict[str, Any] = {
-        **dict.fromkeys(("dataset", "template", "model", "engine"), str),
-        **dict.fromkeys(("iteration", "num_rows", "num_shards", "format"), int),
-        "sampling": dict,
-    }
+def _wrong_in_manifest(found: Any) -> str | None:
+    """Return what is missing in a manifest or has no possible value, or None."""
+    if not isinstance(found, dict):
+        return "not a JSON object"
     kept = {"format": 1, **found}
-    counts = {"iteration": 2**31, "num_rows": 2**63, "num_shards": 2**31}
-    wrong = (name for name, kind in kinds.items() if type(kept.get(name)) is not kind)
-    return next(wrong, None) or next((name for name, most in counts.items() if not 0 <= kept[name] < most), None)
+    kinds = {"dataset": str, "template": str, "model": str, "engine": str, "sampling": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(kept.get(name), kind)]
+    most = {"iteration": 2**31, "num_rows": 2**63, "num_shards": 2**31, "format": 2**31}
+    wrong += [name for name in most if type(kept.get(name)) is not int or not 0 <= kept[name] < most[name]]
+    return f"`{wrong[0]}` is {found.get(wrong[0])!r:.60}" if wrong else None
 
 
 _WRONG_IDS = "They belong to another model, or their file is damaged: delete it, and generate again."

@@ -142,7 +142,7 @@ def against_continuous(run: Run, config: PreTrainedConfig | None) -> Iterator[st
     if not run.play.generation_continuous:
         return
     if run.args.engine != TRANSFORMERS:
-        yield f"`generation_continuous: true` is for `engine: {TRANSFORMERS}`; vLLM always does so. Leave it out."
+        yield f"`generation_continuous: true` is for `engine: {TRANSFORMERS}`; servers always do so. Leave it out."
     if run.quantization_config is not None:
         yield (
             "`generation_continuous: true` computes in one number format, which quantised weights don't have. Leave it out, "
