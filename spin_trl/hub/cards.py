@@ -12,7 +12,8 @@ from huggingface_hub import DatasetCard, ModelCard
 from ..data.arrow import load_saved_rows
 from ..errors import RunDirectoryError
 from ..files import ADAPTER_CONFIG, write_atomically
-from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
+from ..generation.generations import Generations
+from ..generation.store import STORE_MANIFEST, GenerationStore
 from ..report.html.samples import evenly
 from ..report.record import RunRecord, StageRecord, read_record
 from ..report.write import digests, read_samples, sampled_with

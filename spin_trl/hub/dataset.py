@@ -18,7 +18,7 @@ from datasets import Dataset, Features, List, Value
 
 from ..data.turns import CONVERSATION, TEMPLATED, TEXT_PROMPT, USER
 from ..files import Checksum, parse_json, write_atomically
-from ..generation.store import Generations
+from ..generation.generations import Generations
 
 MESSAGES_LAYOUT, PLAIN, RENDERED = "messages", "text", "rendered"
 """Forms of a pair: lists of messages, plain text, and text rendered by the chat template."""

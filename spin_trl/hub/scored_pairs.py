@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Value
 from huggingface_hub import DatasetCardData
 
-from ..generation.store import Generations
+from ..generation.generations import Generations
 from .dataset import Decodes, columns_of_pair
 from .dataset_card import FORMS_IN_WORDS
 from .facts import PLACEHOLDER, card_text

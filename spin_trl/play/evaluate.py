@@ -23,7 +23,8 @@ from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.scoring import Score, Scorer, columns_of, layers_of, score_of
 from ..evaluation.summary import ByPrompt, HeldOutRow, changes, summarise, unscored, values_of
 from ..files import Checksum, write_json, write_text
-from ..generation.store import Generations, GenerationStore
+from ..generation.generations import Generations
+from ..generation.store import GenerationStore
 from ..models.logps import response_logps
 from ..models.saving import hashing
 from ..models.vocabulary import embeddings_of

@@ -19,8 +19,9 @@ from ..files import Checksum, remove
 from ..generation.answer import generate
 from ..generation.engine import Sampling
 from ..generation.engines.server import ServerEngine
+from ..generation.generations import Generations
 from ..generation.parts import GenerationPart
-from ..generation.store import Generations, GenerationStore
+from ..generation.store import GenerationStore
 from ..run.compute import Compute
 from ..run.integrity import recorded
 from ..run.journal import Step

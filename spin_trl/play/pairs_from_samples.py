@@ -33,7 +33,8 @@ from ..evaluation.ranking import (
 )
 from ..evaluation.scoring import Score, Scorer, columns_of, figures_of, score_of, scorer_of
 from ..files import Checksum, definition_of, json_digest, parts_digest, short_digest, write_json, write_text
-from ..generation.store import Generations, GenerationStore
+from ..generation.generations import Generations
+from ..generation.store import GenerationStore
 from ..hub.dataset import features_of_pairs, form_of, write_in_files
 from ..hub.scored_pairs import OF_SCORED_PAIRS, ScoredPairs, mean_of_scores, scored_pair, scored_pairs_card
 from ..report.write import sampled_with

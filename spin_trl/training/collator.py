@@ -15,7 +15,7 @@ import torch
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..errors import GenerationsError
-from ..generation.store import Generations
+from ..generation.generations import Generations
 from ..models.forward.batch import LAYOUT, PROTO_PREFIX, joined, third_rows, with_labels
 from ..models.forward.layout import lay_out
 from ..objectives.registry import proto_in_words

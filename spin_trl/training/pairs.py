@@ -17,7 +17,7 @@ from ..data.arrow import load_saved_rows, save_rows
 from ..data.caches import CACHES, drop_damaged, is_whole_folder, note_folder
 from ..errors import GenerationsError
 from ..files import whole_folder
-from ..generation.store import Generations, Name
+from ..generation.generations import Generations, Name
 
 logger = logging.getLogger(__name__)
 

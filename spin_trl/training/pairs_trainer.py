@@ -31,7 +31,8 @@ from ..errors import DataError, GenerationsError, RecipeError, noted, refuse_unp
 from ..files import DEFINITION, definition_of, json_digest
 from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
-from ..generation.store import STORE_MANIFEST, Generations, GenerationSource, GenerationStore, read_generations
+from ..generation.generations import Generations, GenerationSource, read_generations
+from ..generation.store import STORE_MANIFEST, GenerationStore
 from ..models.adapters import Policy, has_adapter, without_adapter
 from ..models.digest import START_ADAPTER, digest
 from ..models.eos import add_eos_ids, eos_ids_of

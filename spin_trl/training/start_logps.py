@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from ..config.iteration import SPINConfig
 from ..files import json_digest, parts_digest, read_json, write_json
-from ..generation.store import Generations, Name
+from ..generation.generations import Generations, Name
 from ..models.adapters import Policy
 from ..models.logps import response_logps
 from .pair_lengths import truncated

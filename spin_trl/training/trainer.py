@@ -32,7 +32,7 @@ from ..config.iteration import SPINConfig
 from ..config.paths import is_same_path, output_folder
 from ..data.columns import is_sft
 from ..errors import DataError, RecipeError, refuse_unplayable
-from ..generation.store import GenerationSource
+from ..generation.generations import GenerationSource
 from ..models.adapters import base_of, has_adapter, is_adapter, output_layer_refusals
 from ..models.digest import FROZEN_ADAPTERS, START_ADAPTER
 from ..models.lineage import complete_card

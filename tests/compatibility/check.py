@@ -26,7 +26,8 @@ from spin_trl.data.template.pair_template import PairTemplate, eos_token_ids
 from spin_trl.generation.answer import Asked, generate
 from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.engines.transformers import TransformersEngine
-from spin_trl.generation.store import Generations, GenerationStore
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import GenerationStore
 from spin_trl.models.logps import response_logps
 from spin_trl.models.policy import load_policy
 

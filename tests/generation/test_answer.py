@@ -21,7 +21,8 @@ from spin_trl.errors import GenerationsError
 from spin_trl.generation.answer import Asked, generate
 from spin_trl.generation.engine import Response, Sampling, UnansweredError
 from spin_trl.generation.engines.transformers import TransformersEngine
-from spin_trl.generation.store import Generations, GenerationStore
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import GenerationStore
 
 SAMPLING = Sampling(1.0, 1.0, 0, max_new_tokens=8, max_length=None, num_generations=2, batch_size=4, seed=0)
 NAMES = {"asked": Asked("d", "t", "m"), "iteration": 0, "disable_progress": True}

@@ -10,7 +10,8 @@ from trl import DPOConfig, DPOTrainer
 import tiny
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
-from spin_trl.generation.store import SCHEMA, Generations
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import SCHEMA
 from spin_trl.hub.dataset import MESSAGES_LAYOUT, PLAIN, RENDERED, form_of, info_of, pairs_of, write_pairs
 
 

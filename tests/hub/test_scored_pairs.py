@@ -11,7 +11,8 @@ import tiny
 from messages import names
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
-from spin_trl.generation.store import SCHEMA, Generations
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import SCHEMA
 from spin_trl.hub.dataset import RENDERED, features_of_pairs, form_of
 from spin_trl.hub.scored_pairs import OF_SCORED_PAIRS, ScoredPairs, mean_of_scores, scored_pair, scored_pairs_card
 

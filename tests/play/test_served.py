@@ -23,7 +23,8 @@ from spin_trl.generation.continuous.batching import ContinuousEngine
 from spin_trl.generation.continuous.worker import Job
 from spin_trl.generation.engine import MicroBatch, Sampling, micro_batch_seed
 from spin_trl.generation.engines.transformers import TransformersEngine
-from spin_trl.generation.store import Generations, GenerationStore
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import GenerationStore
 from spin_trl.generation.vllm.process import Server
 from spin_trl.models.digest import digest
 from spin_trl.models.policy import load_policy

@@ -10,7 +10,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from messages import refused
 from spin_trl import DataCollatorForSelfPlay
 from spin_trl.errors import GenerationsError
-from spin_trl.generation.store import SCHEMA, Generations
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import SCHEMA
 from spin_trl.training.collator import self_play_collator
 
 PAD = 0

@@ -20,7 +20,8 @@ from messages import refused
 from runs import logp
 from spin_trl import SPINTrainer
 from spin_trl.errors import DataError, GenerationsError, RecipeError
-from spin_trl.generation.store import Generations, GenerationStore
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import GenerationStore
 from spin_trl.objectives.registry import OURS, REFERENCE_FREE
 from trainers import LORA, build, logged, settings
 

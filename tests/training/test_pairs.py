@@ -15,7 +15,8 @@ from spin_trl.config.iteration import SPINConfig
 from spin_trl.data.caches import note
 from spin_trl.data.columns import PREPARED_COLUMNS
 from spin_trl.errors import GenerationsError
-from spin_trl.generation.store import SCHEMA, Generations
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import SCHEMA
 from spin_trl.training.pairs import PairCounts, on_disk, pair
 
 EOS, OTHER_EOS = 2, 0

@@ -17,7 +17,7 @@ from spin_trl import SPINTrainer
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import GenerationsError, RecipeError
-from spin_trl.generation.store import Generations
+from spin_trl.generation.generations import Generations
 from trainers import (
     LORA,
     build,

@@ -20,7 +20,7 @@ from messages import refused
 from spin_trl import SPINTrainer
 from spin_trl.errors import DataError, GenerationsError, OpponentError, RecipeError
 from spin_trl.files import write_json
-from spin_trl.generation.store import Generations
+from spin_trl.generation.generations import Generations
 from spin_trl.models.digest import START_ADAPTER, digest
 from spin_trl.training import start_logps
 from spin_trl.training.start_logps import START_LOGPS, ResponseSet, StartLogps, score_together

@@ -19,7 +19,8 @@ from spin_trl import DataCollatorForSelfPlay, SPINTrainer
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError, OpponentError, RecipeError
-from spin_trl.generation.store import Generations, GenerationStore
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import GenerationStore
 from trainers import (
     AT_ZERO,
     LN2,

@@ -26,7 +26,8 @@ from spin_trl.data.template.pair_template import EarlyEndError, EncodedPair, Pai
 from spin_trl.errors import DataError, TemplateError
 from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.engines.transformers import TransformersEngine
-from spin_trl.generation.store import Generations, GenerationStore, Manifest
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import GenerationStore, Manifest
 from spin_trl.training.collator import DataCollatorForSelfPlay
 from spin_trl.training.pairs import pair
 from trl_templates import SPECIAL, TEMPLATES, conversation, family_of, family_tokenizer, generation_config, options_of

@@ -13,7 +13,8 @@ from spin_trl.generation.answer import Asked, generate
 from spin_trl.generation.completions.client import CompletionsClient
 from spin_trl.generation.engine import Sampling, engine_of, micro_batch_seed
 from spin_trl.generation.engines.server import ServerEngine
-from spin_trl.generation.store import Generations, GenerationStore
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import GenerationStore
 
 
 def test_responses_and_the_comparison_are_stored(tmp_path: Path) -> None:

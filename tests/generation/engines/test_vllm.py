@@ -14,7 +14,8 @@ from spin_trl.generation.answer import Asked, generate
 from spin_trl.generation.completions.client import CompletionsClient
 from spin_trl.generation.engine import Sampling, engine_names, engine_of, micro_batch_seed
 from spin_trl.generation.engines.vllm import VllmEngine
-from spin_trl.generation.store import Generations, GenerationStore
+from spin_trl.generation.generations import Generations
+from spin_trl.generation.store import GenerationStore
 
 
 def test_every_prompt_is_asked_once_and_its_samples_together(tmp_path: Path) -> None:
