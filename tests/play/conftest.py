@@ -1,4 +1,6 @@
-"""Fixtures for models of a run that are at hand: a prepared run, and a record of what is loaded and served."""
+"""Fixtures for models of a run that are at hand: a model that vLLM can serve, a prepared run, and a record of what is loaded
+and served.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,18 @@ from typing import Any
 
 import pytest
 
+import tiny
 from runs import build
 from spin_trl.play import at_hand as module
 from spin_trl.play.prepare import prepare_data
 from spin_trl.run.run import Run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny Llama with heads of a size that vLLM computes on a CPU."""
+    model = tiny.model("llama", hidden_size=64, num_attention_heads=2, num_key_value_heads=1, head_dim=32)
+    return tiny.save(tmp_path_factory.mktemp("served"), model)
 
 
 @pytest.fixture

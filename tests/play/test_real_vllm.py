@@ -19,7 +19,6 @@ import pytest
 from peft import LoraConfig
 
 import runs
-import tiny
 from spin_trl.generation.store import GenerationStore
 
 COMMAND = shlex.split(os.environ.get("VLLM_COMMAND", ""))
@@ -34,13 +33,6 @@ pytestmark = [
     pytest.mark.timeout(1_800),
     pytest.mark.skipif(not COMMAND, reason="VLLM_COMMAND is not set"),
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tiny Llama with heads of a size that vLLM computes on a CPU."""
-    model = tiny.model("llama", hidden_size=64, num_attention_heads=2, num_key_value_heads=1, head_dim=32)
-    return tiny.save(tmp_path_factory.mktemp("served"), model)
 
 
 def vllm_processes() -> list[int]:

@@ -35,13 +35,6 @@ from spin_trl.play.served import against_continuous, against_vllm, serve
 from spin_trl.run.run import Run
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tiny Llama with heads of a size that vLLM computes on a CPU."""
-    model = tiny.model("llama", hidden_size=64, num_attention_heads=2, num_key_value_heads=1, head_dim=32)
-    return tiny.save(tmp_path_factory.mktemp("served"), model)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("adapts", [False, True], ids=["full", "LoRA"])
 def test_a_run_with_servers_of_its_own(adapts: bool, folder: Path, tmp_path: Path) -> None:
