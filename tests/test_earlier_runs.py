@@ -185,6 +185,7 @@ def test_it_comes_out_as_if_it_had_never_stopped(
 @pytest.mark.slow
 def test_it_is_then_reported_and_gets_its_cards(name: str, continued: Callable[[str], Continued], capsys) -> None:
     found = continued(name)
+    assert found.exit_code == 0
     capsys.readouterr()
     check_report(found.run, 2, capsys)
     check_cards(found.run, 2, capsys)

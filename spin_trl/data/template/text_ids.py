@@ -1,18 +1,22 @@
 """Tokenise long texts with the same result as the tokenizer's own call, but without unused work.
 
 A line of a data file may be a whole book, and tokenising it is most of the work of preparing it. So a long text is only
-tokenised once, although it is needed both with and without its prompt, and the tokens' offsets in the text are not computed.
+tokenised once, although it is needed both with and without its prompt, the tokens' offsets in the text are not computed, and
+its parts are tokenised on all cores.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from typing import TypeGuard
 
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ...errors import DataError
 from ...files import parse_json
+from . import between_words
 
 LONG = 50_000
 """Number of characters from which a text counts as long. For shorter texts, the tokenizer's own call is fast enough."""
@@ -36,8 +40,11 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = F
         if len(text) < LONG or not _calls_backend(tokenizer):
             return list(tokenizer(text, add_special_tokens=special)["input_ids"])
         tokenizer("", add_special_tokens=special)  # configures its backend as for any call: no padding, no truncation
-        found = tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=special)
-        return list(found[0].ids)
+        backend, parts = tokenizer.backend_tokenizer, between_words.split(tokenizer, text)
+        if len(parts) == 1:
+            return list(backend.encode_batch_fast(parts, add_special_tokens=special)[0].ids)
+        found = Encoding.merge(backend.encode_batch_fast(parts, add_special_tokens=False), growing_offsets=False)
+        return list(backend.post_process(found, add_special_tokens=special).ids)
     except Exception as error:
         if type(error) is not Exception:  # `tokenizers` raises nothing more specific
             raise
@@ -46,7 +53,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = F
         ) from error
 
 
-def _calls_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
+def _calls_backend(tokenizer: PreTrainedTokenizerBase) -> TypeGuard[PreTrainedTokenizerFast]:
     """Return whether a tokenizer's call only passes a text to the `tokenizers` library."""
     cls = type(tokenizer)
     return (
