@@ -42,7 +42,7 @@ def settle_planned_engine(setup: Setup, here: Here) -> EngineChoice | None:
 
 
 def what_to_serve(setup: Setup, here: Here) -> ToServe:
-    """Return what vLLM would have to serve, as [`play.served.to_serve`] does for a run."""
+    """Return what vLLM would have to serve, as [`play.answering.served.to_serve`] does for a run."""
     needed = max(setup.num_processes, setup.play.tensor_parallel)
     adapters = [setup.peft, setup.sft_peft]
     name = setup.recipe.model.model_name_or_path

@@ -19,7 +19,7 @@ from ..models.digest import digest
 from ..run.journal import Step
 from ..run.objects import read_object
 from ..run.run import Run, since
-from .at_hand import at_hand
+from .answering.at_hand import at_hand
 from .plugin import training_plugin
 
 logger = logging.getLogger(__name__)

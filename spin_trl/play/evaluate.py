@@ -34,7 +34,7 @@ from ..run.objects import PLAYED_AGAIN, read_named_numbers
 from ..run.run import Run, since
 from ..run.stage import Stage
 from ..training.pair_lengths import truncated
-from .at_hand import ModelAtHand, at_hand
+from .answering.at_hand import ModelAtHand, at_hand
 from .generate import answer_into
 
 logger = logging.getLogger(__name__)

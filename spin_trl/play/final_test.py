@@ -18,7 +18,7 @@ from ..run.journal import TEST, Step
 from ..run.objects import read_named_numbers
 from ..run.run import Run, since
 from ..run.stage import START, Stage
-from .at_hand import at_hand
+from .answering.at_hand import at_hand
 from .evaluate import Measurement, files_of, measure_on, write_samples
 from .gate import finalists
 

@@ -28,10 +28,10 @@ from ..run.journal import Step
 from ..run.run import Run, since
 from ..run.stage import START, Stage
 from ..training.start_logps import ResponseSet, StartLogps, score_together, scoring_batch, sets_of_responses
-from .at_hand import ModelAtHand, at_hand
-from .batch_size import settle_batch_size
-from .pause import check_not_paused, forget_pause
-from .served import quantises
+from .answering.at_hand import ModelAtHand, at_hand
+from .answering.batch_size import settle_batch_size
+from .answering.pause import check_not_paused, forget_pause
+from .answering.served import quantises
 
 logger = logging.getLogger(__name__)
 

@@ -46,9 +46,9 @@ from ..run.run import LAUNCHED, Run, given_stage
 from ..run.settings import python_settings
 from ..run.stage import BEST_SFT, DPO, START, Stage
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds
+from .answering.at_hand import at_hand
+from .answering.batch_size import settle_batch_size
 from .arguments import drawn_rows, first_rows, measured_rows_of, scorer_from, sft_adapter
-from .at_hand import at_hand
-from .batch_size import settle_batch_size
 from .console import intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, deliver_best, judge, settle, settle_generations
 from .parts import generate_part, merge_parts

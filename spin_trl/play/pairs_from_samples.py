@@ -47,8 +47,8 @@ from ..run.settings import frozen_settings
 from ..run.stage import Stage
 from ..run.trust import check_trust, named_code
 from ..training.arguments import as_dataset
+from .answering.at_hand import at_hand
 from .arguments import first_rows
-from .at_hand import at_hand
 from .generate import answer_into
 from .open import reopen
 from .plugin import training_plugin

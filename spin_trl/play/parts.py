@@ -18,7 +18,7 @@ from ..run.journal import Step
 from ..run.lock import only_process
 from ..run.run import Run
 from ..run.stage import Stage
-from .at_hand import at_hand
+from .answering.at_hand import at_hand
 from .generate import PART_SECONDS, answer_into
 
 logger = logging.getLogger(__name__)

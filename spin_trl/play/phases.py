@@ -30,13 +30,13 @@ from ..run.directory import PHASE_LOCK, RunDirectory
 from ..run.journal import TEST, Step
 from ..run.run import LAUNCHED, Run
 from ..run.stage import BASE, BEST_SFT, DPO, SELF_PLAY, START, Stage, arm_in_words
+from .answering.pause import check_not_paused, forget_pause
 from .ends import end_if_diverged, has_ended
 from .evaluate import evaluate
 from .final_test import measure_finalists
 from .gate import ends_after, settle, settle_dpo, settle_generations
 from .generate import generate_iteration
 from .parent import SECONDS_TO_END, held_pipe
-from .pause import check_not_paused, forget_pause
 from .plugin import training_plugin
 from .preference import stages_of_dpo, train_on_pairs
 from .retention import measure_retention, measures_retention

@@ -57,8 +57,8 @@ from ..training.supervised import SupervisedTrainer
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import of_batches, of_configuration, of_run, of_settings, refusal_of_trainer
 from . import given
-from .given_servers import against_servers
-from .served import against_continuous, against_vllm
+from .answering.given_servers import against_servers
+from .answering.served import against_continuous, against_vllm
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from ..run.objects import read_named_numbers, read_numbers
 from ..run.run import Run, since
 from ..run.stage import START, Stage
 from ..training.pair_lengths import truncated
-from .at_hand import ModelAtHand, at_hand
+from .answering.at_hand import ModelAtHand, at_hand
 from .benchmark import Settings, run_benchmarks
 from .evaluate import files_of, measure_on
 from .final_test import PROMPTS

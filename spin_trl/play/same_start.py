@@ -20,7 +20,7 @@ from ..run.objects import read_object
 from ..run.run import Run, device_name
 from ..run.settings import frozen_settings
 from ..run.stage import Stage
-from .at_hand import at_hand
+from .answering.at_hand import at_hand
 from .plugin import training_plugin
 
 logger = logging.getLogger(__name__)

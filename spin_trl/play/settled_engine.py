@@ -23,8 +23,8 @@ from ..generation.store import STORE_MANIFEST, GenerationStore
 from ..generation.vllm.choice import EngineChoice, answered_version, choose_engine
 from ..run.run import Run
 from ..run.settings import kept_engine
+from .answering.served import to_serve
 from .rehearse import config_of
-from .served import to_serve
 
 
 class SettledEngine:

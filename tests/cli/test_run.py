@@ -11,7 +11,7 @@ from messages import names
 from refusals import refusal
 from spin_trl.cli import main
 from spin_trl.cli.run import names_directory
-from spin_trl.play import given_servers
+from spin_trl.play.answering import given_servers
 
 
 def test_a_run_plays_and_says_where_the_best_is(recipe, capsys):

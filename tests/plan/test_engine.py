@@ -16,7 +16,7 @@ from spin_trl.generation.vllm import choice as module
 from spin_trl.plan.engine import Here, settle_planned_engine
 from spin_trl.plan.planning import planned_recipe
 from spin_trl.plan.setup import Setup, Sharding
-from spin_trl.play import served
+from spin_trl.play.answering import served
 from spin_trl.play.settled_engine import SettledEngine
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import DATA, Journal, Step

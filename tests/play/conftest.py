@@ -13,7 +13,7 @@ import pytest
 
 import tiny
 from runs import build
-from spin_trl.play import at_hand as module
+from spin_trl.play.answering import at_hand as module
 from spin_trl.play.prepare import prepare_data
 from spin_trl.run.run import Run
 

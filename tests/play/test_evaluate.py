@@ -15,7 +15,8 @@ from messages import names, refused
 from runs import answers, build, entry, logp, steps
 from spin_trl.errors import DataError, RecipeError, RunDirectoryError
 from spin_trl.evaluation.isolation.probe import probe_layers
-from spin_trl.play import at_hand, evaluate
+from spin_trl.play import evaluate
+from spin_trl.play.answering import at_hand
 from spin_trl.report.record import read_record
 from spin_trl.report.tables import facts
 from spin_trl.run.directory import RunDirectory

@@ -11,7 +11,7 @@ import pytest
 from runs import answers
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play import generate
-from spin_trl.play.at_hand import at_hand
+from spin_trl.play.answering.at_hand import at_hand
 from spin_trl.play.generate import answer_into, generate_iteration
 from spin_trl.run.journal import Step
 from spin_trl.run.run import Run

@@ -20,7 +20,8 @@ from spin_trl.config.data import DataConfig
 from spin_trl.data.columns import is_preference
 from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryError
 from spin_trl.generation.store import GenerationStore
-from spin_trl.play import at_hand, pairs_from_samples
+from spin_trl.play import pairs_from_samples
+from spin_trl.play.answering import at_hand
 from spin_trl.play.pairs_from_samples import PairsWanted, make_scored_pairs, open_with_scorer
 from spin_trl.run.directory import RunDirectory
 

@@ -86,7 +86,7 @@ def test_parts_write_nothing_but_their_folders_and_cost_their_time(waiting: Path
     build(llama_folder, waiting).merge_parts(0)
     assert entry("generate", "iteration-0", waiting)["work_seconds"] == pytest.approx(sum(seconds), abs=0.01)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spin_trl.play.at_hand.load_policy", None)
+        patch.setattr("spin_trl.play.answering.at_hand.load_policy", None)
         build(llama_folder, waiting).generate_part(0, GenerationPart(2, 2))
         build(llama_folder, waiting).merge_parts(0)
 

@@ -51,7 +51,7 @@ def test_a_finished_phase_does_nothing(phase: str, iteration: int, played: Path,
     """No file changes, and no model is loaded."""
     before = contents(played)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spin_trl.play.at_hand.load_policy", None)
+        patch.setattr("spin_trl.play.answering.at_hand.load_policy", None)
         patch.setattr("spin_trl.play.train.SPINTrainer", None)
         patch.setattr("spin_trl.play.train.load_policy", None)
         build(llama_folder, played, baseline="sft").run_phase(phase, iteration)
@@ -222,6 +222,6 @@ def test_what_accelerate_refuses_of_the_environment_is_a_message(
     def fail(**_: Any) -> Any:
         raise ValueError("invalid truth value a")
 
-    monkeypatch.setattr("spin_trl.play.at_hand.Accelerator", fail)
+    monkeypatch.setattr("spin_trl.play.answering.at_hand.Accelerator", fail)
     with refused(RecipeError, "ACCELERATE_"):
         build(llama_folder).run_phase("start", 0)

@@ -7,7 +7,7 @@ import weakref
 from pathlib import Path
 
 from spin_trl.generation.store import GenerationStore
-from spin_trl.play.at_hand import at_hand
+from spin_trl.play.answering.at_hand import at_hand
 from spin_trl.run.run import Run
 
 

@@ -28,10 +28,10 @@ from spin_trl.generation.store import GenerationStore
 from spin_trl.generation.vllm.process import Server
 from spin_trl.models.digest import digest
 from spin_trl.models.policy import load_policy
-from spin_trl.play import served
-from spin_trl.play.at_hand import at_hand
+from spin_trl.play.answering import served
+from spin_trl.play.answering.at_hand import at_hand
+from spin_trl.play.answering.served import against_continuous, against_vllm, serve
 from spin_trl.play.generate import answer_into
-from spin_trl.play.served import against_continuous, against_vllm, serve
 from spin_trl.run.run import Run
 
 

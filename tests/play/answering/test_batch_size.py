@@ -21,8 +21,8 @@ from spin_trl.generation.batch_size import longest_rows
 from spin_trl.generation.engine import Sampling
 from spin_trl.plan.model import ModelSettings, PlannedModel
 from spin_trl.plan.rehearsal import prefill
-from spin_trl.play import batch_size as module
-from spin_trl.play.batch_size import row_memory, settle_batch_size
+from spin_trl.play.answering import batch_size as module
+from spin_trl.play.answering.batch_size import row_memory, settle_batch_size
 from spin_trl.run.run import Run
 
 GIB = 2**30

@@ -23,9 +23,9 @@ from spin_trl.generation.completions.failures import MalformedAnswerError, NoEnd
 from spin_trl.generation.completions.weights import WeightsVerdict
 from spin_trl.generation.engines.server import ServerEngine
 from spin_trl.generation.store import GenerationStore
-from spin_trl.play import given_servers
-from spin_trl.play.at_hand import at_hand
-from spin_trl.play.given_servers import against_servers, reload_of, served_name
+from spin_trl.play.answering import given_servers
+from spin_trl.play.answering.at_hand import at_hand
+from spin_trl.play.answering.given_servers import against_servers, reload_of, served_name
 from spin_trl.play.prepare import prepare_data
 from spin_trl.run.run import Run
 from weights_server import WeightsServer
@@ -53,7 +53,9 @@ def shaken(model: Any, seed: int, by: float) -> Any:
 def servers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[WeightsServer]]:
     """Give two servers with the weights of the start."""
     monkeypatch.setattr(given_servers, "ANSWER_SECONDS", 0.0)
-    monkeypatch.setattr("spin_trl.play.at_hand.free_memory", lambda: None)  # it takes longer than all the rest
+    monkeypatch.setattr(
+        "spin_trl.play.answering.at_hand.free_memory", lambda: None
+    )  # it takes longer than all the rest
     both = [WeightsServer(folder=str(folder)) for _ in range(2)]
     for one in both:
         one.start()

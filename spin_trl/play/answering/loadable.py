@@ -14,13 +14,13 @@ import psutil
 import torch
 from peft import PeftModel
 
-from ..errors import DataError, LaunchError
-from ..files import remove
-from ..generation.vllm.refusals import adapter_folder_refusals
-from ..models.adapters import is_adapter, local_folder
-from ..models.merging import merged_alike
-from ..models.policy import load_policy
-from ..run.run import Run, free_memory
+from ...errors import DataError, LaunchError
+from ...files import remove
+from ...generation.vllm.refusals import adapter_folder_refusals
+from ...models.adapters import is_adapter, local_folder
+from ...models.merging import merged_alike
+from ...models.policy import load_policy
+from ...run.run import Run, free_memory
 
 logger = logging.getLogger(__name__)
 

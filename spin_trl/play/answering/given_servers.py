@@ -11,19 +11,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..config.server import KEY_VARIABLE, RELOAD_COMMAND, RELOAD_LORA, RELOAD_PAUSE, SERVER
-from ..counts import counted
-from ..errors import RecipeError, noted
-from ..generation.completions.address import ServerKey
-from ..generation.completions.client import CompletionsClient, KnownResponses
-from ..generation.completions.failures import NoEndpointError, ServedWeightsError
-from ..generation.completions.waiting import Patience
-from ..generation.completions.weights import Logprobs, WeightsComparison, WeightsVerdict
-from ..generation.engines.server import ServerEngine
-from ..generation.vllm.flags import lora_rank_for
-from ..generation.vllm.refusals import adapter_folder_refusals, lora_refusals
-from ..models.adapters import base_of, has_adapter, is_adapter, load_adapter_config, local_folder
-from ..run.run import Run
+from ...config.server import KEY_VARIABLE, RELOAD_COMMAND, RELOAD_LORA, RELOAD_PAUSE, SERVER
+from ...counts import counted
+from ...errors import RecipeError, noted
+from ...generation.completions.address import ServerKey
+from ...generation.completions.client import CompletionsClient, KnownResponses
+from ...generation.completions.failures import NoEndpointError, ServedWeightsError
+from ...generation.completions.waiting import Patience
+from ...generation.completions.weights import Logprobs, WeightsComparison, WeightsVerdict
+from ...generation.engines.server import ServerEngine
+from ...generation.vllm.flags import lora_rank_for
+from ...generation.vllm.refusals import adapter_folder_refusals, lora_refusals
+from ...models.adapters import base_of, has_adapter, is_adapter, load_adapter_config, local_folder
+from ...run.run import Run
 from .known_weights import KnownWeights, ScoreUnder
 from .pause import pause
 from .reload import Available, load_everywhere, look, name_on_servers, run_commands, server_path, unload_others

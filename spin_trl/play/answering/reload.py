@@ -10,14 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..config.credentials import hide
-from ..errors import LaunchError, visible
-from ..files import Checksum
-from ..generation.completions.client import CompletionsClient
-from ..generation.completions.endpoint import ServedModel
-from ..generation.completions.failures import CompletionsError, RefusedRequestError, ServedWeightsError
-from ..models.adapters import WEIGHTS, local_folder
-from ..run.run import Run
+from ...config.credentials import hide
+from ...errors import LaunchError, visible
+from ...files import Checksum
+from ...generation.completions.client import CompletionsClient
+from ...generation.completions.endpoint import ServedModel
+from ...generation.completions.failures import CompletionsError, RefusedRequestError, ServedWeightsError
+from ...models.adapters import WEIGHTS, local_folder
+from ...run.run import Run
 from .served import adapter_name
 
 Available = Mapping[str, Sequence[ServedModel]]

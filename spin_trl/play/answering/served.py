@@ -14,26 +14,26 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedConfig
 
-from ..config.engines import TRANSFORMERS, VLLM
-from ..errors import LaunchError, noted
-from ..generation.batch_size import longest_rows
-from ..generation.completions.address import ServerKey
-from ..generation.completions.client import CompletionsClient
-from ..generation.completions.waiting import Patience
-from ..generation.continuous.batching import CONTINUOUS_LAYERS
-from ..generation.continuous.worker import Job
-from ..generation.continuous.workers import ContinuousWorkers, continuous_workers
-from ..generation.engine import Sampling
-from ..generation.engines.vllm import VllmEngine
-from ..generation.vllm.environment import device_groups
-from ..generation.vllm.flags import Flags, check_more
-from ..generation.vllm.memory import kv_cache_bytes, memory_share
-from ..generation.vllm.process import Server
-from ..generation.vllm.servers import running
-from ..generation.vllm.to_serve import ToServe, is_of_bitsandbytes
-from ..models.adapters import base_of, is_adapter, load_adapter_config, local_folder
-from ..models.loading import model_config_of
-from ..run.run import Run
+from ...config.engines import TRANSFORMERS, VLLM
+from ...errors import LaunchError, noted
+from ...generation.batch_size import longest_rows
+from ...generation.completions.address import ServerKey
+from ...generation.completions.client import CompletionsClient
+from ...generation.completions.waiting import Patience
+from ...generation.continuous.batching import CONTINUOUS_LAYERS
+from ...generation.continuous.worker import Job
+from ...generation.continuous.workers import ContinuousWorkers, continuous_workers
+from ...generation.engine import Sampling
+from ...generation.engines.vllm import VllmEngine
+from ...generation.vllm.environment import device_groups
+from ...generation.vllm.flags import Flags, check_more
+from ...generation.vllm.memory import kv_cache_bytes, memory_share
+from ...generation.vllm.process import Server
+from ...generation.vllm.servers import running
+from ...generation.vllm.to_serve import ToServe, is_of_bitsandbytes
+from ...models.adapters import base_of, is_adapter, load_adapter_config, local_folder
+from ...models.loading import model_config_of
+from ...run.run import Run
 from .loadable import loadable
 
 Served: TypeAlias = VllmEngine | ContinuousWorkers

@@ -13,8 +13,8 @@ from runs import build
 from spin_trl.errors import LaunchError
 from spin_trl.generation.completions.client import CompletionsClient
 from spin_trl.generation.completions.failures import ServedWeightsError
-from spin_trl.play import reload
-from spin_trl.play.reload import (
+from spin_trl.play.answering import reload
+from spin_trl.play.answering.reload import (
     filled_in,
     load_everywhere,
     look,

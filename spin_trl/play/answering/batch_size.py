@@ -11,15 +11,15 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from ..config.iteration import AUTO_BATCH, GENERATION_BATCH, SPINConfig
-from ..errors import RunDirectoryError
-from ..generation.batch_size import RowMemory, bytes_per_logit, longest_rows
-from ..generation.engine import Sampling
-from ..models.adapters import Policy, without_adapter
-from ..plan.rehearsal import LiveTensors
-from ..report import terminal
-from ..run.run import Run
-from ..run.settings import freeze_batch_size, frozen_batch_size
+from ...config.iteration import AUTO_BATCH, GENERATION_BATCH, SPINConfig
+from ...errors import RunDirectoryError
+from ...generation.batch_size import RowMemory, bytes_per_logit, longest_rows
+from ...generation.engine import Sampling
+from ...models.adapters import Policy, without_adapter
+from ...plan.rehearsal import LiveTensors
+from ...report import terminal
+from ...run.run import Run
+from ...run.settings import freeze_batch_size, frozen_batch_size
 from .at_hand import ModelAtHand
 
 LONGER_PROMPT = 64

@@ -13,7 +13,7 @@ from messages import refused
 from runs import build
 from spin_trl import SPINConfig
 from spin_trl.errors import DataError, DivergedError
-from spin_trl.play.known_weights import KnownWeights, models_to_tell_apart, responses_to_compare
+from spin_trl.play.answering.known_weights import KnownWeights, models_to_tell_apart, responses_to_compare
 from spin_trl.run.journal import Step
 from spin_trl.run.run import Run
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from ..config.iteration import SPINConfig
-from ..errors import DataError, DivergedError
-from ..generation.completions.weights import Logprobs, WeightsComparison, compare
-from ..run.run import Run, stages_with_model
-from ..run.stage import SELF_PLAY, START, Stage
+from ...config.iteration import SPINConfig
+from ...errors import DataError, DivergedError
+from ...generation.completions.weights import Logprobs, WeightsComparison, compare
+from ...run.run import Run, stages_with_model
+from ...run.stage import SELF_PLAY, START, Stage
 
 ComparedPairs = Sequence[tuple[list[int], list[int]]]
 """Token ids of prompts, and of responses to them."""

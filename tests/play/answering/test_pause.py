@@ -11,8 +11,8 @@ from messages import names, refused
 from runs import build
 from spin_trl.errors import LaunchError, PausedError
 from spin_trl.play import phases
+from spin_trl.play.answering.pause import check_not_paused, forget_pause, pause
 from spin_trl.play.generate import answer_into
-from spin_trl.play.pause import check_not_paused, forget_pause, pause
 from spin_trl.run.run import Run
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from messages import refused
 from spin_trl.errors import LaunchError
 from spin_trl.models.policy import load_policy, load_tokenizer
-from spin_trl.play.loadable import loadable
+from spin_trl.play.answering.loadable import loadable
 from spin_trl.run.run import Run
 
 

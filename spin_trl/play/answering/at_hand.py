@@ -9,20 +9,20 @@ from collections.abc import Iterator
 from accelerate import Accelerator
 from datasets import Dataset
 
-from ..config.engines import TRANSFORMERS
-from ..config.server import SERVER
-from ..errors import RecipeError
-from ..generation.answer import Asked, check_logits, engine_for
-from ..generation.completions.weights import Logprobs
-from ..generation.engine import Engine
-from ..generation.engines.server import ServerEngine
-from ..generation.store import GenerationStore
-from ..models.adapters import Policy
-from ..models.digest import digest
-from ..models.logps import token_logps
-from ..models.policy import load_policy
-from ..run.run import Run, free_memory
-from ..training.start_logps import scoring_batch
+from ...config.engines import TRANSFORMERS
+from ...config.server import SERVER
+from ...errors import RecipeError
+from ...generation.answer import Asked, check_logits, engine_for
+from ...generation.completions.weights import Logprobs
+from ...generation.engine import Engine
+from ...generation.engines.server import ServerEngine
+from ...generation.store import GenerationStore
+from ...models.adapters import Policy
+from ...models.digest import digest
+from ...models.logps import token_logps
+from ...models.policy import load_policy
+from ...run.run import Run, free_memory
+from ...training.start_logps import scoring_batch
 from .given_servers import ask_servers
 from .known_weights import ComparedPairs
 from .served import Served, serve

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from ..errors import PausedError
-from ..files import read_json, write_json
-from ..run.contents import PAUSED
-from ..run.run import Run
+from ...errors import PausedError
+from ...files import read_json, write_json
+from ...run.contents import PAUSED
+from ...run.run import Run
 
 
 def pause(run: Run, message: str) -> NoReturn:
