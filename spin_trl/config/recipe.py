@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast, get_type_hints
 
 import yaml
+from transformers.integrations import unset_hf_deepspeed_config
 from trl import ModelConfig, TrlParser
 
 from ..errors import RecipeError
@@ -229,6 +230,8 @@ def read_settings(
     except (
         Exception
     ) as error:  # something that the settings need is missing: the deepspeed package, a GPU, a process group
+        # One without its package stays known, unfinished, as long as this error does, and no model could be loaded.
+        unset_hf_deepspeed_config()
         message = f"these settings can't be used here: {type(error).__name__}: {error}"
         raise RecipeError(_naming(path, message, settings, arguments)) from error
     recipe = Recipe(name or name_of_recipe(path), *parsed)

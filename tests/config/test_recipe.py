@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from datasets import Dataset
+from transformers import AutoModelForCausalLM
 
 import tiny
 from messages import names, refused
@@ -177,6 +178,15 @@ def test_a_mistake_on_the_command_line_is_not_blamed_on_the_recipe(read: Read, o
     with refused(RecipeError) as error:
         read("num_iterations: 2", *overrides)
     assert not names(str(error.value), "mine.yaml")
+
+
+def test_models_can_be_loaded_after_a_deepspeed_configuration_was_refused(read: Read, tmp_path: Path) -> None:
+    """transformers asks the newest DeepSpeed configuration of the process whenever it loads a model."""
+    model = tiny.save(tmp_path / "model")
+    with refused(RecipeError) as error:
+        read("num_iterations: 2", "--deepspeed", "nowhere.json")
+    assert names(str(error.value), "deepspeed")
+    assert AutoModelForCausalLM.from_pretrained(model).config.model_type == "llama"
 
 
 def test_all_options_that_are_unknown_are_named_with_what_to_write_instead(read: Read) -> None:
