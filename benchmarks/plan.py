@@ -95,6 +95,7 @@ CASES = {
     "lora, 4-bit": Case(settings={**LORA, "load_in_4bit": True}),
     "lora, 4-bit, checkpointing": Case(settings={**LORA, "load_in_4bit": True, "activation_checkpointing": True}),
     "lora, 4-bit, bf16": Case(settings={**LORA, "load_in_4bit": True, "bf16": True, "dtype": "bfloat16"}),
+    "dora, 4-bit": Case(settings={**LORA, "use_dora": True, "load_in_4bit": True}),
 }
 """Small models for a CPU."""
 

@@ -173,7 +173,7 @@ def _with_adapter(base: Any, settings: ModelSettings) -> PeftModel:
 
 def _quantise(model: Any, how: BitsAndBytesConfig) -> None:
     """Let transformers choose the layers that bitsandbytes replaces, and set the sizes of the replaced weights."""
-    kept = how.llm_int8_skip_modules or get_keys_to_not_convert(model)
+    kept, dtype = how.llm_int8_skip_modules or get_keys_to_not_convert(model), model.dtype
     replace_with_bnb_linear(model, modules_to_not_convert=list(kept), quantization_config=how)
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
@@ -181,29 +181,47 @@ def _quantise(model: Any, how: BitsAndBytesConfig) -> None:
             count = old.numel()
             scales = -(-count // QUANTIZATION_BLOCK)
             size = scales + 4 * -(-scales // NESTED_BLOCK) if how.bnb_4bit_use_double_quant else 4 * scales
-            _replace(module, ((count + 1) // 2, 1), size, _Linear4bit)
+            _replace(module, ((count + 1) // 2, 1), size, _Linear4bit, dtype)
             vars(module.weight).update(compress_statistics=old.compress_statistics, quant_type=old.quant_type)
         elif isinstance(module, bnb.nn.Linear8bitLt):
-            _replace(module, module.weight.shape, 4 * module.out_features, _Linear8bit)
+            _replace(module, module.weight.shape, 4 * module.out_features, _Linear8bit, torch.float32)
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = how.load_in_4bit, how.load_in_8bit
     model.requires_grad_(False)
 
 
-def _replace(module: Any, shape: Sequence[int], scales: int, kind: type) -> None:
+def _replace(module: Any, shape: Sequence[int], scales: int, kind: type, unpacked_dtype: torch.dtype) -> None:
     """Give a layer one-byte weights of a shape, and a buffer with `scales` bytes of scales."""
+    module.unpacked_dtype = unpacked_dtype
     module.weight = torch.nn.Parameter(torch.empty(shape, dtype=torch.uint8, device="meta"), False)
     module.register_buffer("scales", torch.empty(scales, dtype=torch.uint8, device="meta"), persistent=False)
     module.__class__ = kind
 
 
-class _Linear4bit(bnb.nn.Linear4bit):
+class _Dequantising:
+    """What PEFT asks a quantised layer for whose weights it needs, as DoRA does for their norm: the whole matrix."""
+
+    unpacked_dtype: torch.dtype
+
+    @property
+    def W_q(self: Any) -> torch.Tensor:  # noqa: N802
+        """PEFT lets a layer with this attribute dequantise itself."""
+        found: torch.Tensor = self.weight
+        return found
+
+    def dequantize(self: Any) -> torch.Tensor:
+        """Return weights of the layer's shape before it was quantised."""
+        found: torch.Tensor = self.weight
+        return found.new_empty(self.out_features, self.in_features, dtype=self.unpacked_dtype)
+
+
+class _Linear4bit(_Dequantising, bnb.nn.Linear4bit):
     """bitsandbytes' 4-bit layer as far as memory goes: weights are unpacked for every use and not kept."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _product(self, x.to(self.compute_dtype or x.dtype), keep_input=False).to(x.dtype)
 
 
-class _Linear8bit(bnb.nn.Linear8bitLt):
+class _Linear8bit(_Dequantising, bnb.nn.Linear8bitLt):
     """bitsandbytes' 8-bit layer as far as memory goes; it keeps its input for the backward pass."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -66,3 +66,22 @@ def test_a_configuration_that_makes_no_model_is_refused(says):
         object.__setattr__(config, name, value)
     with refused(PlanError, config.model_type):
         PlannedModel(ModelSettings(config, torch.float32))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_dora_adds_a_magnitude_per_output_to_a_quantised_layer(bits):
+    """For Qwen2.5-0.5B with r = 16 on queries and values, 24 * (896 + 128) values more than LoRA has; PEFT computes them
+    from the weights of the quantised layers.
+    """
+    how = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    dora = LoraConfig(r=16, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], use_dora=True)
+    model = PlannedModel(ModelSettings(QWEN_05B, torch.bfloat16, how, dora))
+    assert model.num_trainable == 1_081_344 + 24 * (896 + 128)
+    assert model.weight_bytes == PlannedModel(ModelSettings(QWEN_05B, torch.bfloat16, how)).weight_bytes
+    with model.fake:
+        ids = torch.zeros(2, 7, dtype=torch.long)
+        loss = model.model(input_ids=ids, labels=ids).loss
+        loss.backward()
+    magnitudes = [weight for name, weight in model.model.named_parameters() if "magnitude" in name]
+    assert len(magnitudes) == 2 * 24
+    assert all(weight.grad is not None and weight.grad.shape == weight.shape for weight in magnitudes)
