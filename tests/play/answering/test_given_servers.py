@@ -10,43 +10,28 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 import tiny
 from completion_server import changed
+from given_runs import LORA, adapted, engine, prepared, shaken, trained
 from messages import logged, names, refused
 from runs import build, steps
 from spin_trl.errors import LaunchError, PausedError, RecipeError
 from spin_trl.generation.completions.endpoint import ServedModel
 from spin_trl.generation.completions.failures import MalformedAnswerError, NoEndpointError, ServedWeightsError
 from spin_trl.generation.completions.weights import WeightsVerdict
-from spin_trl.generation.engines.server import ServerEngine
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play.answering import given_servers
-from spin_trl.play.answering.at_hand import at_hand
 from spin_trl.play.answering.given_servers import against_servers, reload_of, served_name
-from spin_trl.play.prepare import prepare_data
-from spin_trl.run.run import Run
 from weights_server import WeightsServer
-
-LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tiny Llama whose log-probs are far from uniform."""
     return tiny.save(tmp_path_factory.mktemp("given"), shaken(tiny.model("llama"), 0, 0.3))
-
-
-def shaken(model: Any, seed: int, by: float) -> Any:
-    """Add noise to all weights of a model or, if it has one, of its adapter."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(by * torch.randn_like(parameter))
-    return model
 
 
 @pytest.fixture
@@ -62,37 +47,6 @@ def servers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Weig
     yield both
     for one in both:
         one.stop()
-
-
-def prepared(folder: Path, servers: list[WeightsServer], **settings: Any) -> Run:
-    """Return a run at servers, whose data is prepared."""
-    urls, rows = [one.url for one in servers], tiny.sft(6)
-    session = build(folder, engine="server", server_urls=urls, train_dataset=rows, **settings)
-    session.directory.claim("continue")
-    prepare_data(session.state, session.train_dataset, None)
-    return session.state
-
-
-def trained(run: Run, seed: int = 1, by: float = 0.1) -> str:
-    """Save a model as that of iteration 0, or an adapter in a run with LoRA, and return its folder."""
-    model = run.directory.own("iteration-0") / "model"
-    start = AutoModelForCausalLM.from_pretrained(run.model)
-    shaken(adapted(start) if run.peft_config else start, seed, by).save_pretrained(model)
-    return run.model_of("iteration-0")
-
-
-def adapted(model: Any) -> Any:
-    """Return a model with a new adapter, always the same."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return get_peft_model(model, LORA)
-
-
-def engine(run: Run, path: str) -> ServerEngine:
-    with at_hand(run, path) as model:
-        made = model.engine(run.rows(), GenerationStore("store"))
-    assert isinstance(made, ServerEngine)
-    return made
 
 
 def test_the_start_answers_without_any_reload(folder: Path, servers: list[WeightsServer]) -> None:
