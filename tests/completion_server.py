@@ -112,6 +112,9 @@ class CompletionServer:
         self.port = runner.addresses[0][1]
         started.set()
         await self._stopped.wait()
+        # asyncio takes some turns to hand over a connection, and forgets its socket if the server is closed before.
+        for _ in range(20):
+            await asyncio.sleep(0)
         await runner.cleanup()
 
     def _routes(self, app: web.Application) -> None:
