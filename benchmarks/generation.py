@@ -1,12 +1,13 @@
-"""Generation: useful tokens per second, compared with a loop that runs every batch until its longest answer ends.
+"""Generation: useful tokens per second, compared with loops that run every batch until its longest answer ends.
 
-The peer works like the official SPIN code: 16 prompts at a time, in file order, calling `generate` until the last of them
-has ended. Ours is what a run uses: micro-batches of prompts of similar length, in chunks of new tokens, dropping finished
-rows between chunks. Both sample the same model at temperature 1 on the same prompts, with the same limit. The model's
-answers should end like the data's, so the default is the start of the recipe `gsm8k-cpu`, a Llama with 5 M parameters
-trained on GSM8K; the benchmark trains it once and keeps it in `--cache`, unless `--model` names another one. Useful tokens
-are those up to a row's end; the live share is their share of all sampled tokens. The bound without waste is the speed-up
-that the peer would have if all its sampled tokens were useful.
+The peers call `generate` on fixed batches until the last response of each has ended: the official SPIN code on 16 prompts at
+a time, in file order; TRL's trainers for online training (`GRPOTrainer`, without vLLM and with its defaults) on the 8
+sequences of a step, in random order. Ours is what a run uses: micro-batches of prompts of similar length, in chunks of new
+tokens, dropping finished rows between chunks. All sample the same model at temperature 1 on the same prompts, with the same
+limit. The model's answers should end like the data's, so the default is the start of the recipe `gsm8k-cpu`, a Llama with
+5 M parameters trained on GSM8K; the benchmark trains it once and keeps it in `--cache`, unless `--model` names another one.
+Useful tokens are those up to a row's end; the live share is their share of all sampled tokens. The bound without waste is
+the speed-up that a peer would have if all its sampled tokens were useful.
 
     python benchmarks/generation.py --dataset_name PATH/train.jsonl [--cache FOLDER | --model FOLDER]
 """
@@ -14,6 +15,7 @@ that the peer would have if all its sampled tokens were useful.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import subprocess
 import sys
@@ -39,8 +41,25 @@ from spin_trl.generation.work import MicroBatches
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "gsm8k-cpu" / "spin.yaml"
 COLUMN_MAPPING = {"question": "prompt", "answer": "completion"}
-PEER_BATCH_SIZE = 16
 TARGET = 1.5
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A plain loop over fixed batches.
+
+    Attributes:
+        batch_size: number of prompts that are answered together.
+        is_shuffled: whether they come in random order, and not in that of the file.
+    """
+
+    batch_size: int
+    is_shuffled: bool
+
+
+OFFICIAL = "official"
+PEERS = {OFFICIAL: Loop(16, False), "TRL, online": Loop(8, True)}
 
 
 @dataclass
@@ -102,16 +121,23 @@ def plain_sampling(eos_ids: list[int], pad_id: int, max_new_tokens: int | None) 
     )
 
 
-def peer(
-    model: PreTrainedModel, prompts: Sequence[list[int]], sampling: Sampling, eos_ids: list[int], pad_id: int
+def plainly(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    eos_ids: list[int],
+    pad_id: int,
+    loop: Loop,
 ) -> tuple[list[Response], int]:
-    """Generate with a plain loop: fixed batches in file order, each until its longest answer ends."""
+    """Generate with a plain loop: fixed batches, each until its longest answer ends."""
     torch.manual_seed(sampling.seed)
-    responses: list[Response] = []
+    order = torch.randperm(len(prompts)).tolist() if loop.is_shuffled else list(range(len(prompts)))
+    responses: dict[int, Response] = {}
     computed = 0
     config = plain_sampling(eos_ids, pad_id, sampling.max_new_tokens)
-    for start in range(0, len(prompts), PEER_BATCH_SIZE):
-        batch = prompts[start : start + PEER_BATCH_SIZE]
+    for start in range(0, len(prompts), loop.batch_size):
+        rows = order[start : start + loop.batch_size]
+        batch = [prompts[row] for row in rows]
         width = max(len(prompt) for prompt in batch)
         with torch.inference_mode():
             output = cast(Any, model).generate(
@@ -123,10 +149,10 @@ def peer(
             )
         fresh = output[:, width:]
         computed += fresh.numel()
-        for tokens in fresh.tolist():
+        for row, tokens in zip(rows, fresh.tolist(), strict=True):
             end = next((i for i, token in enumerate(tokens) if token in eos_ids), None)
-            responses.append(Response(tokens, "length") if end is None else Response(tokens[: end + 1], "eos"))
-    return responses, computed
+            responses[row] = Response(tokens, "length") if end is None else Response(tokens[: end + 1], "eos")
+    return [responses[row] for row in range(len(prompts))], computed
 
 
 def trained_model(dataset_name: str, cache: Path) -> Path:
@@ -147,7 +173,7 @@ def load_prompts(dataset_name: str, model_path: Path, count: int) -> tuple[list[
 
 
 def main() -> int:
-    """Measure both arms in turn and print the table."""
+    """Measure all arms in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_name", help="GSM8K's train.jsonl; without it, nothing is measured")
     parser.add_argument("--model", type=Path, help="folder of a model and its tokenizer; default: train one")
@@ -169,10 +195,14 @@ def main() -> int:
     model_path = options.model or trained_model(options.dataset_name, options.cache)
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
     prompts, real_lengths, eos_ids, pad_id = load_prompts(options.dataset_name, model_path, options.prompts)
-    arms: dict[str, list[Arm]] = {"peer": [], "ours": []}
+    ways: dict[str, Callable[..., tuple[list[Response], int]]] = {
+        **{name: functools.partial(plainly, loop=loop) for name, loop in PEERS.items()},
+        OURS: ours,
+    }
+    arms: dict[str, list[Arm]] = {name: [] for name in ways}
     for seed in range(options.repeats + 1):
         sampling = Sampling(1.0, 1.0, 0, options.max_new_tokens, None, 1, options.batch_size, seed)
-        for name, generate in (("peer", peer), ("ours", ours))[:: 1 if seed % 2 else -1]:
+        for name, generate in list(ways.items())[:: 1 if seed % 2 else -1]:
             some = prompts if seed else prompts[:32]  # the first round is a warm-up and not counted
             found = timed(generate, model, some, sampling, eos_ids, pad_id)
             if seed:
@@ -183,7 +213,8 @@ def main() -> int:
     )
     for heading in ("", "batch", "useful tokens/s", "live %", "tokens (mean)", "longest", "ended %"):
         table.add_column(heading, justify="right")
-    for name, batch_size in (("peer", PEER_BATCH_SIZE), ("ours", options.batch_size)):
+    batch_sizes = {**{name: loop.batch_size for name, loop in PEERS.items()}, OURS: options.batch_size}
+    for name, batch_size in batch_sizes.items():
         table.add_row(
             name,
             str(batch_size),
@@ -195,15 +226,16 @@ def main() -> int:
         )
     table.add_row("real", "", "", "", f"{statistics.mean(real_lengths):.1f}", str(max(real_lengths)), "")
     console.print(table)
-    pairs = list(zip(arms["ours"], arms["peer"], strict=True))
-    by_time = [a.useful / a.seconds / (b.useful / b.seconds) for a, b in pairs]
-    by_cpu = [a.useful / a.cpu_seconds / (b.useful / b.cpu_seconds) for a, b in pairs]
-    bound = statistics.median(arm.computed / arm.useful for arm in arms["peer"])
-    console.print(
-        f"Ours over the peer: {statistics.median(by_time):.2f}x the useful tokens per second ({min(by_time):.2f} to "
-        f"{max(by_time):.2f}; by CPU time {statistics.median(by_cpu):.2f}x). Target: at least {TARGET}x. Bound without "
-        f"waste: {bound:.2f}x."
-    )
+    for name in PEERS:
+        pairs = list(zip(arms[OURS], arms[name], strict=True))
+        by_time = [a.useful / a.seconds / (b.useful / b.seconds) for a, b in pairs]
+        by_cpu = [a.useful / a.cpu_seconds / (b.useful / b.cpu_seconds) for a, b in pairs]
+        bound = statistics.median(arm.computed / arm.useful for arm in arms[name])
+        console.print(
+            f"Ours over {name}: {statistics.median(by_time):.2f}x the useful tokens per second ({min(by_time):.2f} to "
+            f"{max(by_time):.2f}; by CPU time {statistics.median(by_cpu):.2f}x). Target: at least {TARGET}x. Bound without "
+            f"waste: {bound:.2f}x."
+        )
     return 0
 
 

@@ -59,7 +59,14 @@ def run(session: Session) -> None:
         return arm
 
     def plain(some: Sequence[list[int]], longest: int) -> tuple[int, int]:
-        responses, computed = generation.peer(model, some, Sampling(1.0, 1.0, 0, longest, None, 1, 16, 0), [EOS], PAD)
+        responses, computed = generation.plainly(
+            model,
+            some,
+            Sampling(1.0, 1.0, 0, longest, None, 1, 16, 0),
+            [EOS],
+            PAD,
+            generation.PEERS[generation.OFFICIAL],
+        )
         return sum(len(response.ids) for response in responses), computed
 
     def continuous(some: Sequence[list[int]], longest: int) -> tuple[int, int]:
