@@ -27,7 +27,7 @@ from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.run import Run, since
 from ..run.stage import START, Stage
-from ..training.start_logps import ResponseSet, StartLogps, score_together, scoring_batch, sets_of_responses
+from ..training.start_logps import StartLogps, score_together, sets_of_responses
 from .answering.at_hand import ModelAtHand, at_hand
 from .answering.batch_size import settle_batch_size
 from .answering.pause import check_not_paused, forget_pause
@@ -131,17 +131,7 @@ def mixes_start(run: Run, iteration: int) -> bool:
 def scoring_by_start(run: Run) -> Iterator[StartLogps]:
     """Give the log-probabilities of responses under θ_0, which is loaded if some are not known yet, and freed afterwards."""
     with at_hand(run, run.model_of(START)) as policy:
-
-        def score(responses: ResponseSet) -> list[float]:
-            model, accelerator = policy()
-            return score_together(
-                model,
-                responses,
-                pad_token_id=run.tokenizer().pad_token_id,
-                batch_size=scoring_batch(run.args),
-                autocast=accelerator.autocast,
-            )
-
+        score = functools.partial(policy.scored, score_together)
         of_start = GenerationStore(run.directory.generations(Stage.of(0))).manifest()
         yield StartLogps(run.directory.start_logps, of_start["model"], str(run.args.mixed_precision), score)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from accelerate import Accelerator
 from datasets import Dataset
@@ -22,10 +23,12 @@ from ...models.digest import digest
 from ...models.logps import token_logps
 from ...models.policy import load_policy
 from ...run.run import Run, free_memory
-from ...training.start_logps import scoring_batch
+from ...training.start_logps import PromptAndResponse, scoring_batch
 from .given_servers import ask_servers
 from .known_weights import ComparedPairs
 from .served import Served, serve
+
+Scores = TypeVar("Scores")
 
 
 class ModelAtHand:
@@ -58,6 +61,22 @@ class ModelAtHand:
                 model = model.to(accelerator.device)
             self._loaded = model.eval(), accelerator
         return self._loaded
+
+    def scored(self, scorer: Callable[..., Scores], responses: Sequence[PromptAndResponse]) -> Scores:
+        """Apply a function that computes log-probabilities of responses, such as [`token_logps`], as training computes them.
+
+        Args:
+            scorer: function of a model, token ids of prompts and responses, `pad_token_id`, `batch_size` and `autocast`.
+            responses: token ids of prompts and responses.
+        """
+        model, accelerator = self()
+        return scorer(
+            model,
+            responses,
+            pad_token_id=self._run.tokenizer().pad_token_id,
+            batch_size=scoring_batch(self._run.args),
+            autocast=accelerator.autocast,
+        )
 
     def asked(self, rows: Dataset) -> Asked:
         """Return the identity of the model's answers to prepared rows."""
@@ -137,12 +156,5 @@ def _logprobs_under(run: Run, path: str, pairs: ComparedPairs) -> Logprobs:
         DivergedError: if the model's logits are NaN.
     """
     with at_hand(run, path) as policy:
-        model, accelerator = policy()
-        check_logits(model, accelerator, pairs[0][0])
-        return token_logps(
-            model,
-            pairs,
-            pad_token_id=run.tokenizer().pad_token_id,
-            batch_size=scoring_batch(run.args),
-            autocast=accelerator.autocast,
-        )
+        check_logits(*policy(), pairs[0][0])
+        return policy.scored(token_logps, pairs)
