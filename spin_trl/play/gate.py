@@ -1,35 +1,31 @@
-"""Decides after an iteration whether the run continues, from which model, and which model is the best so far.
+"""Decides after an iteration whether the run continues, from which model, and which models are candidates for the best.
 
 The decision depends only on the run directory and the settings. It is written to the journal, because phases that are
 launched separately start from the model that was decided on; once an iteration has begun, its starting model is fixed, even
-if settings change later. The best model is always known and is what a run delivers: a worse one never replaces it.
+if settings change later.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from accelerate import PartialState
 
-from ..config.dpo_on_top import named_iterations
 from ..config.loop import SelfPlayConfig
 from ..config.traits import SFT_FIRST
 from ..counts import counted
 from ..evaluation.degeneration import findings
 from ..evaluation.selection import Measured, Metric, best_of
-from ..files import give_back, read_json, write_json
+from ..files import read_json
 from ..generation.store import STORE_MANIFEST
 from ..report.record import RunRecord, StageRecord, read_record
-from ..run.directory import RunDirectory
 from ..run.journal import UNTRAINED, WORSE, Decisions, Step, is_of
 from ..run.objects import best_stage
 from ..run.run import Run
-from ..run.stage import BASE, DPO, START, Stage, up_to
+from ..run.stage import BASE, START, Stage, up_to
 
 WIDEST = 0.1
 """Largest distance from the win rate to either end of its interval for which a rate of one half counts as a plateau rather
@@ -339,33 +335,6 @@ def _times(iterations: int) -> str:
     return "an iteration" if iterations == 1 else counted(iterations, "iteration")
 
 
-def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
-    """Record the best stage so far, make `best` in the run directory point to its model, and free disk space.
-
-    Args:
-        run: the run.
-        iteration: last iteration played. Candidates are the start and the iterations up to this one, and any later ones that
-            an earlier call has played. Without held-out data the newest iteration counts as the best.
-
-    Returns:
-        `stage`, `model` (folder or Hub name), `metric` and `value`. If no model has the metric, the last two are None and
-        the stage is the newest one that has not diverged.
-    """
-    newest = iteration
-    while run.done(Step.TRAIN, Stage.of(newest + 1)):
-        newest += 1
-    metric = metric_of(run.play)
-    models = with_dpo(read_record(run.directory), newest, metric)
-    # Before the first iteration, a run without held-out data has not even recorded its start.
-    stage = best_of(models, metric) if models else START
-    model, value = run.model_of(stage), models[stage].figures.get(metric.name) if models else None
-    best = {"stage": stage, "model": model, "metric": None if value is None else metric.name, "value": value}
-    write_json(run.directory.own("best.json"), best)
-    _link_best(run.directory, model)
-    _tidy(run, iteration, stage)
-    return best
-
-
 def with_dpo(record: RunRecord, newest: int, metric: Metric) -> dict[Stage, StageRecord]:
     """Return the candidates for the best model, with DPO's results that are not worse than the models they started from.
 
@@ -415,32 +384,3 @@ def settle_dpo(run: Run, stage: Stage) -> str | None:
         )
     state.wait_for_everyone()
     return reason
-
-
-def _link_best(directory: RunDirectory, model: str) -> None:
-    if os.path.isdir(model):
-        link = directory.own("best")
-        unfinished = link.with_name(".best.tmp")
-        unfinished.unlink(missing_ok=True)
-        # If the directory is a symbolic link, `..` is relative to what it points to.
-        unfinished.symlink_to(os.path.relpath(os.path.realpath(model), os.path.realpath(directory.path)))
-        unfinished.replace(link)
-    elif directory.best_link.is_symlink():
-        directory.best_link.unlink(missing_ok=True)
-
-
-def _tidy(run: Run, iteration: int, best_stage: str) -> None:
-    """Free disk space after an iteration: delete its checkpoints, and the models beyond `keep_iterations`.
-
-    The best model is kept, and so are the newest, which the next iteration starts from, and those that DPO starts from.
-    """
-    shutil.rmtree(run.directory.training(Stage.of(iteration)), ignore_errors=True)
-    if run.play.keep_iterations is None:
-        return
-    for_dpo = {Stage.of(number) for number in named_iterations(run.play)} | {
-        stage.origin for stage in run.directory.stages() if stage.arm == DPO
-    }
-    for_dpo |= {best_of(read_record(run.directory).candidates(iteration), metric_of(run.play))}
-    for old in range(iteration + 1 - run.play.keep_iterations):
-        if Stage.of(old) not in {best_stage, *for_dpo}:
-            give_back(run.directory.model(Stage.of(old)))

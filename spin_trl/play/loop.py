@@ -49,8 +49,9 @@ from ..training.arguments import as_dataset, as_settings, as_whole_model, check_
 from .answering.at_hand import at_hand
 from .answering.batch_size import settle_batch_size
 from .arguments import drawn_rows, first_rows, measured_rows_of, scorer_from, sft_adapter
+from .best import deliver_best
 from .console import intention, phase_line, show, table_of_tests, watched
-from .gate import Verdict, deliver_best, judge, settle, settle_generations
+from .gate import Verdict, judge, settle, settle_generations
 from .parts import generate_part, merge_parts
 from .phases import Launch, check_order, in_this_process
 from .plugin import check_launcher, training_plugin

@@ -9,7 +9,8 @@ import pytest
 from runs import build
 from spin_trl import SelfPlayConfig
 from spin_trl.evaluation.selection import Measured, Metric, best_of
-from spin_trl.play import gate, loop
+from spin_trl.play import best as module
+from spin_trl.play import loop
 
 
 class Marks:
@@ -86,8 +87,8 @@ def test_continuing_a_run_never_forgets_the_best(llama_folder: Path, monkeypatch
     """A run that is called again, or with fewer iterations, does not step through earlier bests, not even temporarily."""
     played(llama_folder, [0.0, 1.0, 3.0]).run()
     seen: list[str] = []
-    original = gate.write_json
-    monkeypatch.setattr(gate, "write_json", lambda path, value: seen.append(value["stage"]) or original(path, value))
+    original = module.write_json
+    monkeypatch.setattr(module, "write_json", lambda path, value: seen.append(value["stage"]) or original(path, value))
     result = played(llama_folder, [0.0, 1.0, 3.0], num_iterations=2).run()
     assert result.best_stage == "iteration-1"
     result = played(llama_folder, [0.0, 1.0, 3.0], num_iterations=1).run()
