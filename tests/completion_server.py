@@ -28,7 +28,7 @@ def answered(prompt: list[int], seed: int, count: int) -> list[int]:
 
 
 def logprob(place: int, token: int) -> float:
-    """Return the log-prob of a token at a place of a prompt."""
+    """Return the log-prob of a token at a place."""
     return -(place + token / 1000)
 
 
@@ -184,22 +184,18 @@ class CompletionServer:
             if self.ends_after is not None and self.ends_after < len(ids):
                 ids = [*ids[: self.ends_after], EOS]
             scored = None
-            if body.get("prompt_logprobs") is not None:
-                scored = [
-                    {str(token): {"logprob": logprob(place, token), "rank": 1, "decoded_token": "x"}}
-                    if place
-                    else None
-                    for place, token in enumerate(body["prompt"])
-                ]
+            if body.get("allowed_token_ids") is not None:
+                ids = [*body["allowed_token_ids"]]
+                scored = {"token_logprobs": [logprob(len(body["prompt"]), token) for token in ids]}
             choices.append(
                 {
                     "index": index,
                     "text": "x" * len(ids),
-                    "logprobs": None,
+                    "logprobs": scored,
                     "finish_reason": "stop" if ids[-1] == EOS else "length",
                     "stop_reason": None,
                     "token_ids": ids,
-                    "prompt_logprobs": scored,
+                    "prompt_logprobs": None,
                     "prompt_token_ids": body["prompt"],
                 }
             )

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from completion_server import CompletionServer
-from spin_trl.generation.engine import Sampling
+from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.engines.transformers import TransformersEngine
 
 _ALONE = threading.Lock()
@@ -80,14 +80,15 @@ class WeightsServer(CompletionServer):
         with _ALONE:
             made = [engine.answer([prompt], sampling, body["seed"] + number)[0] for number in range(body["n"])]
         scored = None
-        if body.get("prompt_logprobs") is not None:
+        if body.get("allowed_token_ids") is not None:
+            [token] = body["allowed_token_ids"]
             with torch.no_grad():
-                logps = model(torch.tensor([prompt])).logits[0].float().log_softmax(-1)
-            scored = [None, *({str(t): {"logprob": float(logps[i, t])}} for i, t in enumerate(prompt[1:]))]
+                logps = model(torch.tensor([prompt])).logits[0, -1].float().log_softmax(-1)
+            made, scored = [Response([token], "length")], {"token_logprobs": [float(logps[token])]}
         return {
             "choices": [
                 {
-                    "index": number, "token_ids": one.ids, "prompt_token_ids": prompt, "prompt_logprobs": scored,
+                    "index": number, "token_ids": one.ids, "prompt_token_ids": prompt, "logprobs": scored,
                     "finish_reason": "stop" if one.finish_reason == "eos" else "length",
                 }
                 for number, one in enumerate(made)

@@ -19,7 +19,7 @@ from .endpoint import Endpoint, ServedModel
 from .failures import RefusedRequestError
 from .pool import Pool
 from .request import COMPLETIONS, body_of, choices_of, read_responses, request_body
-from .scoring import read_logprobs, scoring_body
+from .scoring import response_logprobs
 from .waiting import Patience
 from .weights import Logprobs
 
@@ -50,10 +50,12 @@ class KnownResponses:
         """Raise a [`CompletionsError`] unless an endpoint's model is still the same."""
         limit = asyncio.Semaphore(_SCORED_AT_ONCE)
 
+        async def ask(body: bytes, read: Callable[[bytes], float]) -> float:
+            return read(await endpoint.ask(COMPLETIONS, body))
+
         async def logprobs(prompt: Sequence[int], response: Sequence[int]) -> list[float]:
             async with limit:
-                answer = await endpoint.ask(COMPLETIONS, scoring_body(model, prompt, response))
-            return read_logprobs(answer, prompt, response)
+                return await response_logprobs(ask, model, prompt, response)
 
         self.check(await asyncio.gather(*(logprobs(*pair) for pair in self.pairs)))
 
@@ -196,10 +198,11 @@ class CompletionsClient:
 
         async def work(pool: Pool, item: tuple[int, tuple[Sequence[int], Sequence[int]]]) -> tuple[int, list[float]]:
             place, (prompt, response) = item
-            body = scoring_body(self.model, prompt, response)
-            return place, await pool.ask(
-                COMPLETIONS, body, lambda answer: read_logprobs(answer, prompt, response), at=[at]
-            )
+
+            def ask(body: bytes, read: Callable[[bytes], float]) -> Awaitable[float]:
+                return pool.ask(COMPLETIONS, body, read, at=[at])
+
+            return place, await response_logprobs(ask, self.model, prompt, response)
 
         found = dict(self._finished(enumerate(pairs), work))
         return [found[place] for place in range(len(found))]

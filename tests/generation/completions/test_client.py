@@ -209,7 +209,7 @@ def test_responses_are_scored_at_one_server():
     with serving(CompletionServer(), CompletionServer()) as servers:
         found = client(*servers).score(f"{servers[1].url}/v1", pairs)
     assert found == [[logprob(2, 7), logprob(3, 8)], [logprob(1, 2)], [logprob(3, 9)]]
-    assert [len(one.bodies) for one in servers] == [0, 3]
+    assert [len(one.bodies) for one in servers] == [0, 4]
 
 
 def test_a_server_of_another_client_is_not_scored(server):

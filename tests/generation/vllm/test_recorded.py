@@ -54,12 +54,12 @@ def test_greedy_responses_are_asked_for_one_at_a_time() -> None:
     assert recorded("greedy-two").status == 400
 
 
-def test_prompt_logprobs_are_of_the_prompts_own_tokens() -> None:
-    prompt = recorded("prompt-logprobs").request["prompt"]
-    first, *others = choice_of("prompt-logprobs")["prompt_logprobs"]
-    assert first is None
-    assert [list(one) for one in others] == [[str(token)] for token in prompt[1:]]
-    assert all(one[str(token)]["logprob"] < 0 for token, one in zip(prompt[1:], others, strict=True))
+def test_a_token_that_is_the_only_allowed_one_keeps_its_log_prob() -> None:
+    """It is the model's own, although no other token could be sampled."""
+    choice = choice_of("forced-token")
+    assert choice["token_ids"] == recorded("forced-token").request["allowed_token_ids"]
+    assert len(choice["logprobs"]["token_logprobs"]) == 1
+    assert choice["logprobs"]["token_logprobs"][0] < -1
 
 
 @pytest.mark.parametrize(
