@@ -160,6 +160,7 @@ def _settings() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "gradients": torch.is_grad_enabled(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "tying": PreTrainedModel.tie_weights,  # two threads that load models at the same time leave it replaced
         "SIGINT": signal.getsignal(signal.SIGINT),
         "SIGTERM": signal.getsignal(signal.SIGTERM),
     }

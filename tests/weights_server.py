@@ -17,7 +17,7 @@ from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.engines.transformers import TransformersEngine
 
 _ALONE = threading.Lock()
-"""The global random state is shared by all servers of this process."""
+"""The global random state, and transformers' state while a model is loaded, are shared by all servers of this process."""
 
 
 @dataclass
@@ -99,7 +99,10 @@ class WeightsServer(CompletionServer):
         path = self.adapters.get(name)
         path = self.other_adapters.get(path or "", path)
         place = f"{self.folder} {name}"
-        if place not in self._models_read:
-            model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=self.dtype)
-            self._models_read[place] = (model if path is None else PeftModel.from_pretrained(model, path)).eval()
-        return self._models_read[place]
+        # While transformers loads a model, `PreTrainedModel.tie_weights` does nothing in the whole process. Two threads that
+        # load at the same time leave it so, and heads of later models are not tied to their embeddings.
+        with _ALONE:
+            if place not in self._models_read:
+                model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=self.dtype)
+                self._models_read[place] = (model if path is None else PeftModel.from_pretrained(model, path)).eval()
+            return self._models_read[place]
