@@ -6,8 +6,6 @@ Only with a command in the environment, which `make test-vllm` sets: `VLLM_COMMA
 from __future__ import annotations
 
 import contextlib
-import os
-import shlex
 import subprocess
 import sys
 import time
@@ -19,20 +17,16 @@ import pytest
 from peft import LoraConfig
 
 import runs
+from real_vllm import COMMAND, NEEDS_VLLM
 from spin_trl.generation.store import GenerationStore
 
-COMMAND = shlex.split(os.environ.get("VLLM_COMMAND", ""))
 SETTINGS: dict[str, Any] = {
     "engine": "vllm",
     "vllm_command": COMMAND,
     "vllm_args": ["--enforce-eager"],
 }
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1_800),
-    pytest.mark.skipif(not COMMAND, reason="VLLM_COMMAND is not set"),
-]
+pytestmark = [*NEEDS_VLLM, pytest.mark.timeout(1_800)]
 
 
 def vllm_processes() -> list[int]:

@@ -8,6 +8,7 @@ request computes a few tokens.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -40,10 +41,7 @@ async def response_logprobs(ask: Ask, model: str, prompt: Sequence[int], respons
     found = []
     for place, token in enumerate(response):
         before = [*prompt, *response[:place]]
-
-        def read(answer: bytes, before: Sequence[int] = before, token: int = token) -> float:
-            return read_logprob(answer, before, token)
-
+        read = functools.partial(read_logprob, before=before, token=token)
         found.append(await ask(scoring_body(model, before, token), read))
     if len(found) >= ENOUGH and not any(found):
         raise MalformedAnswerError(

@@ -18,8 +18,9 @@ from ...errors import DataError, DivergedError
 from ...generation.completions.weights import Logprobs, WeightsComparison, compare
 from ...run.run import Run, stages_with_model
 from ...run.stage import SELF_PLAY, START, Stage
+from ...training.start_logps import PromptAndResponse
 
-ComparedPairs = Sequence[tuple[list[int], list[int]]]
+ComparedPairs = Sequence[PromptAndResponse]
 """Token ids of prompts, and of responses to them."""
 
 ScoreUnder = Callable[[str, ComparedPairs], Logprobs]

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,19 +22,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny
 from known_models import fetched_folder
 from messages import refused
+from real_vllm import COMMAND, NEEDS_VLLM
 from spin_trl.errors import LaunchError
 from spin_trl.generation.vllm.causes import cause_in
 from spin_trl.generation.vllm.flags import Flags
 from spin_trl.generation.vllm.process import Server, processes_in_session, vllm_version
 from spin_trl.generation.vllm.servers import running
 
-COMMAND = shlex.split(os.environ.get("VLLM_COMMAND", ""))
 NUM_PROMPTS, NUM_TOKENS = 64, 64
 NEAR_TIE = 1e-4
 """Nats between two tokens below which rounding decides which is the likelier one."""
 MODELS = ["tiny", "smollm2-135m"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not COMMAND, reason="VLLM_COMMAND is not set")]
+pytestmark = NEEDS_VLLM
 
 
 def saved(folder: Path, head_size: int) -> Path:

@@ -7,8 +7,6 @@ of ours.
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from transformers import AutoModelForCausalLM
 import tiny
 from given_runs import LORA, adapted, engine, prepared, shaken, trained
 from messages import refused
+from real_vllm import COMMAND, NEEDS_VLLM
 from spin_trl.errors import PausedError
 from spin_trl.generation.completions.address import ServerKey
 from spin_trl.generation.completions.client import CompletionsClient
@@ -32,15 +31,10 @@ from spin_trl.generation.vllm.servers import running
 from spin_trl.play.answering.reload import name_on_servers
 from spin_trl.run.run import Run
 
-COMMAND = shlex.split(os.environ.get("VLLM_COMMAND", ""))
 KEY = "one-key-for-all-of-them"
 VARIABLE = "KEY_OF_THE_TESTS"  # not vLLM's own, by which other tests find the processes of servers
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1_800),
-    pytest.mark.skipif(not COMMAND, reason="VLLM_COMMAND is not set"),
-]
+pytestmark = [*NEEDS_VLLM, pytest.mark.timeout(1_800)]
 
 
 @dataclass(frozen=True)
