@@ -33,6 +33,9 @@ def add(commands: Any) -> None:
         help="scorer that ranks the samples, named as in a recipe (default: the run's own `scorer`)",
     )
     parser.add_argument(
+        "--rubric", metavar="FILE", help="rubric for `--scorer rubric` (default: the run's own `rubric`)"
+    )
+    parser.add_argument(
         "--score",
         metavar="NAME",
         help="the number that ranks the samples, if the scorer returns several (default: the first)",
@@ -62,7 +65,7 @@ def make_pairs(options: argparse.Namespace, overrides: list[str]) -> None:
     quieten()
     from ..play.pairs_from_samples import PairsWanted, make_scored_pairs, open_with_scorer
 
-    run = open_with_scorer(options.run, overrides, options.scorer, trust_run=options.trust_run)
+    run = open_with_scorer(options.run, overrides, options.scorer, options.rubric, trust_run=options.trust_run)
     if run.args.disable_tqdm:
         os.environ["TQDM_DISABLE"] = "1"
     same = ("score", "stage", "num_generations", "max_prompts", "seed")

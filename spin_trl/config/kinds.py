@@ -22,7 +22,7 @@ LARGEST = 2**63
 _IN_YAML = ("column_mapping",)
 """Settings that are mappings, and whose class parses them as YAML if they come from the command line."""
 
-_MAY_NAME_FILES = ("accelerator_config", "deepspeed", "fsdp_config")
+_MAY_NAME_FILES = ("accelerator_config", "deepspeed", "fsdp_config", "rubric")
 """Settings that are a mapping or the name of a file that holds one."""
 
 

@@ -16,6 +16,7 @@ from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
 from .dpo import check_dpo_args, check_origins
 from .engines import EngineSettings
+from .rubric import RubricSettings, check_has_rubric, rubric_content
 from .server import ServerSettings
 from .sft import SEEN_OR_NOT, check_sft_args
 from .traits import EQUAL, EQUAL_STEPS, GIVEN, SFT_FIRST
@@ -28,7 +29,7 @@ SMOKE_ROWS = 8
 
 
 @dataclass
-class SelfPlayConfig(EngineSettings, ServerSettings):
+class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings):
     """Settings of the loop: how many iterations to play, where to keep them, and how to evaluate and compare them.
 
     Args:
@@ -72,7 +73,7 @@ class SelfPlayConfig(EngineSettings, ServerSettings):
             these prompts at every stage. By default, only the likelihood of the responses is measured.
         retain_tasks: Tasks of lm-evaluation-harness on which every model is measured, with at most `retain_max` questions
             each, in addition to `retain_name` or in its place.
-        scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json,
+        scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json, rubric,
             python_tests, `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the
             real and the generated text, and with columns of the row that its further parameters name; it returns a number
             or several named numbers. Means over the held-out prompts are reported as `score` or `score/NAME`.
@@ -240,10 +241,10 @@ class SelfPlayConfig(EngineSettings, ServerSettings):
     )
     scorer: list[str] | None = setting(
         None,
-        "Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json, python_tests, "
-        "`regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the real and the "
-        "generated text, and with columns of the row that its further parameters name; it returns a number or several "
-        "named numbers. Means over the held-out prompts are reported as `score` or `score/NAME`.",
+        "Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json, rubric, "
+        "python_tests, `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the "
+        "real and the generated text, and with columns of the row that its further parameters name; it returns a number or "
+        "several named numbers. Means over the held-out prompts are reported as `score` or `score/NAME`.",
     )
     allow_generated_code: bool = setting(
         False,
@@ -363,6 +364,8 @@ class SelfPlayConfig(EngineSettings, ServerSettings):
         check_fields(self)
         for name in ("degeneration_warn", "degeneration_stop"):
             setattr(self, name, thresholds(name, getattr(self, name), list(SIGNS)))
+        self.rubric = rubric_content(self.rubric)
+        check_has_rubric(self.rubric, scorer=self.scorer, retain_scorer=self.retain_scorer)
         self.sft_args = check_sft_args(self.sft_args) or None
         self.dpo_args, self.then_dpo = check_dpo_args(self.dpo_args) or None, self.then_dpo or None
         check_origins(self.then_dpo or [])

@@ -35,6 +35,7 @@ from .loop import PER_ITERATION, SelfPlayConfig
 from .paths import found_from
 from .plain import accelerates_state_kept, differences_from_defaults
 from .recipe_file import find_file, name_of_recipe
+from .rubric import RUBRIC
 from .start import StartConfig
 from .traits import TRL_PREFIXES
 from .unusual import unusual
@@ -103,6 +104,8 @@ class Recipe:
                 )
         elif lora and not (self.model.use_peft or self.play.sft_use_peft):
             said.append(f"{named}: not used, because `use_peft` is not true: all weights are trained.")
+        if self.play.rubric is not None and RUBRIC not in (self.play.scorer or []) + (self.play.retain_scorer or []):
+            said.append("`rubric`: not used, because `scorer` does not name `rubric`.")
         if self.args.metric_for_best_model and not self.args.load_best_model_at_end:
             said.append("`metric_for_best_model`: not used; `metric_for_best_iteration` chooses the best iteration.")
         if self.args.resume_from_checkpoint:

@@ -24,6 +24,7 @@ from ..errors import IsolationError, RecipeError, message_of, nearest
 from . import scorers
 from .isolation.probe import probe_layers
 from .isolation.room import Room
+from .rubric import Rubric
 
 Score = float | Mapping[str, float]
 """A scorer's result for a generated response: a number, or named numbers."""
@@ -113,7 +114,13 @@ class SeveralScorers:
 
 
 def columns_of(scorer: Scorer) -> ScorerColumns:
-    """Return the columns that a scorer takes: its parameters after the three texts, or all if it ends in `**`."""
+    """Return the columns that a scorer takes: its parameters after the three texts, or all if it ends in `**`.
+
+    A scorer whose columns depend on a setting has them as the attribute `columns`.
+    """
+    own = getattr(scorer, "columns", None)
+    if isinstance(own, ScorerColumns):
+        return own
     if isinstance(scorer, SeveralScorers):
         every = [columns_of(one) for one in scorer.scorers.values()]
         required = frozenset[str]().union(*(one.required for one in every))
@@ -146,19 +153,21 @@ def scorer_names() -> list[str]:
 REGEX = "regex:"
 
 
-def scorer_of(names: Sequence[str], permission: Permission | None = None) -> Scorer:
+def scorer_of(names: Sequence[str], permission: Permission | None = None, rubric: Rubric | None = None) -> Scorer:
     """Return the scorer that a recipe names; for several, one that returns the numbers of all under their names.
 
     Args:
         names: names from [`scorer_names`], `regex:PATTERN` (1 if the pattern is found in the generated response), or
             `module:function`.
         permission: what the recipe allows; None: nothing.
+        rubric: the recipe's rubric, or None.
 
     Raises:
-        RecipeError: if a name is unknown, a pattern is invalid, a name occurs twice, or a scorer needs a permission.
+        RecipeError: if a name is unknown, a pattern is invalid, a name occurs twice, or a scorer needs a permission or a
+            rubric.
         DataError: if `module:function` names no function that can be imported.
     """
-    named = {_short_name(name): _scorer_by_name(name, permission or Permission()) for name in names}
+    named = {_short_name(name): _scorer_by_name(name, permission or Permission(), rubric) for name in names}
     if len(named) < len(names):
         raise RecipeError(f"`scorer` names a scorer twice: {', '.join(map(repr, names))}.")
     return named[_short_name(names[0])] if len(names) == 1 else SeveralScorers(named)
@@ -176,18 +185,28 @@ def layers_of(scorer: Scorer | None) -> list[str] | None:
     return list(rooms[0].layers) if rooms else None
 
 
-def figures_of(names: Sequence[str]) -> list[str] | None:
+def takes_rubric(name: str) -> bool:
+    """Return whether a scorer that a recipe can name scores by the recipe's rubric."""
+    return name in scorer_names() and getattr(_module_of(name), "TAKES_RUBRIC", False)
+
+
+def figures_of(names: Sequence[str], rubric: Rubric | None = None) -> list[str] | None:
     """Return the figures that scorers yield, as [`scorer_of`] names them; None if only calling them would tell.
 
     Args:
         names: names as for [`scorer_of`].
+        rubric: the recipe's rubric, or None.
     """
     known = scorer_names()
     if not all(name in known or name.startswith(REGEX) for name in names):
         return None
     found = []
     for name in names:
-        parts = getattr(_module_of(name), "NAMED_SCORES", [""]) if name in known else [""]
+        parts: Sequence[str] = getattr(_module_of(name), "NAMED_SCORES", [""]) if name in known else [""]
+        if takes_rubric(name):
+            if rubric is None:
+                return None
+            parts = rubric.numbers
         found += [".".join(filter(None, [_short_name(name) if len(names) > 1 else "", part])) for part in parts]
     return [f"score/{name}" if name else "score" for name in found]
 
@@ -240,10 +259,15 @@ def _short_name(name: str) -> str:
     return name.removeprefix(REGEX) if name.startswith(REGEX) else name.rpartition(":")[2]
 
 
-def _scorer_by_name(name: str, permission: Permission) -> Scorer:
+def _scorer_by_name(name: str, permission: Permission, rubric: Rubric | None) -> Scorer:
     known = scorer_names()
     if name in known:
         found = getattr(_module_of(name), name)
+        if takes_rubric(name):
+            if rubric is None:
+                raise RecipeError(f"`scorer: {name}` needs the setting `rubric`: a YAML file with criteria.")
+            made: Scorer = found(rubric)
+            return made
         scorer: Scorer = found(permission) if runs_generated_code(name) else found
         return scorer
     if name.startswith(REGEX):

@@ -11,9 +11,9 @@ from datasets import Dataset
 from ..config.loop import SMOKE_ROWS, SelfPlayConfig
 from ..config.traits import SFT_FIRST
 from ..errors import RecipeError
-from ..evaluation.scoring import Scorer, scorer_of
+from ..evaluation.scoring import Scorer
 from ..run.journal import RETENTION
-from ..run.run import permission_of
+from ..run.run import scorer_named
 from ..training.arguments import check_kinds, kind_of
 
 DRAWING_SEED = 0
@@ -30,7 +30,7 @@ def scorer_from(scorer: Any, play: SelfPlayConfig) -> Scorer | None:
     unnamed = next((one for one in names if not isinstance(one, str)), None)
     if unnamed is not None or not names:
         raise RecipeError(f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function.")
-    return scorer_of(names, permission_of(play))
+    return scorer_named(names, play)
 
 
 def sft_adapter(play: SelfPlayConfig, peft_config: Any, sft_peft_config: Any) -> Any:

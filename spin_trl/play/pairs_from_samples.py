@@ -18,6 +18,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from ..config.loop import SMOKE_ROWS
+from ..config.rubric import RUBRIC, rubric_for
 from ..counts import counted
 from ..data.bad_rows import SKIP
 from ..data.kept_columns import kept_columns, with_kept_columns
@@ -31,7 +32,7 @@ from ..evaluation.ranking import (
     number_in,
     ranking_number,
 )
-from ..evaluation.scoring import Score, Scorer, columns_of, figures_of, score_of, scorer_of
+from ..evaluation.scoring import Score, Scorer, columns_of, figures_of, score_of
 from ..files import Checksum, definition_of, json_digest, parts_digest, short_digest, write_json, write_text
 from ..generation.generations import Generations
 from ..generation.store import GenerationStore
@@ -42,7 +43,7 @@ from ..run.checked import wrong_with
 from ..run.journal import CHECKSUMS, DATA, Step
 from ..run.objects import read_object
 from ..run.recipe import read_recipe
-from ..run.run import BEST, Run, find_stage, permission_of
+from ..run.run import BEST, Run, find_stage, scorer_named
 from ..run.settings import frozen_settings
 from ..run.stage import Stage
 from ..run.trust import check_trust, named_code
@@ -100,7 +101,12 @@ class PairsWanted:
 
 
 def open_with_scorer(
-    source: str, overrides: Sequence[str], scorer: str | None = None, *, trust_run: bool = False
+    source: str,
+    overrides: Sequence[str],
+    scorer: str | None = None,
+    rubric: str | None = None,
+    *,
+    trust_run: bool = False,
 ) -> Run:
     """Open a run without its data, but with a scorer.
 
@@ -108,10 +114,11 @@ def open_with_scorer(
         source: the run directory.
         overrides: command-line settings, as for [`open.reopen`].
         scorer: name of the scorer; None: the scorer in the run's settings.
+        rubric: file of the rubric for the scorer `rubric`; None: the run's own.
         trust_run: whether to run the code that the settings name even if the directory was copied from elsewhere.
 
     Raises:
-        RecipeError: if there is no scorer of this name, it needs a permission, or the run has no scorer.
+        RecipeError: if there is no scorer of this name, it needs a permission or a rubric, or the run has no scorer.
         RunDirectoryError: as for [`open.reopen`], or if the run's scorer is code that is not trusted on this machine.
     """
     run = reopen(source, overrides, trust_run=trust_run)
@@ -125,7 +132,8 @@ def open_with_scorer(
     check_trust(
         run.directory.ownership, {name: what for name, what in code.items() if name in needed}, is_trusted=trust_run
     )
-    run.scorer = scorer_of(names, permission_of(run.play))
+    run.play.rubric = rubric_for(names, rubric, run.play.rubric)
+    run.scorer = scorer_named(names, run.play)
     run.play.scorer = names
     return run
 
@@ -164,7 +172,7 @@ def make_scored_pairs(
     scorer, names = run.scorer, wanted.scorer
     if scorer is None:
         raise RecipeError("Pairs can't be made without a `scorer`.")
-    if wanted.score is not None and (figures := figures_of(names)) is not None:
+    if wanted.score is not None and (figures := figures_of(names, run.play.criteria)) is not None:
         check_ranking_number(wanted.score, [one.removeprefix("score/") for one in figures if one != "score"])
     rows, repeated = _prompts(run, wanted)
     stage = find_stage(run, wanted.stage)
@@ -176,6 +184,7 @@ def make_scored_pairs(
         "seed": seed,
         "rows": rows_digest(rows),
         "model": _identity_of(run, stage),
+        **({"rubric": json_digest(run.play.rubric)} if RUBRIC in names else {}),
     }
     in_run = f"{_name_of_scorers(names)}-{stage.replace('/', '-')}"
     folder = run.directory.scored_pairs / in_run if output is None else output

@@ -92,10 +92,10 @@ class Run:
         self.progress = Progress(file=self.directory.progress if is_told else None)
         names = self.play.scorer
         if self.scorer is None and names is not None:
-            self.scorer = noted(self.refused, lambda: scorer_of(names, permission_of(self.play)))
+            self.scorer = noted(self.refused, lambda: scorer_named(names, self.play))
         for_retention = self.play.retain_scorer or []
         self.retain_scorer = (
-            noted(self.refused, lambda: scorer_of(for_retention, permission_of(self.play))) if for_retention else None
+            noted(self.refused, lambda: scorer_named(for_retention, self.play)) if for_retention else None
         )
         if self.play.retain_tasks:
             noted(self.refused, harness_version)
@@ -285,9 +285,9 @@ def against_arms(play: SelfPlayConfig) -> list[str]:
     ]
 
 
-def permission_of(play: SelfPlayConfig) -> Permission:
-    """Return what the settings of a loop allow to scorers."""
-    return Permission(play.allow_generated_code, play.allow_unisolated_code)
+def scorer_named(names: Sequence[str], play: SelfPlayConfig) -> Scorer:
+    """Return the scorer of these names, with the permission and the rubric of a loop's settings."""
+    return scorer_of(names, Permission(play.allow_generated_code, play.allow_unisolated_code), play.criteria)
 
 
 def _no_rows() -> Dataset:

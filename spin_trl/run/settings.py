@@ -16,6 +16,7 @@ from ..config.engines import AUTO, TRANSFORMERS
 from ..config.iteration import AUTO_BATCH, GENERATION_BATCH
 from ..config.paths import is_same_path
 from ..config.plain import differences_from_defaults, plain
+from ..config.rubric import changed_criteria
 from ..config.traits import FREE, PATHS
 from ..config.yaml_files import read_yaml
 from ..errors import RunDirectoryError
@@ -93,12 +94,19 @@ def freeze(
         if of_the_model and of_the_model == changed and is_same_model is not None and is_same_model():
             changed = []
     if changed:
-        found = "; ".join(f"{name}: was {frozen.get(name)!r}, now {settings.get(name)!r}" for name in changed)
+        found = "; ".join(_change(name, frozen.get(name), settings.get(name)) for name in changed)
         name_it = f" To go on with another engine, name it (`--engine {TRANSFORMERS}`)." if "engine" in changed else ""
         raise RunDirectoryError(
             f"{directory.path} belongs to a run with other settings ({found}). Use another `run_dir`, restore the settings, "
             f"or set `existing_run: overwrite`.{name_it}"
         )
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    """Describe how a setting has changed; a rubric, which is long, by its criteria."""
+    if name == "rubric" and isinstance(before, dict) and isinstance(now, dict):
+        return f"{name}: {changed_criteria(before, now)}"
+    return f"{name}: was {before!r}, now {now!r}"
 
 
 def _has_begun(directory: RunDirectory, stage: Stage) -> bool:

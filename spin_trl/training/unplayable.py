@@ -337,7 +337,7 @@ def _unknown_metric(play: SelfPlayConfig) -> Iterator[str]:
     from ..evaluation.scoring import figures_of
 
     name = play.metric_for_best_iteration
-    scores = figures_of(play.scorer) if play.scorer else None
+    scores = figures_of(play.scorer, play.criteria) if play.scorer else None
     of_scores = [figure.replace(SCORE, kind, 1) for kind in (SCORE, SCORE_GREEDY) for figure in scores or [SCORE]]
     known = [figure for figure in FIGURES if not figure.startswith(RETAINED)]
     if not name.startswith(SCORE) and name not in known:

@@ -18,6 +18,7 @@ from spin_trl.evaluation.scoring import (
     score_of,
     scorer_names,
     scorer_of,
+    takes_rubric,
 )
 
 REAL = "She has 2 * 600 = <<2*600=1200>>1,200 eggs.\n#### 1,200"
@@ -59,7 +60,9 @@ def test_a_name_that_is_none_is_refused_with_those_that_are_known() -> None:
         scorer_of(["nowhere:score"])
 
 
-@pytest.mark.parametrize("name", [name for name in scorer_names() if not runs_generated_code(name)])
+@pytest.mark.parametrize(
+    "name", [name for name in scorer_names() if not (runs_generated_code(name) or takes_rubric(name))]
+)
 def test_a_scorer_is_its_module_and_gives_the_figures_that_it_says(name: str) -> None:
     """For all modules of the folder, the names of the figures are known before anything is scored."""
     answer = "3 + 2\n\\boxed{5} is the answer: B\n#### 5"

@@ -21,7 +21,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "baseline": ("--iteration",),
     "compare": ("--arms", "--seeds", "--devices", "--arm_settings"),
     "eval": ("--tasks", "--iteration", "--stage", "--num_fewshot", "--limit", "--batch_size", "--include_path"),
-    "pairs": ("--scorer", "--score", "--stage", "--num_generations", "--max_prompts", "--seed", "--output"),
+    "pairs": ("--scorer", "--rubric", "--score", "--stage", "--num_generations", "--max_prompts", "--seed", "--output"),
     "push": ("--hub_model_id", "--hub_private_repo", "--push_generations", "--hub_dataset_id", "--hub_license"),
     "card": ("--unknown",),
     "report": ("--unknown",),
