@@ -284,6 +284,7 @@ def facts(record: RunRecord) -> dict[str, str]:
         "Baseline": ", ".join(arm_in_words(arm) for arm in record.arms) or "none",
         "DPO on top": _dpo(record),
         "Scorer": _joined_list(settings.get("scorer") or "", ", "),
+        "Rubric": _criteria(settings.get("rubric")),
         "Generated code": _isolation(record),
         "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
         "Test set": counted(record.num_tested, "prompt") if record.num_tested else "",
@@ -300,6 +301,17 @@ def _dpo(record: RunRecord) -> str:
     of = ", ".join(the_stage_of(stage.name.origin) for stage in record.after_dpo)
     pairs = record.prepared_set(PAIRS).get("rows")
     return f"on {of}" + (f", {counted(pairs, 'preference pair')}" if pairs else "")
+
+
+def _criteria(rubric: Any) -> str:
+    """Describe a rubric: its criteria, with their weights unless these are 1; empty without one."""
+    listed = rubric.get("criteria") if isinstance(rubric, Mapping) else None
+    criteria = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    weights = [one.get("weight", 1) for one in criteria]
+    return ", ".join(
+        f"{one.get('name')}" + (f" (weight {weight})" if weight != 1 else "")
+        for one, weight in zip(criteria, weights, strict=True)
+    )
 
 
 def _isolation(record: RunRecord) -> str:

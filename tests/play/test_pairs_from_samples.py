@@ -214,6 +214,32 @@ def test_other_pairs_are_never_replaced(run_dir: Path, tmp_path: Path) -> None:
     assert runs.contents(folder) == before
 
 
+def test_a_rubric_ranks_the_samples(run_dir: Path, tmp_path: Path) -> None:
+    """By its mean; pairs of another rubric are other pairs. A run without a rubric is given one."""
+    file = tmp_path / "rubric.yaml"
+    criteria: list[dict[str, Any]] = [
+        {"name": "vowels", "weight": 2, "required": "[aeiou]{2}"},
+        {"name": "w", "required": "w"},
+    ]
+    file.write_text(yaml.safe_dump({"criteria": criteria}), encoding="utf-8")
+    asked = PairsWanted(["rubric"], stage="start", num_generations=4)
+    folder, found = make_scored_pairs(
+        open_with_scorer(str(run_dir), [], "rubric", str(file)), asked, tmp_path / "pairs"
+    )
+    assert found.score == "mean"
+    samples = samples_of(folder)
+    for pair in pairs_in(folder):
+        means = [(2 * bool(re.search("[aeiou]{2}", text)) + ("w" in text)) / 3 for text in samples[pair["key"]]]
+        assert (pair["chosen_score"], pair["rejected_score"]) == pytest.approx((max(means), min(means)))
+    file.write_text(yaml.safe_dump({"criteria": criteria[:1]}), encoding="utf-8")
+    with refused(RunDirectoryError, folder, "rubric", "`--output`"):
+        make_scored_pairs(open_with_scorer(str(run_dir), [], "rubric", str(file)), asked, folder)
+    with refused(RecipeError, "`scorer: rubric`", "`rubric`"):
+        open_with_scorer(str(run_dir), [], "rubric")
+    with refused(RecipeError, "`--rubric`", "json"):
+        open_with_scorer(str(run_dir), [], "json", str(file))
+
+
 def test_a_folder_with_other_files_is_refused(run_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine", encoding="utf-8")

@@ -125,6 +125,7 @@ def test_facts_of_a_run_from_a_recipe_and_of_one_from_python():
     assert (found["Model"], found["Data"], found["Objective"]) == ("my/model", "data.jsonl", "sigmoid + sft")
     assert (found["Iterations"], found["Held out"], found["Baseline"]) == ("0 of 3", "100 prompts", "none")
     assert "Scorer" not in found
+    assert "Rubric" not in found
     found = facts(record(settings={"python": {"model": "folder"}}))
     assert (found["Model"], found["Data"], found["Held out"]) == ("folder", "passed from Python", "–")
     assert facts(record(settings={"python": {"model": None}}))["Model"] == "built from scratch"
@@ -139,6 +140,12 @@ def test_the_isolation_of_generated_code_is_a_fact():
     found = facts(record(journal=entries))["Generated code"]
     assert [text.split()[:1] for text in found.split("; ")] == [["isolated"], ["not"]]
     assert "namespaces" in found
+
+
+def test_the_criteria_of_a_rubric_are_a_fact():
+    rubric = {"criteria": [{"name": "short", "weight": 2, "words": {"max": 9}}, {"name": "data", "format": "json"}]}
+    assert facts(record(settings={"rubric": rubric}))["Rubric"] == "short (weight 2), data"
+    assert "Rubric" not in facts(record(settings={"rubric": {"criteria": "damaged"}}))
 
 
 def test_a_fact_takes_a_line_and_not_a_page():

@@ -94,6 +94,25 @@ def test_another_setting_is_another_run(
     assert run.directory.recipe.read_bytes() == content
 
 
+def test_a_rubric_that_has_changed_is_another_run_and_its_criteria_are_named(tmp_path: Path) -> None:
+    """Scores by other criteria can't be compared. The run itself holds what its file held, which may be gone."""
+    file = tmp_path / "rubric.yaml"
+    file.write_text("criteria: [{name: short, words: {max: 9}}, {name: data, format: json}]", encoding="utf-8")
+
+    def with_rubric() -> dict[str, Any]:
+        return {**python_settings(run), "rubric": SelfPlayConfig(scorer="rubric", rubric=str(file)).rubric}
+
+    run = a_run(tmp_path)
+    freeze(run.directory, with_rubric())
+    freeze(run.directory, with_rubric())
+    file.write_text("criteria: [{name: short, words: {max: 8}}, {name: data, format: json}]", encoding="utf-8")
+    with refused(RunDirectoryError, tmp_path / "run", "rubric", "'short'", "`run_dir`") as error:
+        freeze(run.directory, with_rubric())
+    assert not names(str(error.value), "'data'")
+    file.unlink()
+    assert read_recipe(str(run.directory.recipe), accept_python=True).play.rubric["criteria"][0]["words"] == {"max": 9}
+
+
 def test_every_difference_is_named(tmp_path: Path) -> None:
     """They are not reported one at a time."""
     run = a_run(tmp_path, beta=0.5, seed=1)

@@ -137,6 +137,21 @@ def test_a_figure_that_there_is_not_is_refused_with_the_nearest(
         assert names(found, "`metric_for_best_iteration`", repr(metric), *parts)
 
 
+def test_the_numbers_of_a_rubric_are_known_before_the_run() -> None:
+    rubric = {"criteria": [{"name": "short", "words": {"max": 9}}]}
+    for metric, is_known in (
+        ("score/mean", True),
+        ("score/short", True),
+        ("score_greedy/short", True),
+        ("score/shrt", False),
+    ):
+        play = SelfPlayConfig(metric_for_best_iteration=metric, scorer="rubric", rubric=rubric)
+        found = "\n".join(of_run(settings(), play))
+        assert (
+            found == "" if is_known else names(found, "`metric_for_best_iteration`", "'score/shrt'", "'score/short'")
+        )
+
+
 def test_incomplete_batches_that_are_dropped_leave_something() -> None:
     """The count is over all processes, with all generations of a prompt."""
     args = settings(dataloader_drop_last=True, per_device_train_batch_size=8)
