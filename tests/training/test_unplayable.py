@@ -139,12 +139,8 @@ def test_a_figure_that_there_is_not_is_refused_with_the_nearest(
 
 def test_the_numbers_of_a_rubric_are_known_before_the_run() -> None:
     rubric = {"criteria": [{"name": "short", "words": {"max": 9}}]}
-    for metric, is_known in (
-        ("score/mean", True),
-        ("score/short", True),
-        ("score_greedy/short", True),
-        ("score/shrt", False),
-    ):
+    known = {"score/mean": True, "score/short": True, "score_greedy/short": True, "score/shrt": False}
+    for metric, is_known in known.items():
         play = SelfPlayConfig(metric_for_best_iteration=metric, scorer="rubric", rubric=rubric)
         found = "\n".join(of_run(settings(), play))
         assert (
