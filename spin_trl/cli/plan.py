@@ -69,6 +69,7 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     here = Here(run, options.num_gpus or (devices.own_gpus() if is_own_gpu else None))
     found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu, here=here, device=device)
     show.show_model(console, found)
+    show.show_judged(console, found)
     show.show_batch_size(console, found)
     console.print(show.memory_table(found, device))
     if device is None:

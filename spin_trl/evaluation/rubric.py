@@ -18,7 +18,7 @@ MEAN = "mean"
 LONGEST_NAME = 40
 """Maximum number of characters of a criterion's name, which is the heading of a column."""
 
-_NAME = re.compile(rf"[\w-]{{1,{LONGEST_NAME}}}")
+_CRITERION_NAME = re.compile(rf"[\w-]{{1,{LONGEST_NAME}}}")
 _KEYS = ("name", "weight", *RULE_KEYS)
 
 
@@ -138,7 +138,7 @@ def _criterion(found: Any, names: Sequence[Any]) -> Criterion:
     if not isinstance(found, Mapping):
         raise RecipeError(f"it is {found!r:.80}; expected a mapping with a `name` and a rule.")
     name, weight = found.get("name"), found.get("weight", 1)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _CRITERION_NAME.fullmatch(name):
         raise RecipeError(
             f"`name` is {'null' if name is None else repr(name)[:80]}; expected at most {LONGEST_NAME} letters, digits, `_` "
             "and `-`."

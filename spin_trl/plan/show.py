@@ -15,6 +15,7 @@ from ..counts import counted
 from ..errors import visible
 from .costs import Work
 from .devices import Device
+from .judged import Judging, judged
 from .memory import PARTS, STATES_KEPT
 from .planning import Advice, Plan
 
@@ -58,6 +59,20 @@ def show_model(console: Console, plan: Plan) -> None:
         show_line(console, f"DPO on {', '.join(origins)} after the last iteration: {each}")
     if pairs is not None and pairs.ends is not None:
         show_line(console, pairs.ends, style="yellow")
+
+
+def show_judged(console: Console, plan: Plan) -> None:
+    """Show what judges the models of the run, and what nothing judges."""
+    recipe = plan.setup.recipe
+    judging = Judging(
+        recipe.play,
+        plan.lengths.num_held_out,
+        is_tested=recipe.data.test_name is not None,
+        is_retained=recipe.data.retain_name is not None or bool(recipe.play.retain_tasks),
+        scorers=tuple(recipe.play.scorer or ()),
+    )
+    for line in judged(judging):
+        show_line(console, line)
 
 
 def show_batch_size(console: Console, plan: Plan) -> None:

@@ -24,6 +24,7 @@ from ..config.steps import gradient_steps
 from ..counts import counted
 from ..errors import DataError
 from ..files import write_text
+from ..plan.judged import Judging, judged, names_of_scorer
 from ..report import terminal
 from ..report.charts import plot_run
 from ..report.record import RunRecord, read_record, read_shown_figures
@@ -110,7 +111,8 @@ def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
 
 
 def intention(run: Run, phases: Sequence[str], processes: int, *, is_text: bool) -> list[str]:
-    """Describe what a run will do, before its first phase: where it runs, its rows and steps, and what has finished.
+    """Describe what a run will do, before its first phase: where it runs, its rows and steps, what judges its models, what
+    nothing judges, and what has finished.
 
     Prompts that are plain text are pointed out: a chat model, or what reads its output, may expect the chat template.
 
@@ -146,7 +148,14 @@ def intention(run: Run, phases: Sequence[str], processes: int, *, is_text: bool)
         first += f" Then DPO on {', '.join(run.play.then_dpo)}: about {of_each} on {counted(pairs, 'pair')} each."
     done = [entry for entry in run.journal.entries() if entry["phase"] in MADE]
     last = [f"Already finished: everything up to {done[-1]['stage']}: {done[-1]['phase']}."] if done else []
-    return [first, second, *([_of_text(run)] if is_text else []), *last]
+    judging = Judging(
+        run.play,
+        len(run.rows(held_out=True)),
+        is_tested=tested > 0,
+        is_retained=retained > 0 or bool(run.play.retain_tasks),
+        scorers=names_of_scorer(run.scorer, run.play.scorer),
+    )
+    return [first, second, *judged(judging), *([_of_text(run)] if is_text else []), *last]
 
 
 def _of_text(run: Run) -> str:

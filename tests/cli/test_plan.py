@@ -43,8 +43,26 @@ def test_a_plan_of_a_config_alone(planned):
         "assumed",
         "'nobody/nothing'",
         "627 training prompts",
+        "13 held-out prompts",
+        "`scorer`",
+        "`degeneration_stop`",
+        "`test_name`",
+        "`retain_name`",
     ):
         assert part in shown, shown
+
+
+def test_a_criterion_that_can_not_be_read_is_found_by_the_plan(planned, tmp_path):
+    """So it is before a run is launched."""
+    file = tmp_path / "rubric.yaml"
+    file.write_text("criteria: [{name: short, words: {maximum: 9}}]", encoding="utf-8")
+    code, shown = planned("--gpu", "h100", scorer="rubric", rubric=str(file))
+    assert code == 2
+    assert names(shown, "rubric.yaml", "'short'", "'maximum'", "'max'")
+    file.write_text("criteria: [{name: short, words: {max: 9}}]", encoding="utf-8")
+    code, shown = planned("--gpu", "h100", scorer="rubric", rubric=str(file))
+    assert code == 0
+    assert names(shown, "rubric", "`evaluate_greedy`")
 
 
 def test_without_a_gpu_all_known_ones_are_shown(planned):

@@ -10,6 +10,7 @@ import pytest
 from rich.table import Table
 
 from messages import names
+from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.plan.costs import Work
 from spin_trl.plan.devices import DEVICES
 from spin_trl.plan.planning import Advice
@@ -21,6 +22,7 @@ from spin_trl.plan.show import (
     devices_table,
     hours_table,
     show_batch_size,
+    show_judged,
     show_model,
     show_verdict,
 )
@@ -95,6 +97,20 @@ def test_a_plan_begins_with_the_recipe_as_the_user_named_it() -> None:
     first = file.getvalue().splitlines()[0]
     assert first.startswith("recipe.yaml: org/model")
     assert names(first, "1,234")
+
+
+def test_a_plan_says_what_judges_the_models() -> None:
+    """Its test and retention sets are those that the recipe names; tasks measure retention, too."""
+    for data, tasks, is_missing in (({}, None, True), ({"test_name": "t", "retain_name": "r"}, None, False)):
+        file = io.StringIO()
+        named = SimpleNamespace(**{"test_name": None, "retain_name": None, **data})
+        recipe = SimpleNamespace(data=named, play=SelfPlayConfig(scorer="json", retain_tasks=tasks))
+        setup = SimpleNamespace(recipe=recipe)
+        shown = SimpleNamespace(setup=setup, lengths=SimpleNamespace(num_held_out=7))
+        show_judged(terminal.console(file, 200), shown)  # type: ignore[arg-type]
+        said = file.getvalue()
+        assert names(said, 7, "json", "`evaluate_greedy`")
+        assert names(said, "`test_name`") == names(said, "`retain_name`") == is_missing
 
 
 @pytest.mark.parametrize(
