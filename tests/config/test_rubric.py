@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import spin_trl
 from messages import names, refused
 from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.config.recipe import Recipe, read_settings
@@ -95,6 +97,18 @@ def test_a_rubric_that_no_scorer_uses_is_pointed_out(tmp_path: Path) -> None:
     for scorer in ({"scorer": "rubric"}, {"retain_scorer": "rubric"}):
         used = read(written(tmp_path, {"rubric": CONTENT, **scorer}, "recipe.yaml"))
         assert used.unused(starts_from_adapter=False) == []
+
+
+def test_the_example_in_the_guide_is_a_rubric(tmp_path: Path) -> None:
+    """It can be copied as it is; its two recipes' lines are settings."""
+    guide = (Path(spin_trl.__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+    recipe, example = (block for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "rubric.yaml" in block)
+    content = rubric_content(str(written(tmp_path, example)))
+    found = SelfPlayConfig(**{**yaml.safe_load(recipe), "rubric": content}).criteria
+    long, polite = "word " * 30, "Certainly! " + "word " * 30
+    assert found.score(long + "[1]", {}) == dict.fromkeys(found.numbers, 1.0)
+    assert found.score(polite, {})["mean"] == 0.75
+    assert [found.score(polite, {})[name] for name in found.numbers[1:]] == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_changed_criteria_are_named() -> None:
