@@ -46,7 +46,7 @@ class Criterion:
             columns: values of the row's columns.
 
         Returns:
-            NaN if that can't be decided in time; None if the row has no values that the rule needs.
+            NaN if that can't be decided in time or in memory; None if the row has no values that the rule needs.
 
         Raises:
             ValueError: if a column has a value of another type. The message names the criterion.
@@ -54,7 +54,7 @@ class Criterion:
         try:
             # Also for an empty answer, so that a criterion that does not apply to a row never counts there.
             holds = self.rule.holds(answer, columns)
-        except TimeoutError:
+        except (TimeoutError, MemoryError):  # the latter: a pattern that refers to itself without end
             return math.nan
         except ValueError as error:
             raise ValueError(f"the criterion {self.name!r} of the rubric can't be checked: {error}") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..config.checks import as_mapping
 from ..config.loop import SelfPlayConfig
 from ..config.rubric import RUBRIC
-from ..counts import counted
+from ..counts import agreeing, counted
 from ..evaluation.degeneration import SIGNS
 from ..evaluation.figures import is_score
 from ..evaluation.scoring import Scorer, SeveralScorers
@@ -66,13 +66,9 @@ def names_of_scorer(scorer: Scorer | None, names: list[str] | None) -> tuple[str
 def _by_what(judging: Judging) -> str:
     play, by = judging.play, ["NLL"]
     if judging.scorers:
-        by.append(
-            f"the scorer{'s' if len(judging.scorers) > 1 else ''} {', '.join(map(_shown_name, judging.scorers))}"
-        )
-        if RUBRIC in judging.scorers and play.criteria is not None:
-            by[-1] += f" ({counted(len(play.criteria.criteria), 'criterion', 'criteria')})"
-        how = "sampled and greedy answers" if play.evaluate_greedy else "sampled answers only: `evaluate_greedy`"
-        by[-1] += f" ({how})"
+        names = ", ".join(_shown_name(name, play) for name in judging.scorers)
+        on = "sampled and greedy answers" if play.evaluate_greedy else "sampled answers only (`evaluate_greedy`)"
+        by.append(f"the {agreeing(len(judging.scorers), 'scorer')} {names}, on {on}")
     also = ["a test set"] * judging.is_tested + ["a retention set"] * judging.is_retained
     return (
         f"Judged on {counted(judging.held_out, 'held-out prompt')} by {' and '.join(by)}; "
@@ -124,5 +120,7 @@ _UNJUDGED: tuple[Callable[[Judging], str | None], ...] = (
 Something else that can judge a run adds its function here."""
 
 
-def _shown_name(name: str) -> str:
+def _shown_name(name: str, play: SelfPlayConfig) -> str:
+    if name == RUBRIC and play.criteria is not None:
+        return f"{name} ({counted(len(play.criteria.criteria), 'criterion', 'criteria')})"
     return name if len(name) <= LONGEST_SCORER else f"{name[:LONGEST_SCORER]}…"

@@ -10,7 +10,7 @@ import pytest
 from messages import refused
 from spin_trl.errors import RecipeError
 from spin_trl.evaluation import rules
-from spin_trl.evaluation.rubric import MEAN, Rubric, read_rubric
+from spin_trl.evaluation.rubric import MEAN, Criterion, Rubric, read_rubric
 
 
 def rubric_of(*criteria: dict[str, Any]) -> Rubric:
@@ -57,6 +57,16 @@ def test_a_criterion_that_can_not_be_decided_in_time_has_no_number(monkeypatch: 
     assert math.isnan(scores["slow"])
     assert math.isnan(scores["mean"])
     assert scores["digit"] == 1.0
+
+
+def test_a_pattern_that_fills_the_memory_does_not_end_a_run() -> None:
+    class Endless:
+        columns: frozenset[str] = frozenset()
+
+        def holds(self, answer: str, columns: Any) -> bool:
+            raise MemoryError
+
+    assert math.isnan(Criterion("endless", 1.0, "required", Endless()).score("a", {}))
 
 
 @pytest.mark.parametrize(
