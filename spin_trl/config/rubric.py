@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def rubric_content(value: Any) -> dict[str, Any] | None:
     refuse_odd_parts("rubric", value)
     is_file = isinstance(value, str) and not value.lstrip().startswith("{")
     where = f"`rubric`: {value}" if is_file else "`rubric`"
-    content = read_yaml(home_expanded(value), where) if is_file else as_mapping("rubric", value)
+    content = _read_file(value, where) if is_file else as_mapping("rubric", value)
     refuse_odd_parts("rubric", content)
     refuse_credentials({"rubric": content}, Path(value) if is_file else None)
     try:
@@ -64,6 +65,14 @@ def rubric_content(value: Any) -> dict[str, Any] | None:
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from error
     return content
+
+
+def _read_file(name: str, where: str) -> dict[str, Any]:
+    path = home_expanded(name)
+    if not os.path.isfile(path):  # a device has no end
+        what = "it is not a file" if os.path.exists(path) else "there is no such file"
+        raise RecipeError(f"{where}: {what}; expected a YAML file with `criteria`.")
+    return read_yaml(path, where)
 
 
 def check_has_rubric(rubric: Mapping[str, Any] | None, **scorers: Sequence[str] | None) -> None:

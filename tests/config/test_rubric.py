@@ -82,6 +82,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         SelfPlayConfig(scorer="rubric", rubric="")
     with refused(RecipeError, "`rubric`"):
         SelfPlayConfig(scorer="rubric", rubric="a\0b")
+    for endless in ("/dev/zero", str(tmp_path)):
+        with refused(RecipeError, "`rubric`", endless):
+            SelfPlayConfig(scorer="rubric", rubric=endless)
 
 
 @pytest.mark.parametrize("name", ["scorer", "retain_scorer"])

@@ -82,7 +82,7 @@ WITH = ("", "", "", ".jsonl", ".json", ".csv", ".parquet", ".arrow", ".yaml", ".
 SETTINGS = (
     "dataset_name", "dataset_name", "held_out_name", "model_name_or_path", "model_name_or_path", "run_dir", "run_dir",
     "output_dir",
-    "accelerate_config", "deepspeed", "scorer", "resume_from_checkpoint", "fsdp_config", "hub_model_id",
+    "accelerate_config", "deepspeed", "scorer", "rubric", "resume_from_checkpoint", "fsdp_config", "hub_model_id",
 )  # fmt: skip
 
 COMMANDS = ("start", "plan", "run", "report", "card", "push", "generate", "train")
