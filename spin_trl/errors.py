@@ -151,7 +151,12 @@ class LaunchError(SpinError, RuntimeError):
 
 
 class PausedError(SpinError, RuntimeError):
-    """A run has to wait until the user has given servers other weights. A run ends with exit code 0 then, a phase with 1."""
+    """A run has to wait for the user: for other weights on servers, or for votes. A run ends with exit code 0 then, a phase
+    with 1."""
+
+
+class VotesError(InputError):
+    """A reviewer's votes can't be read, or don't belong to the run's review page."""
 
 
 class BenchmarkError(SpinError, RuntimeError):

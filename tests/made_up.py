@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,30 @@ def record(*stages: StageRecord, best: str | None = None, **changes: Any) -> Run
     iterations = sum(one.name.startswith("iteration") for one in stages)
     fields = {"name": "made-up", "metric": "score", "greater_is_better": True, "planned": max(iterations, 1)}
     return RunRecord(**{**fields, "stages": stages, "best": best, **changes})
+
+
+def played(*nlls: float | None, prompts: int = PROMPTS, spread: float = 0.0, **figures: float) -> RunRecord:
+    """Return a run whose start and iterations have these negative log-likelihoods per token.
+
+    Args:
+        nlls: NLLs of the start and of each iteration; None if nothing was measured, NaN if the logits were NaN.
+        prompts: number of held-out prompts.
+        spread: distance of half of a model's prompts above its mean, and of the others below; the order varies by
+        model.
+        figures: additional figures of the newest model.
+    """
+    stages = []
+    for number, nll in enumerate(nlls):
+        found = {} if nll is None else {"held_out": float(prompts)}
+        values: dict[str, dict[str, float]] = {}
+        if nll is not None and not math.isnan(nll):
+            found["nll"] = nll
+            signs = [1 if (prompt + number) % 2 else -1 for prompt in range(prompts)]
+            values["nll"] = {key(prompt): 10 * (nll + spread * sign) for prompt, sign in enumerate(signs)}
+            values["real_tokens"] = {key(prompt): 10.0 for prompt in range(prompts)}
+        found |= figures if number == len(nlls) - 1 else {}
+        stages.append(stage(Stage.of(number - 1), figures=found, values=values))
+    return record(*stages, metric="nll", greater_is_better=False)
 
 
 def sample(number: int, **changes: Any) -> dict[str, Any]:

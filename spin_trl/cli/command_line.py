@@ -16,12 +16,42 @@ from ..config.credentials import refuse_in_arguments
 from ..config.early import refuse_early
 from ..report.terminal import accept_every_character, show_log_records_plainly
 from ..run.recipe_file import find_recipe
-from . import benchmarks, compare, completion, fetch, hub, init, pairs, plan, preview, recipes, report, run, settings
+from . import (
+    benchmarks,
+    compare,
+    completion,
+    fetch,
+    hub,
+    init,
+    pairs,
+    plan,
+    preview,
+    recipes,
+    report,
+    review,
+    run,
+    settings,
+)
 from .commands import RECIPES, SETTINGS, CommandParser
 from .failures import fail, flushed, note_run_directory
 from .versions import ShowVersions
 
-_COMMANDS = (init, preview, run, plan, compare, benchmarks, pairs, report, hub, recipes, fetch, settings, completion)
+_COMMANDS = (
+    init,
+    preview,
+    run,
+    plan,
+    compare,
+    benchmarks,
+    pairs,
+    report,
+    review,
+    hub,
+    recipes,
+    fetch,
+    settings,
+    completion,
+)
 
 
 def run_command_line(arguments: Sequence[str] | None = None) -> int:

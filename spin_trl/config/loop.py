@@ -16,6 +16,7 @@ from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
 from .dpo import check_dpo_args, check_origins
 from .engines import EngineSettings
+from .review import GREEDY, WAIT, WARN, ReviewSettings, as_list_of_texts, check_review
 from .rubric import RubricSettings, check_has_rubric, rubric_content
 from .server import ServerSettings
 from .sft import SEEN_OR_NOT, check_sft_args
@@ -29,7 +30,7 @@ SMOKE_ROWS = 8
 
 
 @dataclass
-class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings):
+class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings, ReviewSettings):
     """Settings of the loop: how many iterations to play, where to keep them, and how to evaluate and compare them.
 
     Args:
@@ -358,9 +359,10 @@ class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings):
     def __post_init__(self) -> None:
         if self.smoke:
             self.num_iterations = min(self.num_iterations, 2)
-        for name in ("scorer", "retain_scorer", "retain_tasks", "baseline", "then_dpo"):
+        for name in ("scorer", "retain_scorer", "retain_tasks", "baseline", "then_dpo", "review_pairs"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])
+        self.human_review = as_list_of_texts(self.human_review)
         check_fields(self)
         for name in ("degeneration_warn", "degeneration_stop"):
             setattr(self, name, thresholds(name, getattr(self, name), list(SIGNS)))
@@ -386,7 +388,11 @@ class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings):
                     f"`metric_for_best_iteration: {self.metric_for_best_iteration}`. Set that to nll or a score, or leave "
                     f"`{name}` out."
                 )
-        if self.metric_for_best_iteration.partition("/")[0] == SCORE_GREEDY:
+        check_review(self, self.num_iterations, smoke=self.smoke)
+        if self.smoke and self.review_gate == WAIT:
+            self.review_gate = WARN  # nobody looks at the answers of a smoke run
+        reads_greedy = self.human_review is not None and self.review_answers == GREEDY
+        if reads_greedy or self.metric_for_best_iteration.partition("/")[0] == SCORE_GREEDY:
             self.evaluate_greedy = True
 
     @property

@@ -19,6 +19,9 @@ SCORE, SCORE_GREEDY = "score", "score_greedy"
 RETAINED = "retention/"
 """Prefix of the figures on the retention set: `retention/nll`, `retention/score`, and `retention/TASK/METRIC`."""
 
+REVIEWED = "review/"
+"""Prefix of the win rates in people's votes: `review/previous`, `review/start`, `review/real`."""
+
 GAME, ANSWERS, SCORES = "The game against the opponent", "The answers", "Scores and likelihood"
 """Headings of the report's tables."""
 
@@ -98,6 +101,12 @@ FIGURES: Mapping[str, Figure] = {
         Figure("degeneration/length_ratio", "length, relative to real responses", is_neutral=True),
         Figure("retention/nll", "NLL per token on the retention set", column="ret. NLL", rank=2, greater_is_better=False),
         Figure("retention/score", "score on the retention set", column="ret. score %", rank=2, percent=True),
+        Figure("review/previous", "win rate against the previous model in people's votes", column="people %", rank=1,
+               percent=True),
+        Figure("review/start", "win rate against the start in people's votes", column="people, start %", rank=2,
+               percent=True),
+        Figure("review/real", "win rate against the real responses in people's votes", column="people, real %", rank=2,
+               percent=True),
     )
 }  # fmt: skip
 """Every figure that models can be compared by, in the order of the tables' columns."""
@@ -161,6 +170,10 @@ MEANINGS: Mapping[str, str] = {
     "start, and used for no decision.",
     "retention/score": "Mean score of the answers to the prompts of `retain_name` (`retain_scorer`). A task of "
     "`retain_tasks` gives figures `retention/TASK/METRIC`, as lm-evaluation-harness reports them.",
+    "review/previous": "Share of pairs whose answer people preferred to the previous model's, where ties count half "
+    "(`human_review`).",
+    "review/start": "The same against the start's answer.",
+    "review/real": "The same against the real response.",
     "degeneration/length_ratio": "Total tokens of all answers, divided by those of all real responses.",
 }
 """Descriptions of the figures in `FIGURES`, for the reference."""

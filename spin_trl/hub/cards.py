@@ -45,7 +45,9 @@ def accepted(record: RunRecord) -> list[StageRecord]:
     return [
         stage
         for stage in (*record.iterations, *record.after_dpo)
-        if record.decision(stage).get("decision") not in (None, "fell back", WORSE) and not stage.has_diverged
+        if record.decision(stage).get("decision") not in (None, "fell back", WORSE)
+        and stage.name not in record.rejected
+        and not stage.has_diverged
     ]
 
 

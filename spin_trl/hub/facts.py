@@ -25,6 +25,7 @@ from ..objectives.registry import methods_of
 from ..report.formats import MISSING
 from ..report.html.page import template_environment
 from ..report.record import RunRecord, StageRecord
+from ..report.reviews import reviews, reviews_in_words
 from ..report.tables import costs, devices, figures, final_test, retention, standings
 from ..report.verdict import on_choice, remarks, verdict
 from ..report.write import made_by
@@ -160,13 +161,14 @@ class RunFacts:
         return {
             "record": record,
             "verdict": verdict(record),
-            "remarks": remarks(record),
+            "remarks": [*remarks(record), *reviews_in_words(record)],
             "methods": methods_of(self.losses),
             "weights": weights if has_weights else [],
             "standings": markdown.table(standings(record)),
             "on_choice": on_choice(record),
             "final_test": None if (tested := final_test(record)) is None else markdown.table(tested),
             "retention": None if (kept := retention(record)) is None else markdown.table(kept),
+            "reviews": None if (voted := reviews(record)) is None else markdown.table(voted),
             "figures": {name: markdown.table(found) for name, found in figures(record).items()},
             "opponents": self._opponents_table(),
             "costs": markdown.table(costs(record)),

@@ -70,6 +70,7 @@ def _by_what(judging: Judging) -> str:
         on = "sampled and greedy answers" if play.evaluate_greedy else "sampled answers only (`evaluate_greedy`)"
         by.append(f"the {agreeing(len(judging.scorers), 'scorer')} {names}, on {on}")
     also = ["a test set"] * judging.is_tested + ["a retention set"] * judging.is_retained
+    also += ["people's votes"] * (play.human_review is not None)
     return (
         f"Judged on {counted(judging.held_out, 'held-out prompt')} by {' and '.join(by)}; "
         f"{play.metric_for_best_iteration} chooses the best iteration (`metric_for_best_iteration`)."
@@ -109,11 +110,18 @@ def _no_retention(judging: Judging) -> str | None:
     return "No retention set: what the models forget is not measured (`retain_name`, `retain_tasks`)."
 
 
+def _no_people(judging: Judging) -> str | None:
+    if judging.play.human_review is not None:
+        return None
+    return "Nobody looks at the answers (`human_review`)."
+
+
 _UNJUDGED: tuple[Callable[[Judging], str | None], ...] = (
     _no_scorer,
     _blind_metric,
     _no_test_set,
     _no_retention,
+    _no_people,
 )
 """Functions that return a line on what nothing judges, or None if something does, in the order of the lines.
 

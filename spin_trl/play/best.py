@@ -17,7 +17,8 @@ from ..run.directory import RunDirectory
 from ..run.journal import Step
 from ..run.run import Run
 from ..run.stage import DPO, START, Stage
-from .gate import metric_of, with_dpo
+from .gate import metric_of
+from .gate_after_dpo import with_dpo
 
 
 def deliver_best(run: Run, iteration: int) -> dict[str, Any]:

@@ -35,13 +35,14 @@ from ..report.write import write_report
 from ..run.journal import MADE, MEASURED_SETS, RETENTION, TEST, Entry, Step, end_of_arm, ends_of_arms
 from ..run.objects import best_stage
 from ..run.progress import seconds_left_of_phase, seconds_left_of_run
+from ..run.reviews import review_figures, reviews_in
 from ..run.run import Run, device_name
 from ..run.stage import BASE, BEST_SFT, DPO, START, Stage, up_to
 
 logger = logging.getLogger(__name__)
 
 Figures = dict[Stage, dict[str, float]]
-"""Held-out figures by stage, and with the prefix `retention/` those on the retention set."""
+"""Held-out figures by stage, with the prefix `retention/` those on the retention set, and with `review/` those of votes."""
 
 BESIDE_ROWS = 12
 """Lines of the live view other than iteration rows: status, title, heading, the start, rules and the caption."""
@@ -62,7 +63,11 @@ def all_figures(run: Run, iteration: int) -> Figures:
         if run.directory.metrics(stage).exists() or not (arm == BEST_SFT or end_of_arm(entries, stage))
     ]
     of_dpo = [stage for stage in run.directory.stages() if stage.arm == DPO]
-    return {stage: read_shown_figures(run.directory, stage) for stage in (*base, *up_to(iteration), *of_arms, *of_dpo)}
+    votes = reviews_in(entries)
+    return {
+        stage: read_shown_figures(run.directory, stage) | review_figures(votes, stage)
+        for stage in (*base, *up_to(iteration), *of_arms, *of_dpo)
+    }
 
 
 def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ..config.loop import SelfPlayConfig
+from ..config.review import OFF, WAIT
 from ..config.traits import SFT_FIRST
 from ..counts import counted
 from ..evaluation.degeneration import findings
@@ -22,8 +23,9 @@ from ..evaluation.selection import Measured, Metric, best_of
 from ..files import read_json
 from ..generation.store import STORE_MANIFEST
 from ..report.record import RunRecord, StageRecord, read_record
-from ..run.journal import UNTRAINED, WORSE, Decisions, Step, is_of
+from ..run.journal import UNTRAINED, Decisions, Step, is_of
 from ..run.objects import best_stage
+from ..run.reviews import worse_by_votes
 from ..run.run import Run
 from ..run.stage import BASE, START, Stage, up_to
 
@@ -46,6 +48,7 @@ class Verdict:
         lr_scale: factor applied to the learning rates of later iterations.
         reason: why the run falls back or stops here; None if it continues.
         warnings: warnings for the user, one line each.
+        rejected: whether people found the iteration worse, so that it can't become the best (`review_gate: wait`).
     """
 
     decision: str
@@ -54,6 +57,7 @@ class Verdict:
     lr_scale: float = 1.0
     reason: str | None = None
     warnings: tuple[str, ...] = ()
+    rejected: bool = False
 
     @property
     def stopped(self) -> str | None:
@@ -99,7 +103,8 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
         else:
             verdict = as_begun(verdict, iteration, opponent, fallen_back, lr_scale)
     entry = {name: value for name, value in dataclasses.asdict(verdict).items() if name != "warnings"}
-    is_new = not is_settled and any(known.get(name) != value for name, value in {"decision": "", **entry}.items())
+    before = {"rejected": False, **known}  # earlier versions had no votes
+    is_new = not is_settled and any(before.get(name) != value for name, value in {"decision": "", **entry}.items())
     state.wait_for_everyone()  # all must have read the journal before one writes
     if is_new and state.is_main_process:
         run.journal.append(Step.GATE, Stage.of(iteration), **entry)
@@ -181,7 +186,10 @@ def started_from(run: Run, iteration: int) -> tuple[Stage | None, float | None]:
 def as_played(verdict: Verdict, decisions: Decisions, iteration: int) -> Verdict:
     """Adjust the verdict on an iteration that another has followed: whether to stop may change, the opponent may not."""
     verdict = dataclasses.replace(
-        verdict, opponent=decisions.opponent(iteration + 1), lr_scale=decisions.lr_scale(iteration + 1)
+        verdict,
+        opponent=decisions.opponent(iteration + 1),
+        lr_scale=decisions.lr_scale(iteration + 1),
+        rejected=bool(decisions.after(iteration).get("rejected")),
     )
     if verdict.decision == "stopped":
         return verdict
@@ -222,25 +230,33 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int, fallen_back: 
         iteration: number of the iteration (0-based).
         fallen_back: factor on later learning rates if the run falls back; None: by the settings.
     """
-    stage, metric, models = Stage.of(iteration), metric_of(play), record.candidates(iteration)
-    best = best_of(models, metric)
+    stage, metric, models = Stage.of(iteration), metric_of(play), record.played(iteration)
+    # Votes on the previous iteration may have come while this one was played.
+    of_both = {one: _worse_by_votes(record, play, one) for one in (Stage.of(iteration - 1), stage)}
+    votes = of_both[stage]
+    rejected = bool(votes) and play.review_gate == WAIT
+    left_out = record.rejected - {stage} | ({stage} if rejected else set())
+    best = best_of({name: model for name, model in models.items() if name not in left_out}, metric)
     warnings, reasons = _degeneration(play, models, iteration)
+    warnings += [f"{one}: {sentence}" for one, sentences in of_both.items() for sentence in sentences]
     opponent, lr_scale = stage, record.decisions.lr_scale(iteration)
     decision = "improved" if best == stage and models[stage].value(metric.name) is not None else "continued"
     reason = None
+    worse = votes[0] if rejected else None
     if models[stage].figures and not models[stage].has_diverged and models[stage].value(metric.name) is None:
         warnings.append(f"{stage} has no `{metric.name}`, so it can't be compared and can't become the best")
     elif metric.regresses(models[stage], models[best]):
-        worse = _comparison(metric, models[stage], models[best])
-        warnings.append(f"{stage} is worse than {best}: {worse}")
-        if play.on_regression == "stop":
-            reasons.append(f"it is worse than {best}: {worse} (`on_regression: stop`)")
-        elif play.on_regression == "fall_back":
-            decision, opponent = "fell back", best
-            lr_scale = lr_scale * play.fall_back_lr_scale if fallen_back is None else fallen_back
-            reason = f"Back to {best} as the next opponent (`on_regression: fall_back`)" + (
-                f", with {lr_scale:g} times the learning rate." if lr_scale != 1 else "."
-            )
+        compared = comparison(metric, models[stage], models[best])
+        warnings.append(f"{stage} is worse than {best}: {compared}")
+        worse = f"it is worse than {best}: {compared}"
+    if worse is not None and play.on_regression == "stop":
+        reasons.append(f"{worse} (`on_regression: stop`)")
+    elif worse is not None and play.on_regression == "fall_back":
+        decision, opponent = "fell back", best
+        lr_scale = lr_scale * play.fall_back_lr_scale if fallen_back is None else fallen_back
+        reason = f"Back to {best} as the next opponent (`on_regression: fall_back`)" + (
+            f", with {lr_scale:g} times the learning rate." if lr_scale != 1 else "."
+        )
     without = iteration - best.iteration
     if play.patience is not None and models[best].value(metric.name) is not None and without >= play.patience:
         reasons.append(f"{_times(without)} without an improvement on {best} (`patience`)")
@@ -256,7 +272,12 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int, fallen_back: 
             )
     if reasons:
         decision, reason = "stopped", f"Stopped after iteration {iteration}: {'; '.join(reasons)}."
-    return Verdict(decision, best, opponent, lr_scale, reason, tuple(warnings))
+    return Verdict(decision, best, opponent, lr_scale, reason, tuple(warnings), rejected)
+
+
+def _worse_by_votes(record: RunRecord, play: SelfPlayConfig, stage: Stage) -> list[str]:
+    """Return sentences on why people find a stage worse; none if they don't, or if the settings ignore their votes."""
+    return [] if play.review_gate == OFF else worse_by_votes(record.journal, stage, play.review_min_win_rate)
 
 
 def ends_after(run: Run, iteration: int) -> bool:
@@ -274,7 +295,7 @@ def finalists(record: RunRecord, play: SelfPlayConfig) -> list[Stage]:
         play: settings of its loop, which say what is best.
     """
     metric = metric_of(play)
-    models = {stage.name: stage for stage in record.self_play}
+    models = record.candidates(max((stage.iteration for stage in record.iterations), default=-1))
     groups = [models, *({stage.name: stage for stage in stages} for stages in record.arms.values())]
     first = [BASE, START] if play.start == SFT_FIRST else [START]
     best = [best_of(group, metric) for group in groups if group]
@@ -318,8 +339,8 @@ def _degeneration(
     return warnings, reasons
 
 
-def _comparison(metric: Metric, model: Measured, other: Measured) -> str:
-    """Describe a comparison: both figures, and the difference with its interval."""
+def comparison(metric: Metric, model: Measured, other: Measured) -> str:
+    """Describe a comparison of two models: both figures, and the difference with its interval."""
     values = [one.value(metric.name) for one in (model, other)]
     now, then = ("missing" if value is None else f"{value:.4g}" for value in values)
     gain = metric.gain(model, other)
@@ -333,54 +354,3 @@ def _comparison(metric: Metric, model: Measured, other: Measured) -> str:
 
 def _times(iterations: int) -> str:
     return "an iteration" if iterations == 1 else counted(iterations, "iteration")
-
-
-def with_dpo(record: RunRecord, newest: int, metric: Metric) -> dict[Stage, StageRecord]:
-    """Return the candidates for the best model, with DPO's results that are not worse than the models they started from.
-
-    Without figures, only DPO on the model that would be delivered otherwise is a candidate, since it was asked for.
-
-    Args:
-        record: record of the run.
-        newest: newest iteration (0-based).
-        metric: metric by which the best model is chosen.
-    """
-    models = record.candidates(newest)
-    is_measured = any(model.value(metric.name) is not None for model in models.values())
-    best = best_of(models, metric) if models else None
-    for stage in record.after_dpo:
-        origin = record.stage(stage.name.origin)
-        is_worse = stage.has_diverged or (origin is not None and metric.regresses(stage, origin))
-        if not is_worse and (is_measured or stage.name.origin == best):
-            models[stage.name] = stage
-    return models
-
-
-def settle_dpo(run: Run, stage: Stage) -> str | None:
-    """Judge the model that DPO trained, and record the decision once.
-
-    Returns:
-        Why it is not delivered, if it is worse than the model that it started from; None otherwise, or if that is known.
-    """
-    state, record, metric = PartialState(), read_record(run.directory), metric_of(run.play)
-    result, origin, known = record.stage(stage), record.stage(stage.origin), record.decisions.on(stage)
-    state.wait_for_everyone()  # all must have read the journal before one writes
-    if result is None or origin is None or known:
-        return None
-    reason = None
-    if result.has_diverged:
-        reason = f"{stage} is not delivered: the logits are NaN: training diverged."
-    elif metric.regresses(result, origin):
-        reason = f"{stage} is not delivered: it is worse than {stage.origin}: {_comparison(metric, result, origin)}."
-    decision = WORSE if reason is not None else "improved" if metric.improves(result, origin) else "continued"
-    if state.is_main_process:
-        run.journal.append(
-            *(Step.GATE, stage),
-            decision=decision,
-            best=best_of(with_dpo(record, max(run.directory.iterations(), default=-1), metric), metric),
-            opponent=stage.origin,
-            lr_scale=1.0,
-            reason=reason,
-        )
-    state.wait_for_everyone()
-    return reason

@@ -58,10 +58,11 @@ from .plugin import check_launcher, training_plugin
 from .prepare import check_human_responses, check_scorer_columns
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .result import RunResult, result_of
+from .review import check_votes, write_review
 from .same_start import check_same_start
 from .set_up import RunData, claim_directory, set_up
 from .settled_engine import SettledEngine
-from .trackers import track, track_dpo, track_tests
+from .trackers import track, track_dpo, track_reviews, track_tests
 
 logger = logging.getLogger(__name__)
 
@@ -262,6 +263,8 @@ class SelfPlay:
                     self._play("baseline", iteration)
                     pushing.finished()
                 if main:
+                    if iteration >= 0:
+                        write_review(run, iteration)
                     show(run, iteration, deliver_best(run, iteration)["stage"], self._console)
                     self._tell(stopped)
                     cards = background.submit(self._write_cards)
@@ -272,6 +275,7 @@ class SelfPlay:
             PartialState().wait_for_everyone()
             if main:
                 track(run, iteration)
+                track_reviews(run)
             verdict, is_new = settle(run, iteration)
             ends = iteration == run.play.num_iterations - 1
             is_last = ends or verdict.stopped is not None
@@ -282,6 +286,7 @@ class SelfPlay:
                 self._say(verdict, is_news=any(news) or is_new, is_last=is_last)
             if main and (any(news) or is_new or is_last):
                 cards = background.submit(self._write_cards)
+            check_votes(run, iteration)  # before the iteration is pushed, since people may reject it
             pushing.finished(iteration)
             if verdict.stopped is not None:
                 stopped = None if ends else verdict.stopped
@@ -339,7 +344,7 @@ class SelfPlay:
         return result_of(self.state, iteration - 1, None)
 
     def _end_paused(self, message: str) -> RunResult:
-        """End the run until servers have been given other weights, and print what to do."""
+        """End the run until servers have been given other weights, or people have voted, and print what to do."""
         if PartialState().is_main_process:
             if best_stage(self.directory) is None:
                 deliver_best(self.state, -1)
@@ -416,6 +421,7 @@ class SelfPlay:
             track(self.state, iteration)
             track_dpo(self.state)
             track_tests(self.state)
+            track_reviews(self.state)
             show(self.state, iteration, best, None)
             self._write_cards()
         if by_hand and phase == "evaluate":

@@ -22,6 +22,7 @@ import yaml
 from accelerate import PartialState
 from rich.file_proxy import FileProxy
 
+from ..config.review import WAIT
 from ..config.shipped import accelerate_config_file, read_accelerate_config
 from ..errors import LaunchError, RecipeError, RunDirectoryError, full_disk, nearest
 from ..evaluation.figures import is_figure, is_score
@@ -34,12 +35,14 @@ from .answering.pause import check_not_paused, forget_pause
 from .ends import end_if_diverged, has_ended
 from .evaluate import evaluate
 from .final_test import measure_finalists
-from .gate import ends_after, settle, settle_dpo, settle_generations
+from .gate import ends_after, settle, settle_generations
+from .gate_after_dpo import settle_dpo
 from .generate import generate_iteration
 from .parent import SECONDS_TO_END, held_pipe
 from .plugin import training_plugin
 from .preference import stages_of_dpo, train_on_pairs
 from .retention import measure_retention, measures_retention
+from .review import check_votes, write_review
 from .supervise import make_start, play_baseline
 from .train import train
 
@@ -72,8 +75,11 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
     is_done = run.done(Step.EVALUATE, stage) is not None
     evaluate(run, stage, run.decisions.opponent(iteration))
     measure_retention(run, stage)
-    if not is_done or not run.decisions.after(iteration):  # an interrupt may have come between the two
+    # An interrupt may have come between the two, and votes may have come since.
+    if not is_done or not run.decisions.after(iteration) or run.play.review_gate == WAIT:
         settle(run, iteration)
+    if PartialState().is_main_process:
+        write_review(run, iteration)
 
 
 def baseline_phase(run: Run, iteration: int) -> None:
@@ -251,6 +257,7 @@ def _check_gate(run: Run, iteration: int) -> None:
         raise RunDirectoryError(
             f"The run in {run.directory.path} has stopped. {verdict.stopped} To continue it, change the gate's settings."
         )
+    check_votes(run, iteration - 1)
 
 
 def _check_generations(run: Run, iteration: int) -> None:

@@ -62,7 +62,7 @@ def origin_of_dpo(record: RunRecord, play: SelfPlayConfig, name: str) -> Stage:
     trained = _trained_stages(record)
     last = trained[-1].name if trained else START
     if name == OF_BEST and trained:
-        return best_of({stage.name: stage for stage in trained}, metric_of(play))
+        return best_of({one.name: one for one in trained if one.name not in record.rejected}, metric_of(play))
     return last if name in (OF_BEST, OF_LAST) else Stage(name)
 
 

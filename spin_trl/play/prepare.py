@@ -105,6 +105,11 @@ def prepare_data(
             f"`{max(by_gap)}` depends on an iteration's gap on held-out prompts, but none are held out. Raise "
             "`held_out_fraction`, set `held_out_name`, or choose another schedule."
         )
+    if run.play.human_review is not None and not len(run.rows(held_out=True)):
+        raise RecipeError(
+            "`human_review` lets people compare answers to held-out prompts, but none are held out. Raise "
+            "`held_out_fraction`, set `held_out_name`, or leave `human_review` out."
+        )
 
 
 def _digests(keys: RowKeys, held_out: Dataset | None, definition: int = DEFINITION) -> dict[str, str | None]:

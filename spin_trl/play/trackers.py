@@ -1,7 +1,8 @@
 """Reports held-out figures to the trackers in `report_to`, through accelerate's trackers.
 
 Training curves are reported by Trainer's callbacks, with a tracker run per iteration. The held-out figures go to a separate
-tracker run, whose step is the number of iterations played: 0 is the start. Those on the test set go to another.
+tracker run, whose step is the number of iterations played: 0 is the start. Those on the test set go to another, and
+the win rates in people's votes to a third.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
+from ..evaluation.figures import REVIEWED
 from ..files import short_digest
 from ..report.record import read_record, read_shown_figures
 from ..run.journal import TEST, Step
+from ..run.reviews import review_figures, reviews_in, votes_on
 from ..run.run import Run
 from ..run.stage import DPO, START, Stage
 
 logger = logging.getLogger(__name__)
 
-TRACKER_PREFIX = "held-out"
+TRACKER_PREFIX, REVIEWS = "held-out", "review"
 
 TENSORBOARD_DIRECTORY = "TENSORBOARD_LOGGING_DIR"
 """Variable for where transformers' callback writes; by default the checkpoints' folder, which is deleted with them."""
@@ -108,6 +111,30 @@ def track_tests(run: Run) -> None:
     reached = [*known, *_send_figures(run, wanted, {len(tested): figures}, TEST)]
     if reached != known:
         run.journal.append(Step.TRACK, TEST, to=reached, stages=stages)
+
+
+def track_reviews(run: Run) -> None:
+    """Report the win rates in people's votes, as `review/STAGE/previous` and so on, to a tracker run of their own.
+
+    Each tracker gets them once, and again if there are further votes. The step is the number of votes.
+    """
+    votes = reviews_in(run.journal.entries())
+    voted = dict.fromkeys(entry["stage"] for entry in votes)
+    counts = {stage: len(votes_on(votes, stage)) for stage in voted}
+    entry, stages = run.done(Step.TRACK, REVIEWS) or {}, [f"{stage}: {count}" for stage, count in counts.items()]
+    known = entry.get("to", []) if entry.get("stages") == stages else []
+    wanted = [name for name in run.args.report_to or [] if name not in known]
+    figures = {
+        f"{REVIEWED}{stage}/{name.removeprefix(REVIEWED)}": value
+        for stage in voted
+        for name, value in review_figures(votes, stage).items()
+        if math.isfinite(value)
+    }
+    if not wanted or not figures:
+        return
+    reached = [*known, *_send_figures(run, wanted, {sum(counts.values()): figures}, REVIEWS)]
+    if reached != known:
+        run.journal.append(Step.TRACK, REVIEWS, to=reached, stages=stages)
 
 
 def _send_figures(run: Run, trackers: Sequence[str], values: Mapping[int, dict[str, float]], kind: str) -> list[str]:

@@ -22,9 +22,11 @@ from ..evaluation.figures import RETAINED, figure_of, is_score
 from ..evaluation.intervals import Difference
 from ..evaluation.selection import Measured
 from ..evaluation.summary import difference
+from ..evaluation.win_rates import WinRate
 from ..run.directory import RunDirectory
 from ..run.journal import DATA, RETENTION, TEST, UNTRAINED, Decisions, Entry, Journal, Step, ends_of_arms, newest
 from ..run.objects import PLAYED_AGAIN, best_stage, read_named_numbers, read_numbers, read_object
+from ..run.reviews import reviews_in, votes_on, win_rates
 from ..run.stage import BASE, DPO, SELF_PLAY, START, Stage
 from .formats import NumberFormat
 
@@ -149,9 +151,26 @@ class RunRecord:
         """Return a stage by its name in the run directory, or None."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
-    def candidates(self, iteration: int) -> dict[Stage, StageRecord]:
-        """Return the candidates for the best model, by name: the start and the iterations up to this one."""
+    def played(self, iteration: int) -> dict[Stage, StageRecord]:
+        """Return the start and the iterations up to this one, by name."""
         return {stage.name: stage for stage in self.self_play if stage.iteration <= iteration}
+
+    def candidates(self, iteration: int) -> dict[Stage, StageRecord]:
+        """Return the candidates for the best model, by name: the start and the iterations up to this one, without those that
+        the gate rejected because people found them worse."""
+        return {name: stage for name, stage in self.played(iteration).items() if name not in self.rejected}
+
+    @cached_property
+    def rejected(self) -> frozenset[Stage]:
+        """The iterations that the gate rejected because people found them worse."""
+        return frozenset(one.name for one in self.iterations if self.decision(one).get("rejected"))
+
+    @cached_property
+    def reviews(self) -> dict[Stage, dict[str, WinRate]]:
+        """The iterations' win rates in people's votes, by what was compared; only for iterations with votes."""
+        entries = reviews_in(self.journal)
+        found = {stage.name: win_rates(votes_on(entries, stage.name)) for stage in self.iterations}
+        return {stage: rates for stage, rates in found.items() if rates}
 
     def at(self, iteration: int) -> StageRecord | None:
         """Return the iteration with this number (-1: the start), or None."""

@@ -285,7 +285,7 @@ def _best_of(record: RunRecord, stages: list[StageRecord]) -> StageRecord:
 def _passed_over(record: RunRecord) -> StageRecord | None:
     """Return the stage whose figure is better than that of the best model, if the gate required a larger improvement."""
     best = record.best_stage
-    others = _measured(record, record.self_play)
+    others = [one for one in _measured(record, record.self_play) if one.name not in record.rejected]
     if best is None or best not in others:
         return None
     highest = _best_of(record, others)

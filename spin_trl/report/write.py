@@ -28,6 +28,7 @@ from .formats import duration
 from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
+from .reviews import reviews, reviews_in_words
 from .tables import costs, devices, facts, figures, final_test, retention, standings
 from .text import cut
 from .verdict import on_choice, remarks, verdict
@@ -98,13 +99,14 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str
     return {
         "name": record.name,
         "verdict": verdict(record),
-        "remarks": remarks(record),
+        "remarks": [*remarks(record), *reviews_in_words(record)],
         "warnings": _warnings(record),
         "facts": facts(record),
         "standings": standings(record),
         "on_choice": on_choice(record),
         "final_test": final_test(record),
         "retention": retention(record),
+        "reviews": reviews(record),
         "figures": figures(record),
         "costs": costs(record),
         "groups": all_charts(record),

@@ -46,7 +46,7 @@ _MODEL = (
 _KEPT_PATHS = re.compile(
     rf"(?:{'|'.join(map(re.escape, FILES))}"
     r"|data/(?:train|held-out|test|retention|dpo)/(?:(?!cache-)[^/]+\.arrow|dataset_info\.json|state\.json)"
-    rf"|{_STAGE}/(?:metrics\.json|histograms\.json|samples\.jsonl)"
+    rf"|{_STAGE}/(?:metrics\.json|histograms\.json|samples\.jsonl|review\.html|review\.json)"
     rf"|{_STAGE}/generations/{_STORE}"
     rf"|{_STAGE}/held-out/(?:logps\.json|values\.json|(?:sampled|greedy)/{_STORE})"
     rf"|{_STAGE}/(?:test|retention)/(?:metrics\.json|samples\.jsonl|logps\.json|values\.json|(?:sampled|greedy)/{_STORE})"

@@ -157,6 +157,14 @@ class RunDirectory:
         """Return the file with the held-out prompts and their real and generated responses."""
         return self.stage(stage) / "samples.jsonl"
 
+    def review_page(self, stage: str) -> Path:
+        """Return the page on which people compare a stage's answers with others."""
+        return self.stage(stage) / "review.html"
+
+    def assignment(self, stage: str) -> Path:
+        """Return the file that says which answer of a stage's review page is whose."""
+        return self.stage(stage) / "review.json"
+
     @property
     def start_logps(self) -> Path:
         """The folder of the start's log-probabilities of training responses, for `opponent_mix`."""

@@ -8,6 +8,7 @@ from datetime import MAXYEAR, UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from ..evaluation.win_rates import SHARES
 from .stage import Stage
 
 ValueKind = Callable[[Any], bool]
@@ -70,6 +71,16 @@ def _object_of(kind: ValueKind) -> ValueKind:
     return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
 
 
+def _is_vote(value: Any) -> bool:
+    """Return whether this is a vote on a pair of answers; `result` is null if the pair was skipped."""
+    return (
+        isinstance(value, dict)
+        and all(_is_str(value.get(name)) for name in ("pair", "against", "choice"))
+        and (value.get("result") is None or value["result"] in SHARES)
+        and _list_of(_is_str)(value.get("reasons"))
+    )
+
+
 def _is_point(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
@@ -78,6 +89,7 @@ _KIND_OF: Mapping[str, ValueKind] = MappingProxyType(
     {
         **dict.fromkeys(("phase", "stage", "device", "decision", "digest", "dataset", "lost", "on_nan"), _is_str),
         **dict.fromkeys(("repository", "revision", "kind", "commit", "url", "template", "file", "task"), _is_str),
+        **dict.fromkeys(("reviewer", "page", "taken_by"), _is_str),
         **dict.fromkeys(("reason", "collapse", "best", "held_out_dataset", "test_dataset"), _optional(_is_str)),
         **dict.fromkeys(("time", "seconds", "work_seconds"), _is_time),
         **dict.fromkeys(("learning_rate", "lr_scale", "identical"), _is_finite),
@@ -98,6 +110,8 @@ _KIND_OF: Mapping[str, ValueKind] = MappingProxyType(
         **dict.fromkeys(("isolation", "remarks", "to", "stages", "damaged"), _list_of(_is_str)),
         "rows": lambda value: _is_whole_number(value) or _is_list(value),  # their number, or those that diverged
         "points": _list_of(_is_point),
+        "votes": _list_of(_is_vote),
+        "rejected": lambda value: isinstance(value, bool),
         "skipped": _list_of(_is_object),
     }
 )

@@ -52,6 +52,8 @@ class Step(StrEnum):
     """Training diverged (`at_step`, `rows`) for a `reason`, with this `on_nan`, and stopped: the run, or a baseline arm."""
     GATE = "gate"
     """The gate decided how the run continues after an iteration."""
+    REVIEW = "review"
+    """A reviewer compared answers of a stage's model with others (`votes`)."""
     TRACK = "track"
     """An iteration's figures, or those on the test set, were sent to the trackers."""
     BENCHMARK = "lm-eval"
@@ -82,6 +84,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         Step.PREPARE: ("dataset",),
         Step.LOST: ("lost",),
         Step.LOWER: ("back_to", "lr_scale"),
+        Step.REVIEW: ("reviewer", "votes"),
     }
 )
 """Values of a step's entry, besides `phase` and `stage`, that have no default."""

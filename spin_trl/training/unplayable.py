@@ -333,13 +333,13 @@ def _scheduler(args: SPINConfig) -> Iterator[str]:
 
 def _unknown_metric(play: SelfPlayConfig) -> Iterator[str]:
     """Yield a reason if no iteration will have the figure that `metric_for_best_iteration` names."""
-    from ..evaluation.figures import FIGURES, RETAINED, SCORE, SCORE_GREEDY, is_score
+    from ..evaluation.figures import FIGURES, RETAINED, REVIEWED, SCORE, SCORE_GREEDY, is_score
     from ..evaluation.scoring import figures_of
 
     name = play.metric_for_best_iteration
     scores = figures_of(play.scorer, play.criteria) if play.scorer else None
     of_scores = [figure.replace(SCORE, kind, 1) for kind in (SCORE, SCORE_GREEDY) for figure in scores or [SCORE]]
-    known = [figure for figure in FIGURES if not figure.startswith(RETAINED)]
+    known = [figure for figure in FIGURES if not figure.startswith((RETAINED, REVIEWED))]
     if not name.startswith(SCORE) and name not in known:
         yield (
             f"`metric_for_best_iteration` is {name!r}, which is not a held-out figure{nearest(name, known)} Known are "

@@ -25,6 +25,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "push": ("--hub_model_id", "--hub_private_repo", "--push_generations", "--hub_dataset_id", "--hub_license"),
     "card": ("--unknown",),
     "report": ("--unknown",),
+    "review": ("--iteration", "--port", "votes.json"),
     "recipes": ("--unknown",),
     "fetch": ("--unknown",),
     "settings": ("--json", "--unknown"),
@@ -42,7 +43,7 @@ VALUES = (
 )  # fmt: skip
 
 ON_RECIPES = ("plan", "compare")
-ON_RUNS = ("plan", "generate", "train", "evaluate", "baseline", "eval", "pairs", "push", "card", "report")
+ON_RUNS = ("plan", "generate", "train", "evaluate", "baseline", "eval", "pairs", "push", "card", "report", "review")
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
@@ -52,6 +53,8 @@ def make(rng: Random, folder: Path, materials: Materials) -> Input:
     if command in ON_RUNS and (command not in ON_RECIPES or rng.random() < 0.3):
         shutil.copytree(rng.choice(materials.played), folder, symlinks=True, dirs_exist_ok=True)
         arguments.append("run")
+        if command == "review":
+            arguments.append("--show")  # otherwise it serves the page until it is interrupted
     elif rng.random() < 0.95:
         arguments.append(write_recipe(folder, settings_of(materials)))
     for option in rng.sample(OPTIONS[command], rng.randint(0, min(3, len(OPTIONS[command])))):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import made_up
 from messages import names
-from spin_trl.hub.cards import write_cards
+from spin_trl.hub.cards import accepted, write_cards
 from spin_trl.run.directory import RunDirectory
 
 WATCHED: list[list[str]] = []
@@ -52,6 +52,16 @@ def test_files_are_opened_in_proportion_to_iterations(tmp_path: Path) -> None:
         run = run_of(tmp_path / str(iterations), iterations)
         counts.append(len(opened(run.path, lambda run=run: write_cards(run, pairs=False))))
     assert counts[2] - counts[1] == 2 * (counts[1] - counts[0])
+
+
+def test_an_iteration_that_people_found_worse_is_not_accepted() -> None:
+    gate = {"phase": "gate", "time": 2e9, "decision": "continued", "best": "start", "lr_scale": 1.0, "reason": None}
+    journal = [
+        gate | {"stage": f"iteration-{number}", "opponent": f"iteration-{number}", "rejected": number == 0}
+        for number in range(2)
+    ]
+    stages = [made_up.stage("start", range(40)), *(made_up.stage(f"iteration-{t}", range(50)) for t in range(2))]
+    assert [stage.name for stage in accepted(made_up.record(*stages, journal=journal))] == ["iteration-1"]
 
 
 def test_samples_are_read_again_only_where_they_have_changed(tmp_path: Path) -> None:

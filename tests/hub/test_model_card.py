@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard, ModelCardData
 import made_up
 from hub.server import LocalHub, problems_of_card
 from messages import names
+from reviewed import entry_of
 from spin_trl.evaluation.selection import Measured
 from spin_trl.hub.facts import AS_OBJECT, Names, RunFacts
 from spin_trl.hub.model_card import ModelFacts, model_card
@@ -263,6 +264,15 @@ def test_the_results_of_a_model_with_a_test_set_are_those_on_it() -> None:
     assert names(str(card), "org/test", "1.500")
     assert not names(str(card), "`test_name`")
     assert names(str(model_card(known)), "`test_name`")
+
+
+def test_peoples_votes_are_on_the_card() -> None:
+    known = facts()
+    votes = entry_of("iteration-0", ["won"] * 3 + ["lost"])
+    record = replace(known.run.record, journal=[*known.run.record.journal, votes])
+    card = str(model_card(replace(known, run=replace(known.run, record=record)))).replace("\u00a0", " ")
+    assert names(card, "## Human review", "iteration 0 against the previous model", "75.0 %")
+    assert not names(str(model_card(known)), "Human review")
 
 
 def test_a_branchs_card_names_its_branch() -> None:

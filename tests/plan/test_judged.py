@@ -23,7 +23,7 @@ def test_the_defaults_say_everything_that_is_missing() -> None:
     first, *missing = lines()
     assert names(first, 40, "NLL", "`metric_for_best_iteration`")
     assert not names(first, "`evaluate_greedy`"), "without a scorer, greedy answers are not scored either"
-    settings = ["`scorer`", "`degeneration_stop`", "`test_name`", "`retain_name`"]
+    settings = ["`scorer`", "`degeneration_stop`", "`test_name`", "`retain_name`", "`human_review`"]
     assert [[name for name in settings if names(line, name)] for line in missing] == [[name] for name in settings]
     assert names(missing[0], "`scorer: rubric`")
     assert names(missing[1], "`metric_for_best_iteration: nll`")
@@ -31,8 +31,10 @@ def test_the_defaults_say_everything_that_is_missing() -> None:
 
 def test_what_is_fine_is_one_line() -> None:
     scored: dict[str, Any] = {"scorer": "gsm8k", "metric_for_best_iteration": "score/exact_match"}
-    found = lines(tested=True, retained=True, **scored, degeneration_stop={"truncated": 0.9}, evaluate_greedy=True)
+    scored |= {"degeneration_stop": {"truncated": 0.9}, "human_review": "last"}
+    found = lines(tested=True, retained=True, **scored, evaluate_greedy=True)
     assert len(found) == 1
+    assert names(found[0], "votes")
     assert names(found[0], 40, "NLL", "gsm8k", "score/exact_match", "greedy")
     assert not names(found[0], "`evaluate_greedy`")
 

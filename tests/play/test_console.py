@@ -76,8 +76,8 @@ def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     assert trained == [18, 36]  # 12 rows, 4 pairs per step, 6 epochs; with history the second has twice the pairs
     assert names(lines[2], 12, 3, 54, 18, 36)
     assert names(lines[3], 3, "NLL")  # what judges the models; then, what nothing judges
-    missing = ("`scorer`", "`degeneration_stop`", "`test_name`", "`retain_name`")
-    assert all(names(line, setting) for line, setting in zip(lines[4:8], missing, strict=True))
+    missing = ("`scorer`", "`degeneration_stop`", "`test_name`", "`retain_name`", "`human_review`")
+    assert all(names(line, setting) for line, setting in zip(lines[4:9], missing, strict=True))
     assert "Already finished" not in said
     when = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
     assert all(re.match(when, line) for line in lines if re.search("iteration-[01]: ", line))

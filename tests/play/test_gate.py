@@ -13,15 +13,16 @@ import torch
 from datasets import Dataset
 
 import tiny
-from made_up import PROMPTS, key, record, stage
+from made_up import played, record, stage
 from messages import names, refused
+from reviewed import entry_of
 from runs import answers, build, entry, journal, steps, weights
 from spin_trl import SelfPlay
 from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.errors import DivergedError, RecipeError, RunDirectoryError
-from spin_trl.evaluation.selection import best_of
 from spin_trl.generation.answer import check_logits
-from spin_trl.play.gate import Verdict, as_begun, as_played, finalists, judge, metric_of, plateau, with_dpo
+from spin_trl.play.gate import Verdict, as_begun, as_played, finalists, judge, plateau
+from spin_trl.play.preference import origin_of_dpo
 from spin_trl.report.record import RunRecord
 from spin_trl.run.journal import Decisions
 from spin_trl.run.stage import Stage
@@ -77,84 +78,9 @@ def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
 # ---- the rules, on records of runs that were never played -----------------------------------------------------------
 
 
-def played(*nlls: float | None, prompts: int = PROMPTS, spread: float = 0.0, **figures: float) -> RunRecord:
-    """Return a run whose start and iterations have these negative log-likelihoods per token.
-
-    Args:
-        nlls: NLLs of the start and of each iteration; None if nothing was measured, NaN if the logits were NaN.
-        prompts: number of held-out prompts.
-        spread: distance of half of a model's prompts above its mean, and of the others below; the order varies by
-        model.
-        figures: additional figures of the newest model.
-    """
-    stages = []
-    for number, nll in enumerate(nlls):
-        found = {} if nll is None else {"held_out": float(prompts)}
-        values: dict[str, dict[str, float]] = {}
-        if nll is not None and not math.isnan(nll):
-            found["nll"] = nll
-            signs = [1 if (prompt + number) % 2 else -1 for prompt in range(prompts)]
-            values["nll"] = {key(prompt): 10 * (nll + spread * sign) for prompt, sign in enumerate(signs)}
-            values["real_tokens"] = {key(prompt): 10.0 for prompt in range(prompts)}
-        found |= figures if number == len(nlls) - 1 else {}
-        stages.append(stage(Stage.of(number - 1), figures=found, values=values))
-    return record(*stages, metric="nll", greater_is_better=False)
-
-
 def judged(run: RunRecord, **settings: Any) -> Verdict:
     """Return the verdict on the newest iteration."""
     return judge(run, SelfPlayConfig(**settings), run.iterations[-1].iteration)
-
-
-def after_dpo(run: RunRecord, origin: str, nll: float | None) -> RunRecord:
-    """Return the same run with DPO on top of a model, whose NLL is the same on every prompt."""
-    found: dict[str, float] = {} if nll is None else {"held_out": float(PROMPTS), "nll": nll}
-    values = {"nll": {key(prompt): 10 * (nll or 0) for prompt in range(PROMPTS)}}
-    values["real_tokens"] = {key(prompt): 10.0 for prompt in range(PROMPTS)}
-    more = stage(Stage.after_dpo(origin), figures=found, values=values if nll is not None else {})
-    return dataclasses.replace(run, stages=[*run.stages, more])
-
-
-@pytest.mark.parametrize(
-    ("nll", "is_candidate", "best"),
-    [
-        (0.5, True, "dpo/iteration-0"),
-        (1.0, True, "iteration-0"),
-        (1.5, False, "iteration-0"),
-        (math.nan, False, "iteration-0"),
-    ],
-)
-def test_what_dpo_made_is_a_candidate_unless_it_is_worse(nll: float, is_candidate: bool, best: str) -> None:
-    """Iteration 0 has an NLL of 1. An equal model does not replace it, and one that is worse or has diverged is no
-    candidate.
-    """
-    run = after_dpo(played(2.0, 1.0), "iteration-0", nll)
-    if math.isnan(nll):
-        diverged = stage(Stage.after_dpo("iteration-0"), figures={"held_out": float(PROMPTS)})
-        run = dataclasses.replace(run, stages=[*run.stages[:-1], diverged])
-    metric = metric_of(SelfPlayConfig())
-    models = with_dpo(run, 0, metric)
-    assert ("dpo/iteration-0" in models) is is_candidate
-    assert best_of(models, metric) == best
-    assert finalists(run, SelfPlayConfig()) == ["start", "iteration-0", "dpo/iteration-0"]
-    assert judged(run).best == "iteration-0"  # the gate ignores it when it judges iterations
-
-
-def test_dpo_on_the_start_is_compared_with_the_start() -> None:
-    """It is worse than iteration 0 but not than the start that it was trained from, so it is a candidate, but not the
-    best.
-    """
-    metric, run = metric_of(SelfPlayConfig()), after_dpo(played(2.0, 1.0), "start", 1.5)
-    assert best_of(with_dpo(run, 0, metric), metric) == "iteration-0"
-    assert "dpo/start" in with_dpo(run, 0, metric)
-    assert "dpo/start" not in with_dpo(after_dpo(played(2.0, 1.0), "start", 2.5), 0, metric)
-
-
-def test_without_held_out_prompts_dpo_on_the_newest_is_delivered() -> None:
-    metric, unmeasured = metric_of(SelfPlayConfig()), played(None, None)
-    run = after_dpo(after_dpo(unmeasured, "start", None), "iteration-0", None)
-    assert best_of(with_dpo(run, 0, metric), metric) == "dpo/iteration-0"
-    assert best_of(with_dpo(after_dpo(unmeasured, "start", None), 0, metric), metric) == "iteration-0"
 
 
 def test_warnings_can_be_switched_off() -> None:
@@ -666,3 +592,76 @@ def test_settings_of_the_gate_are_checked(
 ) -> None:
     with refused(RecipeError, *message):
         build(llama_folder, **settings)
+
+
+def voted(run: RunRecord, stage_name: str, won: int, lost: int, against: str = "previous") -> RunRecord:
+    """Return the same run with people's votes on the answers of a stage."""
+    entry = entry_of(stage_name, ["won"] * won + ["lost"] * lost, against)
+    return dataclasses.replace(run, journal=[*run.journal, entry])
+
+
+WAITING = {"human_review": "every 1", "review_gate": "wait"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "decision", "opponent"),
+    [
+        ({}, "continued", "iteration-1"),
+        ({"on_regression": "stop"}, "stopped", "iteration-1"),
+        ({"on_regression": "fall_back"}, "fell back", "iteration-0"),
+    ],
+)
+def test_an_iteration_that_people_find_worse_is_not_delivered_although_its_figure_is_better(
+    settings: dict[str, Any], decision: str, opponent: str
+) -> None:
+    run = voted(played(3.0, 2.0, 1.0), "iteration-1", won=3, lost=27)
+    verdict = judged(run, **WAITING, **settings)
+    assert (verdict.decision, verdict.best, verdict.opponent) == (decision, "iteration-0", opponent)
+    assert verdict.rejected
+    assert any(names(warning, "iteration-1", "review_min_win_rate", "10.0 %") for warning in verdict.warnings)
+    if decision == "stopped":
+        assert names(str(verdict.reason), "on_regression: stop", "10.0 %", "30 pairs")
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "against", "settings", "is_warned"),
+    [
+        (3, 27, "previous", {"review_gate": "warn"}, True),
+        (3, 27, "previous", {"review_gate": "off"}, False),
+        (3, 27, "real", WAITING, False),
+        (1, 18, "previous", WAITING, False),
+        (12, 18, "previous", WAITING, False),
+        (5, 15, "previous", {**WAITING, "review_min_win_rate": 0.2}, False),
+    ],
+)
+def test_votes_change_no_decision_where_they_say_too_little_or_the_gate_only_warns(
+    won: int, lost: int, against: str, settings: dict[str, Any], is_warned: bool
+) -> None:
+    run = voted(played(3.0, 2.0, 1.0), "iteration-1", won, lost, against)
+    settings = {"human_review": "last", "on_regression": "fall_back", **settings}
+    if against == "real":
+        settings["review_pairs"] = ["previous", "real"]
+    verdict = judged(run, **settings)
+    assert (verdict.decision, verdict.best, verdict.rejected) == ("improved", "iteration-1", False)
+    assert [names(warning, "review_min_win_rate") for warning in verdict.warnings] == [True] * is_warned
+
+
+def test_an_iteration_that_was_rejected_stays_out_of_the_choice_of_the_best() -> None:
+    gate = {"phase": "gate", "stage": "iteration-0", "time": 2e9, "decision": "continued", "rejected": True,
+            "best": "start", "opponent": "iteration-0", "lr_scale": 1.0, "reason": None}  # fmt: skip
+    run = dataclasses.replace(played(3.0, 1.0, 2.0), journal=[gate])
+    verdict = judged(run, **WAITING)
+    assert (verdict.decision, verdict.best) == ("improved", "iteration-1")
+    assert list(run.candidates(1)) == ["start", "iteration-1"]
+    assert list(finalists(run, SelfPlayConfig())) == ["start", "iteration-1"]
+    trained = [{"phase": "train", "stage": f"iteration-{number}", "time": 1e9} for number in range(2)]
+    run = dataclasses.replace(run, journal=[*trained, gate])
+    assert origin_of_dpo(run, SelfPlayConfig(), "best") == "iteration-1"
+
+
+def test_a_rejection_that_another_iteration_has_followed_is_history() -> None:
+    gate = {"phase": "gate", "stage": "iteration-1", "decision": "continued", "reason": None}
+    run = voted(played(3.0, 2.0, 1.0), "iteration-1", won=3, lost=27)
+    verdict = judged(run, **WAITING)
+    assert not as_played(verdict, Decisions([gate]), 1).rejected
+    assert as_played(verdict, Decisions([gate | {"rejected": True}]), 1).rejected

@@ -14,8 +14,10 @@ import pytest
 
 import tiny
 from messages import names
+from reviewed import entry_of
 from runs import build, journal
 from spin_trl.play import loop, trackers
+from spin_trl.run.journal import Journal, Step
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -90,6 +92,24 @@ def test_figures_on_the_test_set_are_reported_once(llama_folder: Path) -> None:
     build(llama_folder, **settings).run()
     tracked = [line for line in journal() if line["phase"] == "track" and line["stage"] == "test"]
     assert [(line["to"], line["stages"]) for line in tracked] == [(["tensorboard"], list(result.test_figures))]
+
+
+def test_votes_are_reported_once_and_again_if_there_are_more(llama_folder: Path) -> None:
+    settings = {"report_to": "tensorboard", "num_iterations": 1}
+    build(llama_folder, **settings).run()
+    reported = []
+    for won, total in ((["won", "lost"], 2), ([], 2), (["won", "won"], 4)):
+        votes = entry_of("iteration-0", won, reviewer=f"Reviewer {total}")
+        if won:
+            Journal(Path("run/journal.jsonl")).append(
+                Step.REVIEW, "iteration-0", **{name: votes[name] for name in ("reviewer", "taken_by", "votes")}
+            )
+        build(llama_folder, **settings).run()
+        reported.append(
+            [line["stages"] for line in journal() if line["phase"] == "track" and line["stage"] == "review"]
+        )
+    assert reported == [[["iteration-0: 2"]]] * 2 + [[["iteration-0: 2"], ["iteration-0: 4"]]]
+    assert scalars(Path("run/tensorboard/review"))["review/iteration-0/previous"] == {2: 0.5, 4: 0.75}
 
 
 class Recorded:

@@ -26,6 +26,7 @@ from ...config.arguments import without_options
 from ...config.dpo_on_top import against_dpo
 from ...config.loop import PER_ITERATION, iteration_settings
 from ...config.recipe import Recipe
+from ...config.review import WAIT, WARN
 from ...config.server import RELOAD_LORA, SERVER
 from ...config.traits import OF_AN_ARM
 from ...errors import DivergedError, LaunchError, RecipeError, refuse_unplayable, visible
@@ -174,6 +175,8 @@ class Comparison:
         # All arms must play the same number of iterations, however they turn out.
         recipe.play.stop_at_plateau, recipe.play.degeneration_stop = False, {}
         recipe.play.on_regression, recipe.play.patience = "continue", None
+        if recipe.play.review_gate == WAIT:  # nor may an arm wait for people
+            recipe.play.review_gate = WARN
         recipe.args.push_to_hub = False  # all arms would be pushed to the same repository
         supervised = [one.name for one in self.supervised] if arm == self.arms[0] else []
         others = [name for name in (DFT, BEST_SFT) if name in supervised]

@@ -206,7 +206,7 @@ def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: st
     others = [(name, other) for name, other in of_stages.items() if name != shown]
     return Sample(
         number=number,
-        prompt=[(role, _without_marks(text, LONGEST_SHOWN)) for role, text in _turns(row.get("prompt"))],
+        prompt=[(role, _without_marks(text, LONGEST_SHOWN)) for role, text in prompt_texts(row.get("prompt"))],
         real=Text(real_parts, real_left),
         answer=ShownAnswer(shown, Text(generated_parts, generated_left), notes_of(row)),
         is_same=whole_real == whole_generated,
@@ -240,7 +240,7 @@ def _without_marks(text: str, length: int) -> Text:
     return Text([Part(start)], left_out)
 
 
-def _turns(prompt: Any) -> list[tuple[str, str]]:
+def prompt_texts(prompt: Any) -> list[tuple[str, str]]:
     """Return a prompt as texts, each with its role. Of a long conversation, only the last turns are returned."""
     if not isinstance(prompt, list):
         return [("", _as_text(prompt))]

@@ -473,12 +473,14 @@ def test_a_comparison_with_equal_compute(tmp_path: Path, llama_folder: Path) -> 
 def test_every_arm_plays_all_its_iterations(tmp_path: Path, llama_folder: Path) -> None:
     """Anything that could end a run early is switched off, so that all arms are trained for the same time."""
     stops = {"degeneration_stop": {"truncated": 0.1}, "on_regression": "stop", "patience": 1}
+    stops |= {"human_review": "every 1", "review_gate": "wait"}
     path = runs.recipe(tmp_path / "r", llama_folder, **stops, stop_at_plateau=True)
     comparison = Comparison(str(path), ["--run_dir", str(tmp_path / "c")], ["space", "sigmoid"])
     for name in ("space", "sigmoid"):
         play = comparison.recipes[name, 42].play
         assert (play.stop_at_plateau, play.degeneration_stop) == (False, {})
         assert (play.on_regression, play.patience) == ("continue", None)
+        assert play.review_gate == "warn"
 
 
 @pytest.mark.slow

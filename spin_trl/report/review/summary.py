@@ -1,0 +1,46 @@
+"""What people's votes say, as text for a terminal: win rates by pair, reasons, and how far the reviewers agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ...counts import counted
+from ...evaluation.win_rates import BOTH_BAD, BOTH_GOOD, LOSS, WIN, Vote, WinRate, agreement
+from ...run.reviews import ENOUGH_PAIRS, rate_in_words, win_rates
+from ..reviews import COMPARED
+from .assignment import Assignment
+
+_RESULTS_IN_WORDS = {WIN: "preferred", LOSS: "the other preferred", BOTH_GOOD: "both good", BOTH_BAD: "both bad"}
+
+
+def summary_lines(label: str, assignment: Assignment, votes: Sequence[Vote]) -> list[str]:
+    """Return lines on the votes on a stage.
+
+    Args:
+        label: the stage's name in words.
+        assignment: assignment of its page.
+        votes: the votes.
+    """
+    if not votes:
+        return [f"No votes on {label} so far."]
+    lines = []
+    for against, rate in win_rates(votes).items():
+        lines.append(f"{label} against the {COMPARED[against]}: win rate {rate_in_words(rate)}, ties count half")
+        lines += [f"  {line}" for line in _lines_of_results(rate)]
+        same = assignment.identical.get(against, 0)
+        lines += [f"  {counted(same, 'further prompt')}: both answers are the same text, not shown"] if same else []
+        if rate.pairs < ENOUGH_PAIRS:
+            lines.append(f"  Fewer than {ENOUGH_PAIRS} pairs have votes, so they decide nothing.")
+    alpha = agreement(votes)
+    if alpha is not None:
+        lines.append(f"Agreement of {counted(len({vote.reviewer for vote in votes}), 'reviewer')}: alpha {alpha:.2f}")
+    return lines
+
+
+def _lines_of_results(rate: WinRate) -> Iterator[str]:
+    for result, words in _RESULTS_IN_WORDS.items():
+        count = rate.results.get(result, 0)
+        reasons = sorted(rate.reasons.get(result, {}).items(), key=lambda item: (-item[1], item[0]))
+        said = f" ({', '.join(f'{name} {number}' for name, number in reasons)})" if reasons else ""
+        if count:
+            yield f"{words}: {counted(count, 'vote')}{said}"

@@ -1,0 +1,110 @@
+"""People's votes on an iteration's answers, as the journal records them, and what they say about the iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from ..counts import counted
+from ..evaluation.figures import REVIEWED
+from ..evaluation.win_rates import SHARES, Vote, WinRate, win_rate
+from .journal import Entry, Step, is_of
+
+CHOICES: Mapping[str, str | None] = MappingProxyType(
+    {"left": "", "right": "", **{name: name for name in ("both_good", "both_bad")}, "skip": None}
+)
+"""What a reviewer can choose, with the result if that does not depend on the sides; None: no vote."""
+
+REASONS = ("wrong", "incomplete", "invented", "rude", "format", "other")
+"""Reasons that a reviewer can give."""
+
+BY_FILE, BY_SERVER = "file", "server"
+"""How votes were taken: from a file that a reviewer saved, or by the local server of `spin-trl review`."""
+
+ENOUGH_PAIRS = 20
+"""Number of pairs with votes below which votes decide nothing."""
+
+
+def reviews_in(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the journal's entries with votes, oldest first. They are few, so that they need not be searched for again."""
+    return [entry for entry in entries if is_of(entry, Step.REVIEW)]
+
+
+def entries_on(entries: Iterable[Entry], stage: str) -> list[Entry]:
+    """Return the journal's entries with votes on a stage, oldest first."""
+    return [entry for entry in entries if is_of(entry, Step.REVIEW, stage)]
+
+
+def newest_votes(entries: Iterable[Entry], stage: str) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Return the newest vote of each reviewer on each pair, also skipped ones, as recorded, by reviewer and pair."""
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for entry in entries_on(entries, stage):
+        for vote in entry["votes"]:
+            key = entry["reviewer"], vote["pair"]
+            found.pop(key, None)  # so that the order is that of the newest votes
+            found[key] = vote
+    return found
+
+
+def votes_on(entries: Iterable[Entry], stage: str) -> list[Vote]:
+    """Return people's votes on a stage: the newest of each reviewer on each pair, without skipped ones."""
+    return [
+        Vote(reviewer, pair, vote["against"], vote["result"], tuple(vote["reasons"]))
+        for (reviewer, pair), vote in newest_votes(entries, stage).items()
+        if vote["result"] in SHARES
+    ]
+
+
+def win_rates(votes: Sequence[Vote]) -> dict[str, WinRate]:
+    """Return the win rates of a stage, by what its answers were compared with (`previous`, `start`, `real`)."""
+    against = dict.fromkeys(vote.against for vote in votes)
+    return {other: win_rate([vote for vote in votes if vote.against == other]) for other in against}
+
+
+def is_worse(rate: WinRate, least: float) -> bool:
+    """Return whether people found the model worse: the whole interval lies below `least`, from enough pairs."""
+    return rate.pairs >= ENOUGH_PAIRS and rate.high < least
+
+
+def worse_by_votes(entries: Iterable[Entry], stage: str, least: float) -> list[str]:
+    """Return sentences on the models whose answers people prefer to this stage's; none if it is not found worse.
+
+    That people prefer the real response counts for nothing here: it is no model.
+
+    Args:
+        entries: entries of the journal.
+        stage: stage whose answers were compared.
+        least: win rate that the stage should reach.
+    """
+    rates = win_rates(votes_on(entries, stage))
+    return [
+        f"people prefer the answers of the {NAMES[other]}: win rate {rate_in_words(rate)}, below `review_min_win_rate` "
+        f"({100 * least:g} %)"
+        for other, rate in rates.items()
+        if other in NAMES and is_worse(rate, least)
+    ]
+
+
+NAMES: Mapping[str, str] = MappingProxyType({"previous": "previous model", "start": "start"})
+"""The models that answers are compared with, in words."""
+
+
+def rate_in_words(rate: WinRate) -> str:
+    """Return a win rate with its interval and the numbers of pairs and reviewers."""
+    interval = "" if math.isnan(rate.low) else f" ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
+    by = f", {counted(rate.reviewers, 'reviewer')}" if rate.reviewers > 1 else ""
+    return f"{100 * rate.value:.1f} %{interval} on {counted(rate.pairs, 'pair')}{by}"
+
+
+def review_figures(entries: Iterable[Entry], stage: str) -> dict[str, float]:
+    """Return the win rates of a stage as figures: `review/previous`, `review/previous_low`, ..., between 0 and 1."""
+    found: dict[str, float] = {}
+    for other, rate in win_rates(votes_on(entries, stage)).items():
+        found |= {
+            f"{REVIEWED}{other}": rate.value,
+            f"{REVIEWED}{other}_low": rate.low,
+            f"{REVIEWED}{other}_high": rate.high,
+        }
+    return found
