@@ -18,7 +18,7 @@ from pathlib import Path
 # terminal, or send requests meant for this machine through a proxy.
 _OF_OTHERS = (
     "ACCELERATE_", "FSDP_", "HF_", "HUGGINGFACE_", "JUPYTER_", "SBATCH_", "SLURM_", "SPIN_TRL_", "SRUN_", "TORCHELASTIC_",
-    "TRACKIO_", "TRANSFORMERS_", "WANDB_", "XDG_", "CLICOLOR", "COLORTERM", "COLUMNS", "FORCE_COLOR", "LINES",
+    "JUDGE_", "TRACKIO_", "TRANSFORMERS_", "WANDB_", "XDG_", "CLICOLOR", "COLORTERM", "COLUMNS", "FORCE_COLOR", "LINES",
     "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NO_COLOR", "RANK", "TENSORBOARD_LOGGING_DIR",
     "TTY_COMPATIBLE", "TTY_INTERACTIVE", "WORLD_SIZE",
     "ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "http_proxy", "https_proxy",

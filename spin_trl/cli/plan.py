@@ -71,6 +71,7 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     show.show_model(console, found)
     show.show_judged(console, found)
     show.show_batch_size(console, found)
+    show.show_judge(console, found.setup.play)
     console.print(show.memory_table(found, device))
     if device is None:
         console.print(show.devices_table(found, list(devices.DEVICES.values())))

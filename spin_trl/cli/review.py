@@ -146,7 +146,7 @@ def _print_votes(directory: RunDirectory, stages: list[Stage]) -> None:
 
     entries, known = Journal(directory.journal).entries(), reviewed_stages(directory)
     for stage in stages:
-        people = votes_on(entries, stage)
-        for line in summary_lines(stage.label, known[stage], people):
+        people, judge = (votes_on(entries, stage, by_judge=by_judge) for by_judge in (False, True))
+        for line in summary_lines(stage.label, known[stage], people, judge):
             print(printable(line))
     print(f"Pages: {', '.join(shown_path(directory.review_page(stage)) for stage in stages)}")

@@ -16,6 +16,7 @@ from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
 from .dpo import check_dpo_args, check_origins
 from .engines import EngineSettings
+from .judge import JudgeSettings, names_judge
 from .review import GREEDY, WAIT, WARN, ReviewSettings, as_list_of_texts, check_review
 from .rubric import RubricSettings, check_has_rubric, rubric_content
 from .server import ServerSettings
@@ -30,7 +31,7 @@ SMOKE_ROWS = 8
 
 
 @dataclass
-class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings, ReviewSettings):
+class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings, JudgeSettings, ReviewSettings):
     """Settings of the loop: how many iterations to play, where to keep them, and how to evaluate and compare them.
 
     Args:
@@ -75,9 +76,9 @@ class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings, ReviewSetti
         retain_tasks: Tasks of lm-evaluation-harness on which every model is measured, with at most `retain_max` questions
             each, in addition to `retain_name` or in its place.
         scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json, rubric,
-            python_tests, `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the
-            real and the generated text, and with columns of the row that its further parameters name; it returns a number
-            or several named numbers. Means over the held-out prompts are reported as `score` or `score/NAME`.
+            python_tests, judge, `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt,
+            the real and the generated text, and with columns of the row that its further parameters name; it returns a
+            number or several named numbers. Means over the held-out prompts are reported as `score` or `score/NAME`.
         allow_generated_code: Allow the scorer python_tests to run code that the model writes. It runs isolated from this
             machine, or not at all.
         allow_unisolated_code: With `allow_generated_code`, also run code where it can't be isolated. Such code can read
@@ -243,9 +244,9 @@ class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings, ReviewSetti
     scorer: list[str] | None = setting(
         None,
         "Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json, rubric, "
-        "python_tests, `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the "
-        "real and the generated text, and with columns of the row that its further parameters name; it returns a number or "
-        "several named numbers. Means over the held-out prompts are reported as `score` or `score/NAME`.",
+        "python_tests, judge, `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, "
+        "the real and the generated text, and with columns of the row that its further parameters name; it returns a number "
+        "or several named numbers. Means over the held-out prompts are reported as `score` or `score/NAME`.",
     )
     allow_generated_code: bool = setting(
         False,
@@ -378,6 +379,7 @@ class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings, ReviewSetti
             raise RecipeError(
                 f"`metric_for_best_iteration` is {self.metric_for_best_iteration!r}, which needs a `scorer`."
             )
+        self.check_judge(self.scorer, self.retain_scorer, self.metric_for_best_iteration)
         if self.allow_unisolated_code and not self.allow_generated_code:
             raise RecipeError("`allow_unisolated_code` has no effect without `allow_generated_code: true`.")
         by_prompt = self.metric_for_best_iteration == "nll" or is_score(self.metric_for_best_iteration)
@@ -389,6 +391,10 @@ class SelfPlayConfig(EngineSettings, ServerSettings, RubricSettings, ReviewSetti
                     f"`{name}` out."
                 )
         check_review(self, self.num_iterations, smoke=self.smoke)
+        if self.judge_reviews and self.human_review is None:
+            raise RecipeError(
+                "`judge_reviews` compares the pairs of a review page: set `human_review`, or leave it out."
+            )
         if self.smoke and self.review_gate == WAIT:
             self.review_gate = WARN  # nobody looks at the answers of a smoke run
         reads_greedy = self.human_review is not None and self.review_answers == GREEDY
@@ -439,3 +445,8 @@ def iteration_settings(play: SelfPlayConfig, iteration: int) -> dict[str, float]
     return {
         name: values[iteration] for name, values in (as_mapping("per_iteration", play.per_iteration) or {}).items()
     }
+
+
+def asks_judge(play: SelfPlayConfig) -> bool:
+    """Return whether a run with these settings asks a judge: to score answers, or to compare those of a review page."""
+    return names_judge(play.scorer, play.retain_scorer) or play.judge_reviews

@@ -15,7 +15,7 @@ import pkgutil
 import re
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -32,8 +32,49 @@ Score = float | Mapping[str, float]
 Scorer = Callable[..., Score]
 """A function called with the texts of a prompt, its real response and a generated one, and with columns by name."""
 
+JUDGE = "judge"
+"""Name of the scorer that asks a model at an endpoint. It is made above this folder, see [`Permission`]."""
+
 _NUMBER_OF_TEXTS = 3
 """Number of texts that every scorer is called with."""
+
+
+@dataclass(frozen=True)
+class AnswerToScore:
+    """An answer, with what a scorer is called with.
+
+    Attributes:
+        prompt, real, generated: texts of a prompt, its real response and a generated one.
+        columns: columns of the row that the scorer takes.
+    """
+
+    prompt: str
+    real: str
+    generated: str
+    columns: Mapping[str, Any]
+
+
+class ManyAtOnce:
+    """A scorer that can score many answers at the same time, in addition to one when it is called.
+
+    Attributes:
+        is_named_alone: whether its figures have its name even if it is the only scorer.
+    """
+
+    is_named_alone = False
+
+    def score_many(self, items: Sequence[AnswerToScore], report: Callable[[int], object]) -> list[Score]:
+        """Return the scores of answers, in their order.
+
+        Args:
+            items: the answers.
+            report: function that is called with the number of answers that are done.
+        """
+        raise NotImplementedError
+
+    def notes(self) -> dict[str, Any]:
+        """Return for the journal what a reader of the scores must know."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -43,10 +84,24 @@ class Permission:
     Attributes:
         generated_code: whether they may run it at all (`allow_generated_code`).
         unisolated_code: whether also without the layers of isolation that are needed (`allow_unisolated_code`).
+        make_judge: function that makes the scorer `judge`; None where answers can't be judged.
     """
 
     generated_code: bool = False
     unisolated_code: bool = False
+    make_judge: Callable[[], Scorer] | None = None
+
+    def judge(self) -> Scorer:
+        """Return the scorer `judge`.
+
+        Raises:
+            RecipeError: if the recipe does not describe a judge, or there can be none here.
+        """
+        if self.make_judge is None:
+            raise RecipeError(
+                "`scorer: judge` asks a model at an endpoint, which only a run can do. Name another scorer."
+            )
+        return self.make_judge()
 
     def room(self, scorer: str) -> Room:
         """Return the room that a scorer may run generated code in.
@@ -90,7 +145,7 @@ class ScorerColumns:
         ]
 
 
-class SeveralScorers:
+class SeveralScorers(ManyAtOnce):
     """Several scorers in one, which returns the numbers of all under their names.
 
     Args:
@@ -105,12 +160,37 @@ class SeveralScorers:
         together: dict[str, float] = {}
         for name, scorer in self.scorers.items():
             own = {column: columns[column] for column in columns_of(scorer).among(columns)}
-            found = scorer(prompt, real, generated, **own)
-            if isinstance(found, Mapping):
-                together |= {f"{name}.{part}": value for part, value in found.items()}
-            else:
-                together[name] = found
+            together |= _under_name(name, scorer(prompt, real, generated, **own))
         return together
+
+    def score_many(self, items: Sequence[AnswerToScore], report: Callable[[int], object]) -> list[Score]:
+        """Return for each answer the numbers of all scorers, as when it is called."""
+        together: list[dict[str, float]] = [{} for _ in items]
+        for place, (name, scorer) in enumerate(self.scorers.items()):
+            columns = columns_of(scorer)
+            own = [
+                replace(item, columns={column: item.columns[column] for column in columns.among(item.columns)})
+                for item in items
+            ]
+
+            def report_all(done: int, before: int = place * len(items)) -> object:
+                return report((before + done) // len(self.scorers))
+
+            for numbers, found in zip(together, scores_of(scorer, own, report_all), strict=True):
+                numbers |= _under_name(name, found)
+        return [*together]
+
+    def notes(self) -> dict[str, Any]:
+        """Return the notes of all scorers."""
+        every = [notes_on(one) for one in self.scorers.values()]
+        return {name: value for notes in every for name, value in notes.items()}
+
+
+def _under_name(name: str, score: Score) -> dict[str, float]:
+    """Return one of several scorers' numbers under its name."""
+    if not isinstance(score, Mapping):
+        return {name: score}
+    return {f"{name}.{part}" if part else name: value for part, value in score.items()}
 
 
 def columns_of(scorer: Scorer) -> ScorerColumns:
@@ -146,7 +226,7 @@ def compared(expected: object | None, found: object | None) -> Score:
 
 
 def scorer_names() -> list[str]:
-    """Return the scorers that recipes can name: the modules of [`evaluation.scorers`]."""
+    """Return the scorers without a model that recipes can name: the modules of [`evaluation.scorers`]."""
     return sorted(module.name for module in pkgutil.iter_modules(scorers.__path__))
 
 
@@ -157,8 +237,8 @@ def scorer_of(names: Sequence[str], permission: Permission | None = None, rubric
     """Return the scorer that a recipe names; for several, one that returns the numbers of all under their names.
 
     Args:
-        names: names from [`scorer_names`], `regex:PATTERN` (1 if the pattern is found in the generated response), or
-            `module:function`.
+        names: names from [`scorer_names`], `judge`, `regex:PATTERN` (1 if the pattern is found in the generated response),
+            or `module:function`.
         permission: what the recipe allows; None: nothing.
         rubric: the recipe's rubric, or None.
 
@@ -170,7 +250,9 @@ def scorer_of(names: Sequence[str], permission: Permission | None = None, rubric
     named = {_short_name(name): _scorer_by_name(name, permission or Permission(), rubric) for name in names}
     if len(named) < len(names):
         raise RecipeError(f"`scorer` names a scorer twice: {', '.join(map(repr, names))}.")
-    return named[_short_name(names[0])] if len(names) == 1 else SeveralScorers(named)
+    only = named[_short_name(names[0])] if len(names) == 1 else None
+    is_named = only is None or (isinstance(only, ManyAtOnce) and only.is_named_alone)
+    return SeveralScorers(named) if only is None or is_named else only
 
 
 def runs_generated_code(name: str) -> bool:
@@ -247,6 +329,33 @@ def score_of(
     return scores
 
 
+def scores_of(
+    scorer: Scorer, items: Sequence[AnswerToScore], report: Callable[[int], object] = lambda done: None
+) -> list[Score]:
+    """Return a scorer's results for many answers, as numbers, in their order.
+
+    Args:
+        scorer: the scorer.
+        items: the answers.
+        report: function that is called with the number of answers that are done.
+
+    Raises:
+        RecipeError: as for [`score_of`].
+    """
+    if isinstance(scorer, ManyAtOnce):
+        return scorer.score_many(items, report)
+    found = []
+    for done, item in enumerate(items, start=1):
+        found.append(score_of(scorer, item.prompt, item.real, item.generated, item.columns))
+        report(done)
+    return found
+
+
+def notes_on(scorer: Scorer | None) -> dict[str, Any]:
+    """Return what a reader of a scorer's figures must know, as the journal records it; empty if there is nothing."""
+    return scorer.notes() if isinstance(scorer, ManyAtOnce) else {}
+
+
 def _number(value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]  # it may be anything
@@ -261,6 +370,8 @@ def _short_name(name: str) -> str:
 
 def _scorer_by_name(name: str, permission: Permission, rubric: Rubric | None) -> Scorer:
     known = scorer_names()
+    if name == JUDGE:
+        return permission.judge()
     if name in known:
         found = getattr(_module_of(name), name)
         if takes_rubric(name):
@@ -278,6 +389,7 @@ def _scorer_by_name(name: str, permission: Permission, rubric: Rubric | None) ->
         return lambda prompt, real, generated: float(pattern.search(generated) is not None)
     if ":" in name:
         return resolve_function(name)
+    known = sorted([*known, JUDGE])
     near = nearest(name, known)
     raise RecipeError(
         f"`scorer` is {name!r}; known are {', '.join(known)}, `regex:PATTERN` and `module:function`"

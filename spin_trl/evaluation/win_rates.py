@@ -21,7 +21,10 @@ from .intervals import of_mean
 WIN, LOSS, BOTH_GOOD, BOTH_BAD = "won", "lost", "both_good", "both_bad"
 """Results of a vote for the model that is reviewed: its answer is preferred, the other one is, or they are equal."""
 
-SHARES: Mapping[str, float] = MappingProxyType({WIN: 1.0, LOSS: 0.0, BOTH_GOOD: 0.5, BOTH_BAD: 0.5})
+TIE = "tie"
+"""Result of a judge that does not prefer the same answer in both orders."""
+
+SHARES: Mapping[str, float] = MappingProxyType({WIN: 1.0, LOSS: 0.0, BOTH_GOOD: 0.5, BOTH_BAD: 0.5, TIE: 0.5})
 """What a result adds to the win rate: ties count half."""
 
 
@@ -117,3 +120,44 @@ def agreement(votes: Iterable[Vote]) -> float | None:
         for of_reviewer in by_reviewer.values()
     ]
     return float(krippendorff.alpha(reliability_data=table, level_of_measurement="nominal"))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a judge agrees with people on the pairs that both have voted on.
+
+    Attributes:
+        pairs: number of these pairs.
+        same: number of those on which the judge prefers what most people prefer, or both are undecided.
+        alpha: Krippendorff's alpha of the two.
+    """
+
+    pairs: int
+    same: int
+    alpha: float
+
+
+def agreement_with_people(people: Sequence[Vote], judge: Sequence[Vote]) -> Agreement | None:
+    """Return how far a judge agrees with people; None if there is no pair that both have voted on.
+
+    Args:
+        people: votes of people, of which each pair's mean counts.
+        judge: votes of the judge.
+    """
+    preferred = [_preferences(votes) for votes in (people, judge)]
+    pairs = [pair for pair in preferred[0] if pair in preferred[1]]
+    if not pairs:
+        return None
+    both = [Vote(str(number), pair, "", of_one[pair]) for number, of_one in enumerate(preferred) for pair in pairs]
+    alpha = agreement(both)
+    assert alpha is not None
+    return Agreement(len(pairs), sum(preferred[0][pair] == preferred[1][pair] for pair in pairs), alpha)
+
+
+def _preferences(votes: Sequence[Vote]) -> dict[str, str]:
+    """Return what is preferred in each pair, by the mean of its votes: [`WIN`], [`LOSS`] or [`TIE`]."""
+    shares: dict[str, list[float]] = {}
+    for vote in votes:
+        shares.setdefault(vote.pair, []).append(SHARES[vote.result])
+    means = {pair: statistics.fmean(of_pair) for pair, of_pair in shares.items()}
+    return {pair: WIN if mean > 0.5 else LOSS if mean < 0.5 else TIE for pair, mean in means.items()}

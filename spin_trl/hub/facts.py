@@ -24,6 +24,7 @@ from ..models.lineage import Origin, origin_from
 from ..objectives.registry import methods_of
 from ..report.formats import MISSING
 from ..report.html.page import template_environment
+from ..report.judge_facts import faults_of_judge, who_judged
 from ..report.record import RunRecord, StageRecord
 from ..report.reviews import reviews, reviews_in_words
 from ..report.tables import costs, devices, figures, final_test, retention, standings
@@ -173,6 +174,8 @@ class RunFacts:
             "opponents": self._opponents_table(),
             "costs": markdown.table(costs(record)),
             "devices": devices(record),
+            "judge": who_judged(record, names_host=False),
+            "faults_of_judge": faults_of_judge(record),
             "recipe": markdown.fenced(recipe, 8_000).replace("text\n", "yaml\n", 1),
         }
 

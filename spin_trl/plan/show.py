@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich import filesize
 from rich.console import Console
@@ -11,8 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config.iteration import AUTO_BATCH
+from ..config.loop import SelfPlayConfig, asks_judge
 from ..counts import counted
 from ..errors import visible
+from ..judging.judge import Judge
+from ..run.contents import JUDGE_FILE
 from .costs import Work
 from .devices import Device
 from .judged import Judging, judged
@@ -84,6 +88,16 @@ def show_batch_size(console: Console, plan: Plan) -> None:
     if setup.on_gpu:
         why = "assumed: name a GPU" if memory.device_bytes is None else f"with {_gib(memory.device_bytes)} GiB"
     show_line(console, f"`generation_batch_size: {AUTO_BATCH}` becomes {memory.batch_size} ({why})")
+
+
+def show_judge(console: Console, play: SelfPlayConfig) -> None:
+    """Show where which data would be sent to be judged, if a scorer is the judge.
+
+    Raises:
+        RecipeError: if the judge may not be asked, or its rubric can't be read.
+    """
+    if asks_judge(play):
+        show_line(console, Judge.of(play, lambda: Path(JUDGE_FILE)).described())
 
 
 def memory_table(plan: Plan, device: Device | None) -> Table:

@@ -11,7 +11,7 @@ from datasets import Dataset
 from ..config.loop import SMOKE_ROWS, SelfPlayConfig
 from ..config.traits import SFT_FIRST
 from ..errors import RecipeError
-from ..evaluation.scoring import Scorer
+from ..evaluation.scoring import Permission, Scorer
 from ..run.journal import RETENTION
 from ..run.run import scorer_named
 from ..training.arguments import check_kinds, kind_of
@@ -21,7 +21,7 @@ DRAWING_SEED = 0
 are comparable."""
 
 
-def scorer_from(scorer: Any, play: SelfPlayConfig) -> Scorer | None:
+def scorer_from(scorer: Any, play: SelfPlayConfig, permission: Permission | None = None) -> Scorer | None:
     """Return the scorer that was passed, either as a function or by the names used in recipes."""
     names = [scorer] if isinstance(scorer, str) else scorer
     if not isinstance(names, Sequence):
@@ -30,7 +30,7 @@ def scorer_from(scorer: Any, play: SelfPlayConfig) -> Scorer | None:
     unnamed = next((one for one in names if not isinstance(one, str)), None)
     if unnamed is not None or not names:
         raise RecipeError(f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function.")
-    return scorer_named(names, play)
+    return scorer_named(names, play, permission)
 
 
 def sft_adapter(play: SelfPlayConfig, peft_config: Any, sft_peft_config: Any) -> Any:

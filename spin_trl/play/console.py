@@ -19,6 +19,7 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from ..config.dpo_on_top import dpo_steps
+from ..config.loop import asks_judge
 from ..config.sft_first import sft_steps
 from ..config.steps import gradient_steps
 from ..counts import counted
@@ -38,6 +39,7 @@ from ..run.progress import seconds_left_of_phase, seconds_left_of_run
 from ..run.reviews import review_figures, reviews_in
 from ..run.run import Run, device_name
 from ..run.stage import BASE, BEST_SFT, DPO, START, Stage, up_to
+from .judged import judge_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +162,9 @@ def intention(run: Run, phases: Sequence[str], processes: int, *, is_text: bool)
         is_retained=retained > 0 or bool(run.play.retain_tasks),
         scorers=names_of_scorer(run.scorer, run.play.scorer),
     )
-    return [first, second, *judged(judging), *([_of_text(run)] if is_text else []), *last]
+    told = judged(judging)
+    told += [judge_in_words(run)] if asks_judge(run.play) else []
+    return [first, second, *told, *([_of_text(run)] if is_text else []), *last]
 
 
 def _of_text(run: Run) -> str:

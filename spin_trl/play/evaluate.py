@@ -20,7 +20,7 @@ from ..data.kept_columns import kept_columns
 from ..errors import DivergedError, RunDirectoryError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
-from ..evaluation.scoring import Score, Scorer, columns_of, layers_of, score_of
+from ..evaluation.scoring import AnswerToScore, Score, Scorer, columns_of, layers_of, notes_on, scores_of
 from ..evaluation.summary import ByPrompt, HeldOutRow, changes, summarise, unscored, values_of
 from ..files import Checksum, write_json, write_text
 from ..generation.generations import Generations
@@ -150,7 +150,7 @@ def _figures_of_stage(
         write_json(run.directory.metrics(stage), found.figures)
     layers = layers_of(run.scorer)
     isolation = {} if layers is None else {ISOLATION: layers}
-    return found.figures | found.unscored | isolation, found.work_seconds
+    return found.figures | found.unscored | isolation | notes_on(run.scorer), found.work_seconds
 
 
 def measure_on(
@@ -273,14 +273,24 @@ def _measure(
         against = logps(replies, 2 * len(mine))
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
 
-    def score(row: dict, ids: list[int]) -> Score | None:
+    def scores(responses: Generations, done: int) -> Sequence[Score | None]:
         if scorer is None:
-            return None
-        text = str(tokenizer.decode(ids, skip_special_tokens=True))
-        return score_of(scorer, row["prompt"], row["real"], text, _scored_columns(run, scorer, row))
+            return [None] * len(mine)
+        items = [
+            AnswerToScore(
+                row["prompt"],
+                row["real"],
+                str(tokenizer.decode(responses[name], skip_special_tokens=True)),
+                _scored_columns(run, scorer, row),
+            )
+            for row, name in zip(mine, names, strict=True)
+        ]
+        return scores_of(scorer, items, lambda more: report(done + more))
 
     if scorer is not None:
-        run.progress.begin("answers scored", 0, len(rows))
+        run.progress.begin("answers scored", 0, (1 if greedy is None else 2) * len(rows))
+    sampled_scores = scores(sampled, 0)
+    greedy_scores = [None] * len(mine) if greedy is None else scores(greedy, len(mine))
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):
         played: dict[str, Any] = {}
@@ -300,11 +310,9 @@ def _measure(
             finish_reason=sampled.finish_reasons[name],
             identical=sampled[name] == row["real_ids"],
             **played,
-            score=score(row, sampled[name]),
-            greedy_score=None if greedy is None else score(row, greedy[name]),
+            score=sampled_scores[index],
+            greedy_score=greedy_scores[index],
         )
-        if scorer is not None:
-            report(index + 1)
     everything = {key: row for part in gather_object([measured]) for key, row in part.items()}
     if state.is_main_process:
         logps_of = {key: {"real": row.real_logp, "generated": row.generated_logp} for key, row in everything.items()}

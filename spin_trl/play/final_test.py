@@ -11,6 +11,7 @@ import time
 from accelerate import PartialState
 
 from ..errors import DivergedError
+from ..evaluation.scoring import notes_on
 from ..files import write_json
 from ..models.saving import hashing
 from ..report.record import read_record
@@ -69,6 +70,6 @@ def _test(run: Run, stage: Stage) -> None:
         seconds=since(started),
         work_seconds=0.0 if found is None else round(found.work_seconds, 3),
         **figures,
-        **({} if found is None else found.unscored),
+        **({} if found is None else found.unscored | notes_on(run.scorer)),
         files=files_of(run, stage, TEST, written),
     )

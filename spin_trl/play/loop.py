@@ -52,6 +52,7 @@ from .arguments import drawn_rows, first_rows, measured_rows_of, scorer_from, sf
 from .best import deliver_best
 from .console import intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, judge, settle, settle_generations
+from .judged import judge_of, whole_permission
 from .parts import generate_part, merge_parts
 from .phases import Launch, check_order, in_this_process
 from .plugin import check_launcher, training_plugin
@@ -153,6 +154,7 @@ class SelfPlay:
         named = model_path(os.path.expanduser(whole)) if isinstance(whole, str) else None
         given = None if isinstance(whole, str) else whole
         refused: list[str] = []
+        permission = whole_permission(play, self.directory)
         self.state = Run(
             directory=self.directory,
             args=args,
@@ -162,13 +164,16 @@ class SelfPlay:
             peft_config=peft_config,
             sft_peft_config=sft_adapter(play, peft_config, sft_peft_config),
             quantization_config=quantization_config,
-            scorer=noted(refused, lambda: scorer_from(scorer, play)),
+            scorer=noted(refused, lambda: scorer_from(scorer, play, permission)),
+            permission=permission,
             processing_class=processing_class,
             given=given,
             sources=sources or {},
             refused=refused,
             has_pairs=pairs is not None,
         )
+        if play.judge_reviews:
+            noted(self.state.refused, lambda: judge_of(play, self.directory))
         check_scorer_columns(self.state, self.train_dataset, self.eval_dataset)
         self._settings = dict(settings or python_settings(self.state))
         self._engine = SettledEngine(self.state, self._settings, is_named=not settings or "engine" in settings)

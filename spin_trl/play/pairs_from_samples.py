@@ -32,7 +32,7 @@ from ..evaluation.ranking import (
     number_in,
     ranking_number,
 )
-from ..evaluation.scoring import Score, Scorer, columns_of, figures_of, score_of
+from ..evaluation.scoring import AnswerToScore, Score, Scorer, columns_of, figures_of, scores_of
 from ..files import Checksum, definition_of, json_digest, parts_digest, short_digest, write_json, write_text
 from ..generation.generations import Generations
 from ..generation.store import GenerationStore
@@ -51,6 +51,7 @@ from ..training.arguments import as_dataset
 from .answering.at_hand import at_hand
 from .arguments import first_rows
 from .generate import answer_into
+from .judged import whole_permission
 from .open import reopen
 from .plugin import training_plugin
 from .prepare import refuse_missing_columns
@@ -68,7 +69,7 @@ _ABOUT = "Preference pairs of a model's own samples, ranked by a scorer. They ar
 MOST_SAMPLES = 10_000
 """Maximum number of samples per prompt: far more than is useful, but no mistyped number that fills the memory."""
 
-_ABOUT_CODE = ("allow_generated_code", "allow_unisolated_code")
+_ABOUT_CODE = ("allow_generated_code", "allow_unisolated_code", "judge_url", "judge_key_variable")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def open_with_scorer(
         run.directory.ownership, {name: what for name, what in code.items() if name in needed}, is_trusted=trust_run
     )
     run.play.rubric = rubric_for(names, rubric, run.play.rubric)
-    run.scorer = scorer_named(names, run.play)
+    run.scorer = scorer_named(names, run.play, whole_permission(run.play, run.directory))
     run.play.scorer = names
     return run
 
@@ -321,15 +322,17 @@ def _score_samples(
 ) -> dict[str, list[Score]]:
     """Return the scores of all samples, by key of the row. Processes share the work, and each gets all results."""
     state, tokenizer, columns = PartialState(), run.tokenizer(), columns_of(scorer)
-    found: dict[str, list[Score]] = {}
-    mine = range(state.process_index, len(rows), state.num_processes)
-    is_quiet = bool(run.args.disable_tqdm) or not state.is_local_main_process
-    for index in tqdm(mine, desc="Scoring", unit="prompt", disable=is_quiet):
-        row = rows[index]
+    mine = [rows[index] for index in range(state.process_index, len(rows), state.num_processes)]
+    items = []
+    for row in mine:
         kept = kept_columns(row)
         own = {name: kept[name] for name in columns.among(kept)}
         texts = _texts_of(row["key"], samples, count, tokenizer)
-        found[row["key"]] = [score_of(scorer, row["prompt"], row["real"], text, own) for text in texts]
+        items += [AnswerToScore(row["prompt"], row["real"], text, own) for text in texts]
+    is_quiet = bool(run.args.disable_tqdm) or not state.is_local_main_process
+    with tqdm(total=len(items), desc="Scoring", unit="sample", disable=is_quiet) as bar:
+        scores = scores_of(scorer, items, lambda done: bar.update(done - bar.n))
+    found = {row["key"]: scores[place * count : (place + 1) * count] for place, row in enumerate(mine)}
     return {key: scores for part in gather_object([found]) for key, scores in part.items()}
 
 

@@ -38,6 +38,7 @@ from .final_test import measure_finalists
 from .gate import ends_after, settle, settle_generations
 from .gate_after_dpo import settle_dpo
 from .generate import generate_iteration
+from .judge_review import let_judge_review
 from .parent import SECONDS_TO_END, held_pipe
 from .plugin import training_plugin
 from .preference import stages_of_dpo, train_on_pairs
@@ -80,6 +81,7 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
         settle(run, iteration)
     if PartialState().is_main_process:
         write_review(run, iteration)
+        let_judge_review(run, iteration)
 
 
 def baseline_phase(run: Run, iteration: int) -> None:

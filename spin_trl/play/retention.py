@@ -18,6 +18,7 @@ from ..errors import BenchmarkError, DivergedError
 from ..evaluation.benchmarks import Benchmark, scores
 from ..evaluation.figures import is_score
 from ..evaluation.intervals import of_independent
+from ..evaluation.scoring import notes_on
 from ..evaluation.summary import ByPrompt, changes, likelihoods, mean_of, token_counts
 from ..files import write_json
 from ..models.logps import response_logps
@@ -61,10 +62,11 @@ def measure_retention(run: Run, stage: Stage) -> None:
     figures: dict[str, float] = {PROMPTS: float(len(rows))}
     with hashing() as written:
         values: ByPrompt = {}
+        left_out: dict[str, Any] = {}
         if len(rows):
             try:
                 with at_hand(run, run.model_of(stage)) as policy:
-                    found, values = _on_rows(run, policy, rows, stage, before)
+                    found, values, left_out = _on_rows(run, policy, rows, stage, before)
                     figures |= found
             except DivergedError:
                 if stage.iteration < 0:
@@ -74,18 +76,22 @@ def measure_retention(run: Run, stage: Stage) -> None:
             write_json(folder / "values.json", values)
             write_json(folder / "metrics.json", figures)
     files = files_of(run, stage, RETENTION, written)
-    run.record(Step.RETENTION, stage, seconds=since(started), **figures, files=files)
+    notes = notes_on(run.retain_scorer) if len(rows) else {}
+    run.record(Step.RETENTION, stage, seconds=since(started), **figures, **left_out, **notes, files=files)
 
 
 def _on_rows(
     run: Run, policy: ModelAtHand, rows: Dataset, stage: Stage, before: ByPrompt | None
-) -> tuple[dict[str, float], ByPrompt]:
-    """Return a model's figures on the retention set with their changes from the start, and the values by prompt."""
+) -> tuple[dict[str, float], ByPrompt, dict[str, Any]]:
+    """Return a model's figures on the retention set with their changes from the start, the values by prompt, and for the
+    journal the numbers of prompts without a finite score."""
+    left_out: dict[str, Any] = {}
     if run.retain_scorer is None:
         values = _likelihoods(run, policy, rows)
     else:
         folder = run.directory.measured_on(stage, RETENTION)
-        values = measure_on(run, policy, rows, stage, folder, RETENTION, run.retain_scorer).values
+        measured = measure_on(run, policy, rows, stage, folder, RETENTION, run.retain_scorer)
+        values, left_out = measured.values, measured.unscored
     figures: dict[str, float] = {}
     for name, by_prompt in values.items():
         if name == "nll" or is_score(name):
@@ -93,7 +99,7 @@ def _on_rows(
             weights = [tokens[key] for key in by_prompt] if name == "nll" else None
             figures |= mean_of(name, list(by_prompt.values()), weights)
     figures |= changes(values, before) if before is not None else {}
-    return {name: value for name, value in figures.items() if math.isfinite(value)}, values
+    return {name: value for name, value in figures.items() if math.isfinite(value)}, values, left_out
 
 
 def _likelihoods(run: Run, policy: ModelAtHand, rows: Dataset) -> ByPrompt:

@@ -120,14 +120,14 @@ def track_reviews(run: Run) -> None:
     """
     votes = reviews_in(run.journal.entries())
     voted = dict.fromkeys(entry["stage"] for entry in votes)
-    counts = {stage: len(votes_on(votes, stage)) for stage in voted}
+    counts = {stage: len(votes_on(votes, stage)) + len(votes_on(votes, stage, by_judge=True)) for stage in voted}
     entry, stages = run.done(Step.TRACK, REVIEWS) or {}, [f"{stage}: {count}" for stage, count in counts.items()]
     known = entry.get("to", []) if entry.get("stages") == stages else []
     wanted = [name for name in run.args.report_to or [] if name not in known]
     figures = {
         f"{REVIEWED}{stage}/{name.removeprefix(REVIEWED)}": value
         for stage in voted
-        for name, value in review_figures(votes, stage).items()
+        for name, value in (review_figures(votes, stage) | review_figures(votes, stage, by_judge=True)).items()
         if math.isfinite(value)
     }
     if not wanted or not figures:

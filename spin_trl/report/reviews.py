@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from ..evaluation.win_rates import BOTH_BAD, BOTH_GOOD, LOSS, WIN, WinRate, agreement
-from ..run.reviews import reviews_in, votes_on, worse_by_votes
+from ..evaluation.win_rates import (
+    BOTH_BAD,
+    BOTH_GOOD,
+    LOSS,
+    TIE,
+    WIN,
+    Vote,
+    WinRate,
+    agreement,
+    agreement_with_people,
+)
+from ..run.journal import Entry
+from ..run.reviews import BY_JUDGE, entries_on, reviews_in, votes_on, win_rates, worse_by_votes
+from ..run.stage import Stage
 from .formats import NumberFormat, capitalised
 from .record import RunRecord
 from .tables import Cell, Row, Table
@@ -23,26 +35,49 @@ LEAST_WIN_RATE = 0.4
 
 
 def reviews(record: RunRecord) -> Table | None:
-    """Return a table with one row for each comparison that people have voted on; None if there are no votes."""
+    """Return a table with one row for each comparison that people or the judge have voted on; None if there are no votes."""
     entries, rows = reviews_in(record.journal), []
-    for stage, rates in record.reviews.items():
-        votes = votes_on(entries, stage)
-        for against, rate in rates.items():
-            alpha = agreement([vote for vote in votes if vote.against == against])
-            result = [Cell(f"{rate.results.get(name, 0):,}", _reasons(rate, name)) for name in _COLUMNS_OF_RESULTS]
-            cells = [
-                Cell(_SHARE.value(rate.value), _SHARE.interval(rate.low, rate.high)),
-                Cell(f"{rate.pairs:,}"),
-                *result,
-                Cell(f"{rate.reviewers:,}", "" if alpha is None else f"alpha {alpha:.2f}"),
-            ]
-            label = f"{stage.label} against the {COMPARED.get(against, against)}"
-            rows.append(Row(label.replace("iteration ", "iteration\u00a0"), cells, stage == record.best))
-    headings = ["compared", "win rate", "pairs", "preferred", "other preferred", "both good", "both bad", "reviewers"]
-    return Table(headings, rows) if rows else None
+    is_judged = any(entry.get("taken_by") == BY_JUDGE for entry in entries)
+    results = (WIN, LOSS, BOTH_GOOD, BOTH_BAD, *([TIE] if is_judged else []))
+    for stage in (one.name for one in record.iterations):
+        people, judge = votes_on(entries, stage), votes_on(entries, stage, by_judge=True)
+        for votes in (people, judge):
+            for against, rate in win_rates(votes).items():
+                of_both = [[vote for vote in one if vote.against == against] for one in (people, judge)]
+                label = f"{stage.label} against the {COMPARED.get(against, against)}"
+                label += f", judge {votes[0].reviewer}" if votes is judge else ""
+                cells = [
+                    Cell(_SHARE.value(rate.value), _SHARE.interval(rate.low, rate.high)),
+                    Cell(f"{rate.pairs:,}"),
+                    *(Cell(f"{rate.results.get(name, 0):,}", _reasons(rate, name)) for name in results),
+                    _judge_cell(entries, stage, *of_both) if votes is judge else _reviewers_cell(of_both[0]),
+                ]
+                rows.append(Row(label.replace("iteration ", "iteration\u00a0"), cells, stage == record.best))
+    headings = [_HEADINGS[name] for name in results]
+    return Table(["compared", "win rate", "pairs", *headings, "reviewers"], rows) if rows else None
 
 
-_COLUMNS_OF_RESULTS = (WIN, LOSS, BOTH_GOOD, BOTH_BAD)
+_HEADINGS = {
+    WIN: "preferred", LOSS: "other preferred", BOTH_GOOD: "both good", BOTH_BAD: "both bad", TIE: "tie",
+}  # fmt: skip
+"""Headings of the columns of results."""
+
+
+def _reviewers_cell(votes: Sequence[Vote]) -> Cell:
+    """Return the number of people who have voted, and how far they agree."""
+    alpha = agreement(votes)
+    return Cell(f"{len({vote.reviewer for vote in votes}):,}", "" if alpha is None else f"alpha {alpha:.2f}")
+
+
+def _judge_cell(entries: Sequence[Entry], stage: Stage, people: Sequence[Vote], judge: Sequence[Vote]) -> Cell:
+    """Return how far the judge agrees with people, and how often the place of an answer decided."""
+    found = agreement_with_people(people, judge)
+    said = [] if found is None else [f"as people on {found.same} of {found.pairs}, alpha {found.alpha:.2f}"]
+    position = entries_on(entries, stage, by_judge=True)[-1].get("position") or {}
+    if position.get("pairs"):
+        share = _SHARE.value(position.get("by_position", 0) / position["pairs"])
+        said.append(f"the place decided {share} of all pairs")
+    return Cell("judge", "; ".join(said))
 
 
 def _reasons(rate: WinRate, result: str) -> str:

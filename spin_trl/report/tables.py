@@ -16,6 +16,7 @@ from ..run.compute import compute_of
 from ..run.journal import ISOLATION, MADE, PAIRS, Entry, Step, is_of
 from ..run.stage import DPO, SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
+from .judge_facts import faults_of_judge, who_judged
 from .record import RunRecord, StageRecord, interval_of
 from .verdict import the_stage, the_stage_of
 
@@ -285,6 +286,8 @@ def facts(record: RunRecord) -> dict[str, str]:
         "DPO on top": _dpo(record),
         "Scorer": _joined_list(settings.get("scorer") or "", ", "),
         "Rubric": _criteria(settings.get("rubric")),
+        "Judge": who_judged(record),
+        "Judge's faults": faults_of_judge(record),
         "Generated code": _isolation(record),
         "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
         "Test set": counted(record.num_tested, "prompt") if record.num_tested else "",

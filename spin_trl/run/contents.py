@@ -14,7 +14,10 @@ from ..files import parse_json
 from . import checkpoint
 from .checkpoint import CHECKPOINT_MANIFEST
 
-FILES = ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png", "report.html")
+JUDGE_FILE = "judge.jsonl"
+"""File of the judge's replies."""
+
+FILES = ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png", "report.html", JUDGE_FILE)
 """Files at the top level of a run directory: the run's state, and the files that present its results."""
 
 TRACEBACK = "traceback.txt"

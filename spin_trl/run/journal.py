@@ -75,6 +75,9 @@ OF_THE_HUB = frozenset({Step.PUSH, Step.LICENSES})
 CHECKSUMS = "files"
 """Key of an entry's files, as written by its step: `{name in the run directory: [bytes, SHA-256]}`."""
 
+JUDGED = "judge"
+"""Key of an evaluation's entry: the judge's model, host and rubric, what it has cost, and what is known of its faults."""
+
 ISOLATION = "isolation"
 """Key of an evaluation's entry: the layers that generated code ran behind, if a scorer ran any."""
 

@@ -12,7 +12,7 @@ from ..evaluation.figures import REVIEWED
 from ..evaluation.win_rates import SHARES, Vote, WinRate, win_rate
 from .journal import Entry, Step, is_of
 
-CHOICES: Mapping[str, str | None] = MappingProxyType(
+VOTE_CHOICES: Mapping[str, str | None] = MappingProxyType(
     {"left": "", "right": "", **{name: name for name in ("both_good", "both_bad")}, "skip": None}
 )
 """What a reviewer can choose, with the result if that does not depend on the sides; None: no vote."""
@@ -20,8 +20,8 @@ CHOICES: Mapping[str, str | None] = MappingProxyType(
 REASONS = ("wrong", "incomplete", "invented", "rude", "format", "other")
 """Reasons that a reviewer can give."""
 
-BY_FILE, BY_SERVER = "file", "server"
-"""How votes were taken: from a file that a reviewer saved, or by the local server of `spin-trl review`."""
+BY_FILE, BY_SERVER, BY_JUDGE = "file", "server", "judge"
+"""How votes were taken: from a file that a reviewer saved, by the local server of `spin-trl review`, or from a judge."""
 
 ENOUGH_PAIRS = 20
 """Number of pairs with votes below which votes decide nothing."""
@@ -32,15 +32,21 @@ def reviews_in(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if is_of(entry, Step.REVIEW)]
 
 
-def entries_on(entries: Iterable[Entry], stage: str) -> list[Entry]:
-    """Return the journal's entries with votes on a stage, oldest first."""
-    return [entry for entry in entries if is_of(entry, Step.REVIEW, stage)]
+def entries_on(entries: Iterable[Entry], stage: str, *, by_judge: bool = False) -> list[Entry]:
+    """Return the journal's entries with people's votes on a stage, or with the judge's, oldest first."""
+    return [
+        entry
+        for entry in entries
+        if is_of(entry, Step.REVIEW, stage) and (entry.get("taken_by") == BY_JUDGE) == by_judge
+    ]
 
 
-def newest_votes(entries: Iterable[Entry], stage: str) -> dict[tuple[str, str], Mapping[str, Any]]:
+def newest_votes(
+    entries: Iterable[Entry], stage: str, *, by_judge: bool = False
+) -> dict[tuple[str, str], Mapping[str, Any]]:
     """Return the newest vote of each reviewer on each pair, also skipped ones, as recorded, by reviewer and pair."""
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for entry in entries_on(entries, stage):
+    for entry in entries_on(entries, stage, by_judge=by_judge):
         for vote in entry["votes"]:
             key = entry["reviewer"], vote["pair"]
             found.pop(key, None)  # so that the order is that of the newest votes
@@ -48,11 +54,11 @@ def newest_votes(entries: Iterable[Entry], stage: str) -> dict[tuple[str, str], 
     return found
 
 
-def votes_on(entries: Iterable[Entry], stage: str) -> list[Vote]:
-    """Return people's votes on a stage: the newest of each reviewer on each pair, without skipped ones."""
+def votes_on(entries: Iterable[Entry], stage: str, *, by_judge: bool = False) -> list[Vote]:
+    """Return people's votes on a stage, or the judge's: the newest of each reviewer on each pair, without skipped ones."""
     return [
         Vote(reviewer, pair, vote["against"], vote["result"], tuple(vote["reasons"]))
-        for (reviewer, pair), vote in newest_votes(entries, stage).items()
+        for (reviewer, pair), vote in newest_votes(entries, stage, by_judge=by_judge).items()
         if vote["result"] in SHARES
     ]
 
@@ -98,13 +104,11 @@ def rate_in_words(rate: WinRate) -> str:
     return f"{100 * rate.value:.1f} %{interval} on {counted(rate.pairs, 'pair')}{by}"
 
 
-def review_figures(entries: Iterable[Entry], stage: str) -> dict[str, float]:
-    """Return the win rates of a stage as figures: `review/previous`, `review/previous_low`, ..., between 0 and 1."""
+def review_figures(entries: Iterable[Entry], stage: str, *, by_judge: bool = False) -> dict[str, float]:
+    """Return the win rates of a stage as figures between 0 and 1: `review/previous`, `review/previous_low`, and so on; or
+    those of the judge, `review/judge/previous` and so on."""
     found: dict[str, float] = {}
-    for other, rate in win_rates(votes_on(entries, stage)).items():
-        found |= {
-            f"{REVIEWED}{other}": rate.value,
-            f"{REVIEWED}{other}_low": rate.low,
-            f"{REVIEWED}{other}_high": rate.high,
-        }
+    prefix = f"{REVIEWED}{BY_JUDGE}/" if by_judge else REVIEWED
+    for other, rate in win_rates(votes_on(entries, stage, by_judge=by_judge)).items():
+        found |= {f"{prefix}{other}": rate.value, f"{prefix}{other}_low": rate.low, f"{prefix}{other}_high": rate.high}
     return found

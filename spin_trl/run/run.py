@@ -64,6 +64,7 @@ class Run:
         sft_peft_config: LoRA configuration of SFT first (`start: sft`), or None for full fine-tuning.
         quantization_config: quantisation of the base model, or None.
         scorer: scorer of generated responses, or None.
+        permission: what scorers that the settings name may do; None: what the settings allow, without a judge.
         processing_class: tokenizer; None: the model's own.
         given: the given model in memory, if it was passed as an object, until the run has saved it to `model`.
         sources: names of the data, as given in the settings.
@@ -80,6 +81,7 @@ class Run:
     sft_peft_config: Any = None
     quantization_config: BitsAndBytesConfig | None = None
     scorer: Scorer | None = None
+    permission: Permission | None = None
     processing_class: PreTrainedTokenizerBase | None = None
     given: PreTrainedModel | PeftModel | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
@@ -90,12 +92,12 @@ class Run:
         self.journal = Journal(self.directory.journal)
         is_told = LAUNCHED in os.environ and PartialState().is_main_process
         self.progress = Progress(file=self.directory.progress if is_told else None)
-        names = self.play.scorer
+        names, permission = self.play.scorer, self.permission or permission_of(self.play)
         if self.scorer is None and names is not None:
-            self.scorer = noted(self.refused, lambda: scorer_named(names, self.play))
+            self.scorer = noted(self.refused, lambda: scorer_named(names, self.play, permission))
         for_retention = self.play.retain_scorer or []
         self.retain_scorer = (
-            noted(self.refused, lambda: scorer_named(for_retention, self.play)) if for_retention else None
+            noted(self.refused, lambda: scorer_named(for_retention, self.play, permission)) if for_retention else None
         )
         if self.play.retain_tasks:
             noted(self.refused, harness_version)
@@ -285,9 +287,20 @@ def against_arms(play: SelfPlayConfig) -> list[str]:
     ]
 
 
-def scorer_named(names: Sequence[str], play: SelfPlayConfig) -> Scorer:
-    """Return the scorer of these names, with the permission and the rubric of a loop's settings."""
-    return scorer_of(names, Permission(play.allow_generated_code, play.allow_unisolated_code), play.criteria)
+def permission_of(play: SelfPlayConfig) -> Permission:
+    """Return what the settings of a loop allow to scorers, without a judge, which needs a run directory."""
+    return Permission(play.allow_generated_code, play.allow_unisolated_code)
+
+
+def scorer_named(names: Sequence[str], play: SelfPlayConfig, permission: Permission | None = None) -> Scorer:
+    """Return the scorer of these names, with the rubric of a loop's settings.
+
+    Args:
+        names: names of scorers.
+        play: settings of the loop.
+        permission: what scorers may do; None: what the settings allow.
+    """
+    return scorer_of(names, permission or permission_of(play), play.criteria)
 
 
 def _no_rows() -> Dataset:

@@ -18,6 +18,7 @@ from huggingface_hub import constants
 from ..config.arguments import is_overridden
 from ..config.checks import as_mapping
 from ..config.engines import AUTO, VLLM
+from ..config.judge import JUDGE_KEY_VARIABLE
 from ..config.recipe import Recipe
 from ..config.server import KEY_VARIABLE, RELOAD_COMMAND, SERVER
 from ..config.shipped import accelerate_configs
@@ -83,6 +84,10 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
             found[name] = given if isinstance(given, str) else " ".join(map(str, given))
     if settings.get("engine") == SERVER:
         found |= _named_of_servers(settings)
+    if settings.get("judge_url"):  # decides where prompts, answers and a key are sent
+        found["judge_url"] = str(settings["judge_url"])
+        if settings.get("judge_key_variable") not in (None, JUDGE_KEY_VARIABLE):
+            found["judge_key_variable"] = str(settings["judge_key_variable"])
     config = settings.get("accelerate_config")
     if config and config not in accelerate_configs():
         found["accelerate_config"] = str(config)

@@ -1,6 +1,7 @@
 """A recipe can name scorers, and their results are used as documented."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -8,16 +9,21 @@ from messages import refused
 from spin_trl.errors import DataError, RecipeError
 from spin_trl.evaluation.scorers import exact_match, gsm8k, valid_json
 from spin_trl.evaluation.scoring import (
+    AnswerToScore,
+    ManyAtOnce,
+    Permission,
     ScorerColumns,
     SeveralScorers,
     columns_of,
     compared,
     figures_of,
     layers_of,
+    notes_on,
     runs_generated_code,
     score_of,
     scorer_names,
     scorer_of,
+    scores_of,
     takes_rubric,
 )
 
@@ -154,6 +160,54 @@ class Holder:
 
     def score(self, prompt: str, real: str, generated: str, level: int) -> float:
         return float(level)
+
+
+class Together(ManyAtOnce):
+    """A scorer that scores all answers at once, and remembers how many it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+
+    def __call__(self, prompt: str, real: str, generated: str, level: int = 0) -> dict[str, float]:
+        return {"": float(level), "length": float(len(generated))}
+
+    def score_many(self, items, report):
+        self.given.append(len(items))
+        report(len(items))
+        return [self(one.prompt, one.real, one.generated, **one.columns) for one in items]
+
+    def notes(self):
+        return {"calls": len(self.given)}
+
+
+def test_a_scorer_that_can_gets_all_answers_at_once() -> None:
+    """Alone and among others, with its own columns; the others are called as always."""
+    items = [AnswerToScore("p", "r", "a" * size, {"level": size, "other": 0}) for size in (1, 2, 3)]
+    together, done = Together(), []
+    several = SeveralScorers({"together": together, "length": length})
+    found = scores_of(several, items, done.append)
+    assert found == [{"together": size, "together.length": size, "length": size} for size in (1, 2, 3)]
+    assert together.given == [3]
+    assert (done, notes_on(several)) == ([1, 2, 2, 3], {"calls": 1})
+    plain = [replace(one, columns={}) for one in items]
+    assert (scores_of(length, plain, done.append), done[4:]) == ([1, 2, 3], [1, 2, 3])
+    assert notes_on(length) == notes_on(None) == {}
+
+
+def test_a_scorer_that_fails_among_others_is_named_too() -> None:
+    def fails(prompt: str, real: str, generated: str) -> float:
+        raise ZeroDivisionError
+
+    with refused(RecipeError, "ZeroDivisionError", "'the answer'"):
+        scores_of(SeveralScorers({"fails": fails, "length": length}), [AnswerToScore("p", "r", "the answer", {})])
+
+
+def test_a_judge_is_made_by_those_who_can() -> None:
+    with refused(RecipeError, "`scorer: judge`"):
+        scorer_of(["judge"])
+    assert scorer_of(["judge"], Permission(make_judge=lambda: length)) is length
+    with refused(RecipeError, "'judges'", "judge"):
+        scorer_of(["judges"])
 
 
 def test_several_scorers_get_their_own_columns() -> None:

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from spin_trl.evaluation.win_rates import BOTH_BAD, BOTH_GOOD, LOSS, WIN, Vote, agreement, win_rate
+from spin_trl.evaluation.win_rates import (
+    BOTH_BAD,
+    BOTH_GOOD,
+    LOSS,
+    TIE,
+    WIN,
+    Vote,
+    agreement,
+    agreement_with_people,
+    win_rate,
+)
 
 
 def votes(results: Sequence[str], reviewer: str = "Ann", reasons: Sequence[str] = ()) -> list[Vote]:
@@ -62,3 +72,16 @@ def test_reviewers_who_always_give_the_same_result_agree() -> None:
 
 def test_a_pair_that_one_reviewer_left_out_does_not_count_against_agreement() -> None:
     assert agreement([*votes([WIN, LOSS, WIN]), *votes([WIN, LOSS], "Bob")]) == 1.0
+
+
+def test_a_judges_agreement_with_people_is_by_what_most_prefer() -> None:
+    """Ann and Bob are undecided on the second pair, and so is the judge; on the third it prefers the other answer."""
+    people = [*votes([WIN, WIN, LOSS]), *votes([WIN, LOSS, LOSS, WIN], "Bob")]
+    found = agreement_with_people(people, votes([WIN, TIE, WIN], "judge"))
+    assert found is not None
+    assert (found.pairs, found.same) == (3, 2)
+    # Coincidences of won, tied, lost: 2, 2 and 0 of the same, 1 won-lost and 1 lost-won; of 6 results 3 are won, 2 tied and
+    # 1 lost: observed 2/6, expected 2·(3·2 + 3·1 + 2·1)/(6·5).
+    assert found.alpha == pytest.approx(1 - (2 / 6) / (22 / 30))
+    assert agreement_with_people(people, []) is None
+    assert agreement_with_people([], votes([WIN])) is None

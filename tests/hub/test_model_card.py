@@ -230,6 +230,16 @@ def test_the_whole_card() -> None:
     assert WHOLE.fullmatch(content), content
 
 
+def test_a_judge_is_named_with_its_faults_but_not_its_host() -> None:
+    """A language model gave the scores, and not people."""
+    judged = facts()
+    judge = {"model": "wise", "host": "judge.example", "follows_instructions": True}
+    judged.run.record.journal.append({"phase": "evaluate", "stage": "start", "judge": judge})
+    content = str(model_card(judged))
+    assert names(content, "wise", "language model", "instructions")
+    assert "judge.example" not in content
+
+
 def test_it_is_valid_for_the_hub_and_its_results_come_back(hub: LocalHub) -> None:
     """The client's own parsing and validation are used."""
     card = model_card(facts())
@@ -271,7 +281,7 @@ def test_peoples_votes_are_on_the_card() -> None:
     votes = entry_of("iteration-0", ["won"] * 3 + ["lost"])
     record = replace(known.run.record, journal=[*known.run.record.journal, votes])
     card = str(model_card(replace(known, run=replace(known.run, record=record)))).replace("\u00a0", " ")
-    assert names(card, "## Human review", "iteration 0 against the previous model", "75.0 %")
+    assert names(card, "## Human review", "iteration 0", "75.0 %")
     assert not names(str(model_card(known)), "Human review")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from messages import names
+from messages import names, refused
 from spin_trl.config.loop import SelfPlayConfig
+from spin_trl.errors import RecipeError
 from spin_trl.plan.costs import Work
 from spin_trl.plan.devices import DEVICES
 from spin_trl.plan.planning import Advice
@@ -22,6 +24,7 @@ from spin_trl.plan.show import (
     devices_table,
     hours_table,
     show_batch_size,
+    show_judge,
     show_judged,
     show_model,
     show_verdict,
@@ -128,6 +131,17 @@ def test_an_automatic_batch_size_is_shown(given: Any, on_gpu: bool, device: Any,
     shown = SimpleNamespace(setup=setup, memory=SimpleNamespace(batch_size=128, device_bytes=device))
     show_batch_size(terminal.console(file, 200), shown)  # type: ignore[arg-type]
     assert names(file.getvalue(), *parts) if parts else file.getvalue() == ""
+
+
+def test_where_answers_would_be_sent_is_shown() -> None:
+    file = io.StringIO()
+    judged = SelfPlayConfig(scorer="judge", judge_url="https://judge.example/v1", judge_model="wise")
+    show_judge(terminal.console(file, 200), SelfPlayConfig())
+    assert file.getvalue() == ""
+    show_judge(terminal.console(file, 200), judged)
+    assert names(file.getvalue(), "wise", "judge.example", "off", "2,000")
+    with refused(RecipeError, "`judge_rubric`"):
+        show_judge(terminal.console(file, 200), dataclasses.replace(judged, judge_rubric="none.yaml"))
 
 
 def test_iterations_that_are_alike_stand_together() -> None:

@@ -8,6 +8,7 @@ from messages import refused
 from spin_trl import SelfPlayConfig
 from spin_trl.config.loop import SMOKE_ROWS
 from spin_trl.errors import RecipeError
+from spin_trl.evaluation.scoring import Permission
 from spin_trl.play.arguments import first_rows, measured_rows_of, scorer_from, sft_adapter
 from spin_trl.run.journal import RETENTION, TEST
 
@@ -33,13 +34,13 @@ def test_scorers_by_name_or_as_a_function() -> None:
     def scorer(prompt: str, real: str, generated: str) -> float:
         return 1.0
 
-    play = SelfPlayConfig()
-    assert scorer_from(scorer, play) is scorer
-    named = scorer_from("exact_match", play)
+    permission = Permission()
+    assert scorer_from(scorer, permission) is scorer
+    named = scorer_from("exact_match", permission)
     assert named is not None
     assert named("p", "a", "a") == 1
     with refused(RecipeError, "`scorer`"):
-        scorer_from([], play)
+        scorer_from([], permission)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from trl import DPOConfig, DPOTrainer
 
 import runs
 import tiny
+from completion_server import serving
+from judge_server import JudgeServer, all_at
 from messages import names, refused
 from spin_trl.cli import main
 from spin_trl.config.data import DataConfig
@@ -177,7 +179,7 @@ def test_an_interrupted_command_resumes_to_the_same_bytes(
     with monkeypatch.context() as patch:
         if where == "sampling":
             patch.setattr(GenerationStore, "write_shard", write_two)
-        patch.setattr(pairs_from_samples, "score_of" if where == "scoring" else "write_text", interrupt)
+        patch.setattr(pairs_from_samples, "scores_of" if where == "scoring" else "write_text", interrupt)
         with pytest.raises(KeyboardInterrupt):
             make(run_dir, tmp_path / "pairs")
     samples = runs.contents(tmp_path / "pairs/.samples", ignore=("checksums.jsonl",))
@@ -185,6 +187,22 @@ def test_an_interrupted_command_resumes_to_the_same_bytes(
     folder, _ = make(run_dir, tmp_path / "pairs")
     assert runs.contents(folder, ignore=("checksums.jsonl",)) == runs.contents(whole, ignore=("checksums.jsonl",))
     assert samples.items() <= runs.contents(folder / ".samples").items()
+
+
+@pytest.mark.slow
+def test_a_judge_ranks_samples(tmp_path: Path, llama_folder: Path) -> None:
+    """Its mean is the number that ranks, and all samples are asked about at the same time."""
+    with serving(JudgeServer(judgement=lambda prompt, answers: all_at(1 + len(answers[0]) % 5), delay=0.02)) as server:
+        judge = {"judge_url": server.v1, "judge_model": "wise"}
+        run_dir = prepared(tmp_path / "judged", llama_folder, **judge)
+        folder, _ = make(run_dir, scorer="judge")
+        assert server.most > 1
+    assert (run_dir / "judge.jsonl").is_file()
+    pairs = pairs_in(folder)
+    assert len(pairs) > 0
+    for row in pairs:
+        assert len(row["chosen"]) % 5 > len(row["rejected"]) % 5
+        assert row["chosen_score"] == len(row["chosen"]) % 5 / 4
 
 
 def test_finished_pairs_are_not_made_again(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +215,7 @@ def test_finished_pairs_are_not_made_again(run_dir: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr(at_hand, "load_policy", refuse)
     with monkeypatch.context() as patch:
-        patch.setattr(pairs_from_samples, "score_of", refuse)
+        patch.setattr(pairs_from_samples, "scores_of", refuse)
         assert make(run_dir, folder) == (folder, found)
     (folder / "train-00000.parquet").write_bytes(b"damaged")
     assert make(run_dir, folder) == (folder, found)

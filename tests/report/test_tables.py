@@ -1,6 +1,7 @@
 """The report's tables show every stage with its intervals and the right comparisons, and the costs."""
 
 from made_up import record, stage
+from messages import names
 from spin_trl.report.tables import LONGEST_FACT, costs, devices, facts, figures, standings
 
 
@@ -146,6 +147,14 @@ def test_the_criteria_of_a_rubric_are_a_fact():
     rubric = {"criteria": [{"name": "short", "weight": 2, "words": {"max": 9}}, {"name": "data", "format": "json"}]}
     assert facts(record(settings={"rubric": rubric}))["Rubric"] == "short (weight 2), data"
     assert "Rubric" not in facts(record(settings={"rubric": {"criteria": "damaged"}}))
+
+
+def test_a_judge_and_what_is_wrong_with_its_scores_are_facts():
+    judge = {"model": "wise", "host": "judge.example", "follows_instructions": True}
+    found = facts(record(journal=[{"phase": "evaluate", "stage": "start", "judge": judge}]))
+    assert names(found["Judge"], "wise", "judge.example")
+    assert names(found["Judge's faults"], "instructions")
+    assert not {"Judge", "Judge's faults"} & facts(record()).keys()
 
 
 def test_a_fact_takes_a_line_and_not_a_page():

@@ -154,8 +154,9 @@ def test_phases_say_how_far_they_are(llama_folder, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Progress, "report", report)
     build(llama_folder, num_iterations=1, baseline="sft", scorer="exact_match", evaluate_greedy=True).run()
     # 3 prompts are held out and 12 trained on. Real responses and own answers are measured, and the opponent's, if any.
+    # Sampled and greedy answers are scored.
     answers = ["3 answers", "3 greedy answers"]
-    start = [*answers, "6 responses measured", "3 answers scored"]
-    iteration = ["12 answers", "3 steps", *answers, "9 responses measured", "3 answers scored"]
+    start = [*answers, "6 responses measured", "6 answers scored"]
+    iteration = ["12 answers", "3 steps", *answers, "9 responses measured", "6 answers scored"]
     finished = [f"{done} {what}" for what, done, total in seen if done == total]
     assert finished == [*start, *iteration, "3 steps", *start]

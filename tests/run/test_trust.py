@@ -81,6 +81,13 @@ def test_a_command_of_vllm_is_code_if_it_would_run() -> None:
     assert named_code({"engine": "vllm", "vllm_command": ["vllm"], "vllm_args": None}) == {}
 
 
+def test_where_answers_are_judged_needs_trust() -> None:
+    given = {"judge_url": "https://a/v1", "judge_key_variable": "AWS_KEY", "judge_model": "m"}
+    assert named_code(given) == {"judge_url": "https://a/v1", "judge_key_variable": "AWS_KEY"}
+    assert named_code({**given, "judge_key_variable": "JUDGE_API_KEY"}) == {"judge_url": "https://a/v1"}
+    assert named_code({"judge_key_variable": "AWS_KEY"}) == {}
+
+
 def test_where_prompts_and_a_key_are_sent_needs_trust() -> None:
     given = {"engine": "server", "server_urls": ["https://a", "https://b"], "server_key_variable": "AWS_KEY"}
     assert named_code(given) == {"server_urls": "https://a https://b", "server_key_variable": "AWS_KEY"}

@@ -54,17 +54,25 @@ class ServerKey:
         """Return the header that carries the key, if there is one."""
         return {"Authorization": f"Bearer {self._text}"} if self else {}
 
-    def quoted(self, text: str) -> str:
-        """Return the start of a foreign text, on one line, without this key and anything that looks like a credential."""
+    def removed_from(self, text: str) -> str:
+        """Return a foreign text with `***` in place of this key."""
         if self:
             for form in {self._text, json.dumps(self._text)[1:-1], self._text.replace("/", "\\/")}:
                 text = text.replace(form, "***")
-        line = " ".join(hide(text).split())
+        return text
+
+    def quoted(self, text: str) -> str:
+        """Return the start of a foreign text, on one line, without this key and anything that looks like a credential."""
+        line = " ".join(hide(self.removed_from(text)).split())
         return visible(line if len(line) <= _LONGEST_QUOTE else f"{line[:_LONGEST_QUOTE]}…")
 
 
-def base_url(url: str) -> str:
+def base_url(url: str, key_variable: str = KEY_VARIABLE) -> str:
     """Return a server's URL without `/v1` and slashes at its end.
+
+    Args:
+        url: the URL.
+        key_variable: environment variable that messages name as the place of a key.
 
     Raises:
         RecipeError: if it is not an HTTP URL, or has a user name, a password, a query or a fragment. The message does not
@@ -80,7 +88,7 @@ def base_url(url: str) -> str:
         raise RecipeError(f"{shown!r} is not a URL of a server. Expected something like `http://127.0.0.1:8000`.")
     if "@" in parts.netloc:
         raise RecipeError(
-            f"{shown!r} has a user name or a password, which do not belong in a URL. Set `{KEY_VARIABLE}` in the "
+            f"{shown!r} has a user name or a password, which do not belong in a URL. Set `{key_variable}` in the "
             "environment."
         )
     if parts.query or parts.fragment:
@@ -99,19 +107,23 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def refuse_plain_http(url: str, key: ServerKey, *, allow: bool = False) -> None:
+def refuse_plain_http(
+    url: str, key: ServerKey, *, allow: bool = False, allowed_by: str | None = "server_allow_plain_http"
+) -> None:
     """Raise if a key would be sent over a network without encryption.
 
     Args:
         url: the server's URL.
         key: key that would be sent.
         allow: whether that is accepted.
+        allowed_by: setting that accepts it, which the message names; None: there is none.
 
     Raises:
         RecipeError: if it would.
     """
     if key and not allow and not url.startswith("https://") and not is_loopback(url):
+        accepted = "" if allowed_by is None else f", or accept it with `{allowed_by}: true`"
         raise RecipeError(
             f"The key would be sent to {url} over plain HTTP, where others can read it. Use `https://`, or a tunnel to this "
-            "machine, or accept it with `server_allow_plain_http: true`."
+            f"machine{accepted}."
         )

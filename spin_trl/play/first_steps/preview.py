@@ -24,6 +24,7 @@ from ...run.run import Run
 from ...training.scratch import build_tokenizer, texts_of
 from ...training.unplayable import of_configuration
 from ..divide import divide
+from ..judged import whole_permission
 from ..prepare import against_rows, check_human_responses, encoding, scored_columns_of
 from ..rehearse import config_of, model_name
 from .pieces import Limit, Piece, in_pieces
@@ -234,7 +235,9 @@ def _chosen(dataset: Dataset, numbers: Sequence[int]) -> Dataset:
 def _run_of(recipe: Recipe, dataset: Dataset) -> Run:
     """Return the run of a recipe, set up as far as its rows need. From scratch, the tokenizer is built from these rows."""
     model = recipe.model.model_name_or_path
-    run = Run(RunDirectory(str(recipe.play.run_dir)), recipe.args, recipe.play, model, recipe.start)
+    directory = RunDirectory(str(recipe.play.run_dir))
+    permission = whole_permission(recipe.play, directory)
+    run = Run(directory, recipe.args, recipe.play, model, recipe.start, permission=permission)
     if model is None and not run.directory.tokenizer().exists():
         length = run.args.max_length or 2048
         run.processing_class = build_tokenizer(texts_of(dataset), run.start, length, chats=not is_text(dataset))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ...counts import counted
-from ...evaluation.win_rates import BOTH_BAD, BOTH_GOOD, LOSS, WIN, Vote, WinRate, agreement
+from ...evaluation.win_rates import BOTH_BAD, BOTH_GOOD, LOSS, WIN, Vote, WinRate, agreement, agreement_with_people
 from ...run.reviews import ENOUGH_PAIRS, rate_in_words, win_rates
 from ..reviews import COMPARED
 from .assignment import Assignment
@@ -13,16 +13,20 @@ from .assignment import Assignment
 _RESULTS_IN_WORDS = {WIN: "preferred", LOSS: "the other preferred", BOTH_GOOD: "both good", BOTH_BAD: "both bad"}
 
 
-def summary_lines(label: str, assignment: Assignment, votes: Sequence[Vote]) -> list[str]:
+def summary_lines(
+    label: str, assignment: Assignment, votes: Sequence[Vote], of_judge: Sequence[Vote] = ()
+) -> list[str]:
     """Return lines on the votes on a stage.
 
     Args:
         label: the stage's name in words.
         assignment: assignment of its page.
-        votes: the votes.
+        votes: people's votes.
+        of_judge: the judge's votes, if the run has one.
     """
+    judged = _lines_of_judge(label, votes, of_judge)
     if not votes:
-        return [f"No votes on {label} so far."]
+        return [f"No votes on {label} so far.", *judged]
     lines = []
     for against, rate in win_rates(votes).items():
         lines.append(f"{label} against the {COMPARED[against]}: win rate {rate_in_words(rate)}, ties count half")
@@ -34,6 +38,20 @@ def summary_lines(label: str, assignment: Assignment, votes: Sequence[Vote]) -> 
     alpha = agreement(votes)
     if alpha is not None:
         lines.append(f"Agreement of {counted(len({vote.reviewer for vote in votes}), 'reviewer')}: alpha {alpha:.2f}")
+    return lines + judged
+
+
+def _lines_of_judge(label: str, votes: Sequence[Vote], of_judge: Sequence[Vote]) -> list[str]:
+    rates = win_rates(of_judge)
+    lines = [
+        f"The judge {of_judge[0].reviewer}: {label} against the {COMPARED[against]}: win rate {rate_in_words(rate)}"
+        for against, rate in rates.items()
+    ]
+    found = agreement_with_people(votes, of_judge)
+    if found is not None:
+        lines.append(
+            f"  It agrees with people on {found.same} of {counted(found.pairs, 'pair')}, alpha {found.alpha:.2f}"
+        )
     return lines
 
 

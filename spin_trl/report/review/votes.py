@@ -13,7 +13,7 @@ from ...evaluation.win_rates import LOSS, WIN
 from ...files import home_expanded, parse_json
 from ...run.directory import RunDirectory
 from ...run.journal import Journal, Step
-from ...run.reviews import BY_FILE, BY_SERVER, REASONS, CHOICES, newest_votes
+from ...run.reviews import BY_FILE, BY_SERVER, REASONS, VOTE_CHOICES, newest_votes
 from ...run.stage import Stage
 from .assignment import SIDES, AssignedPair, Assignment, read_assignment, run_id
 
@@ -170,10 +170,10 @@ def as_recorded(vote: Any, assignment: Assignment) -> dict[str, Any]:
     pair = assignment.pair(name) if isinstance(name, str) else None
     if pair is None:
         raise VotesError(f"The pair {name!r:.60} is not on the page.")
-    if not isinstance(choice, str) or choice not in CHOICES:
-        near = nearest(choice, list(CHOICES)) if isinstance(choice, str) else "."
+    if not isinstance(choice, str) or choice not in VOTE_CHOICES:
+        near = nearest(choice, list(VOTE_CHOICES)) if isinstance(choice, str) else "."
         raise VotesError(
-            f"The choice on the pair {pair.id} is {choice!r:.60}{near} Known are {', '.join(CHOICES)}."
+            f"The choice on the pair {pair.id} is {choice!r:.60}{near} Known are {', '.join(VOTE_CHOICES)}."
         )
     reasons, note = vote.get("reasons", []), vote.get("note", "")
     if not isinstance(reasons, list) or any(reason not in REASONS for reason in reasons):
@@ -193,7 +193,7 @@ def as_recorded(vote: Any, assignment: Assignment) -> dict[str, Any]:
 def _result_of(choice: str, pair: AssignedPair) -> str | None:
     if choice in SIDES:
         return WIN if choice == pair.side else LOSS
-    return CHOICES[choice]
+    return VOTE_CHOICES[choice]
 
 
 def record(directory: RunDirectory, submission: Submission) -> None:
