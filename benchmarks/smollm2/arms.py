@@ -49,8 +49,8 @@ def settings(folder: Path, on_gpu: bool, seed: int, learning_rate: float) -> dic
     """Return the settings that all arms share: AdamW, a constant learning rate after ten steps of warm-up."""
     return {
         "output_dir": str(folder), "learning_rate": learning_rate, "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": 10, "per_device_train_batch_size": BATCH, "per_device_eval_batch_size": 128, "seed": seed,
-        "weight_decay": 0.0, "bf16": on_gpu, "use_cpu": not on_gpu, "gradient_checkpointing": False,
+        "warmup_steps": 10, "per_device_train_batch_size": BATCH, "per_device_eval_batch_size": 128 if on_gpu else BATCH,
+        "seed": seed, "weight_decay": 0.0, "bf16": on_gpu, "use_cpu": not on_gpu, "gradient_checkpointing": False,
         "max_length": 256, "report_to": "none", "disable_tqdm": True, "logging_steps": 20,
     }  # fmt: skip
 
