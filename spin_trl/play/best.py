@@ -10,6 +10,7 @@ import shutil
 from typing import Any
 
 from ..config.dpo_on_top import named_iterations
+from ..config.review import WAIT
 from ..evaluation.selection import best_of
 from ..files import give_back, write_json
 from ..report.record import read_record
@@ -63,15 +64,20 @@ def _link_best(directory: RunDirectory, model: str) -> None:
 def _tidy(run: Run, iteration: int, best_stage: str) -> None:
     """Free disk space after an iteration: delete its checkpoints, and the models beyond `keep_iterations`.
 
-    The best model is kept, and so are the newest, which the next iteration starts from, and those that DPO starts from.
+    The best model is kept, and so are the newest, which the next iteration starts from, those that DPO starts from, and the
+    one that becomes the best if people reject the newest iteration.
     """
     shutil.rmtree(run.directory.training(Stage.of(iteration)), ignore_errors=True)
-    if run.play.keep_iterations is None:
+    old = range(iteration + 1 - (run.play.keep_iterations or 0))
+    if run.play.keep_iterations is None or not old:
         return
     for_dpo = {Stage.of(number) for number in named_iterations(run.play)} | {
         stage.origin for stage in run.directory.stages() if stage.arm == DPO
     }
-    for_dpo |= {best_of(read_record(run.directory).candidates(iteration), metric_of(run.play))}
-    for old in range(iteration + 1 - run.play.keep_iterations):
-        if Stage.of(old) not in {best_stage, *for_dpo}:
-            give_back(run.directory.model(Stage.of(old)))
+    record, metric = read_record(run.directory), metric_of(run.play)
+    kept = {best_stage, *for_dpo, best_of(record.candidates(iteration), metric)}
+    if run.play.review_gate == WAIT:
+        kept |= {best_of(record.candidates(iteration - 1), metric)}
+    for stage in map(Stage.of, old):
+        if stage not in kept:
+            give_back(run.directory.model(stage))

@@ -2,15 +2,20 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from made_up import record, stage, write_run
 from runs import build
 from spin_trl import SelfPlayConfig
 from spin_trl.evaluation.selection import Measured, Metric, best_of
 from spin_trl.play import best as module
 from spin_trl.play import loop
+from spin_trl.play.best import deliver_best
+from spin_trl.run.directory import RunDirectory
+from spin_trl.run.stage import Stage
 
 
 class Marks:
@@ -107,6 +112,24 @@ def test_keep_iterations_bounds_the_models(llama_folder: Path) -> None:
     played(llama_folder, [2.5], keep_iterations=1, num_iterations=5).run()
     assert [t for t in range(5) if Path(f"run/iteration-{t}/model").exists()] == [0, 4]
     assert Path("run/best").resolve() == Path("run/iteration-0/model").resolve()
+
+
+@pytest.mark.parametrize(("gate", "kept"), [("wait", [0, 2]), ("warn", [2])])
+def test_the_model_that_would_be_the_best_without_the_newest_stays_while_people_may_reject_that(
+    tmp_path: Path, gate: str, kept: list[int]
+) -> None:
+    """Iteration 0 is better than iteration 1, and iteration 2 is the best, unless people reject it."""
+    stages = {Stage.of(t - 1): stage(Stage.of(t - 1), figures={"nll": nll}) for t, nll in enumerate([4, 2, 3, 1])}
+    directory = RunDirectory(write_run(tmp_path / "run", record(*stages.values(), metric="nll")))
+    for name in stages:
+        directory.model(name).mkdir(parents=True)
+    play = SelfPlayConfig(human_review="every 1", review_gate=gate, keep_iterations=1)
+    run: Any = SimpleNamespace(
+        directory=directory, play=play, model_of=lambda name: str(directory.model(name)), done=lambda *_: None
+    )
+    assert deliver_best(run, 2)["stage"] == "iteration-2"
+    assert [t for t in range(3) if directory.model(Stage.of(t)).exists()] == kept
+    deliver_best(run, -1)  # before the first iteration there is nothing to choose from
 
 
 @pytest.mark.slow
