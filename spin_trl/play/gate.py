@@ -95,9 +95,11 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
     opponent, decided = started_from(run, iteration + 1) if has_begun else (None, None)
     # The setting of now, unless another one was in force when the next iteration began.
     fallen_back = lr_scale * run.play.fall_back_lr_scale if decided is None else decided
-    verdict, is_settled = judge(record, run.play, iteration, fallen_back), False
+    counts_votes = votes_count(run, iteration) or not known
+    rejected = None if counts_votes else bool(known.get("rejected"))
+    verdict, is_settled = judge(record, run.play, iteration, fallen_back, rejected), False
     if has_begun:
-        is_settled = bool(known) or opponent is None
+        is_settled = opponent is None or (bool(known) and verdict.rejected == bool(known.get("rejected")))
         if known or opponent is None:
             verdict = as_played(verdict, record.decisions, iteration)
         else:
@@ -185,18 +187,16 @@ def started_from(run: Run, iteration: int) -> tuple[Stage | None, float | None]:
 
 def as_played(verdict: Verdict, decisions: Decisions, iteration: int) -> Verdict:
     """Adjust the verdict on an iteration that another has followed: whether to stop may change, the opponent may not."""
-    verdict = dataclasses.replace(
-        verdict,
-        opponent=decisions.opponent(iteration + 1),
-        lr_scale=decisions.lr_scale(iteration + 1),
-        rejected=bool(decisions.after(iteration).get("rejected")),
-    )
+    opponent, lr_scale = decisions.opponent(iteration + 1), decisions.lr_scale(iteration + 1)
+    verdict = dataclasses.replace(verdict, opponent=opponent, lr_scale=lr_scale)
     if verdict.decision == "stopped":
         return verdict
     before = decisions.after(iteration)
     if not before or before["decision"] == "stopped":  # but it was continued
         return dataclasses.replace(verdict, decision="continued", reason=None)
-    return dataclasses.replace(verdict, decision=before["decision"], reason=before["reason"])
+    is_revised = verdict.rejected and before["decision"] == "improved"
+    decision = "continued" if is_revised else before["decision"]
+    return dataclasses.replace(verdict, decision=decision, reason=before["reason"])
 
 
 def as_begun(verdict: Verdict, iteration: int, opponent: Stage, fallen_back: float, lr_scale: float) -> Verdict:
@@ -221,7 +221,13 @@ def as_begun(verdict: Verdict, iteration: int, opponent: Stage, fallen_back: flo
     return dataclasses.replace(verdict, decision=decision, opponent=opponent, lr_scale=scale, reason=reason)
 
 
-def judge(record: RunRecord, play: SelfPlayConfig, iteration: int, fallen_back: float | None = None) -> Verdict:
+def judge(
+    record: RunRecord,
+    play: SelfPlayConfig,
+    iteration: int,
+    fallen_back: float | None = None,
+    rejected: bool | None = None,
+) -> Verdict:
     """Judge an iteration that has been evaluated; for the first one, also judge the start's answers.
 
     Args:
@@ -229,12 +235,14 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int, fallen_back: 
         play: settings of the run's loop.
         iteration: number of the iteration (0-based).
         fallen_back: factor on later learning rates if the run falls back; None: by the settings.
+        rejected: whether the iteration is rejected because people found it worse; None: by the votes.
     """
     stage, metric, models = Stage.of(iteration), metric_of(play), record.played(iteration)
     # Votes on the previous iteration may have come while this one was played.
     of_both = {one: _worse_by_votes(record, play, one) for one in (Stage.of(iteration - 1), stage)}
     votes = of_both[stage]
-    rejected = bool(votes) and play.review_gate == WAIT
+    waits = play.review_gate == WAIT
+    rejected = (bool(votes) and waits) if rejected is None else rejected
     left_out = record.rejected - {stage} | ({stage} if rejected else set())
     best = best_of({name: model for name, model in models.items() if name not in left_out}, metric)
     warnings, reasons = _degeneration(play, models, iteration)
@@ -242,7 +250,7 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int, fallen_back: 
     opponent, lr_scale = stage, record.decisions.lr_scale(iteration)
     decision = "improved" if best == stage and models[stage].value(metric.name) is not None else "continued"
     reason = None
-    worse = votes[0] if rejected else None
+    worse = votes[0] if rejected and votes and waits else None
     if models[stage].figures and not models[stage].has_diverged and models[stage].value(metric.name) is None:
         warnings.append(f"{stage} has no `{metric.name}`, so it can't be compared and can't become the best")
     elif metric.regresses(models[stage], models[best]):
@@ -278,6 +286,12 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int, fallen_back: 
 def _worse_by_votes(record: RunRecord, play: SelfPlayConfig, stage: Stage) -> list[str]:
     """Return sentences on why people find a stage worse; none if they don't, or if the settings ignore their votes."""
     return [] if play.review_gate == OFF else worse_by_votes(record.journal, stage, play.review_min_win_rate)
+
+
+def votes_count(run: Run, iteration: int) -> bool:
+    """Return whether people's votes on an iteration (0-based) can change what is decided: no other has followed, or only one
+    that is not trained."""
+    return not run.has_begun(iteration + 1) or run.decisions.after(iteration + 1).get("decision") == UNTRAINED
 
 
 def ends_after(run: Run, iteration: int) -> bool:

@@ -52,6 +52,7 @@ from .arguments import drawn_rows, first_rows, measured_rows_of, scorer_from, sf
 from .best import deliver_best
 from .console import intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, judge, settle, settle_generations
+from .judge_review import let_judge_review
 from .judged import judge_of, whole_permission
 from .parts import generate_part, merge_parts
 from .phases import Launch, check_order, in_this_process
@@ -270,9 +271,13 @@ class SelfPlay:
                 if main:
                     if iteration >= 0:
                         write_review(run, iteration)
+                        let_judge_review(run, iteration)
                     show(run, iteration, deliver_best(run, iteration)["stage"], self._console)
                     self._tell(stopped)
                     cards = background.submit(self._write_cards)
+                PartialState().wait_for_everyone()
+                if iteration >= 0:
+                    check_votes(run, iteration)
                 break
             if cards is not None:
                 cards.result()  # models about to be deleted take their cards with them

@@ -76,8 +76,9 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
     is_done = run.done(Step.EVALUATE, stage) is not None
     evaluate(run, stage, run.decisions.opponent(iteration))
     measure_retention(run, stage)
-    # An interrupt may have come between the two, and votes may have come since.
-    if not is_done or not run.decisions.after(iteration) or run.play.review_gate == WAIT:
+    # An interrupt may have come between the two, and votes or another `review_gate` may have come since.
+    known = run.decisions.after(iteration)
+    if not is_done or not known or known.get("rejected") or run.play.review_gate == WAIT:
         settle(run, iteration)
     if PartialState().is_main_process:
         write_review(run, iteration)
@@ -163,6 +164,8 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         _check_gate(run, iteration)
     if phase == "train":
         _check_generations(run, iteration)
+    if phase in (DPO, TEST):
+        _check_votes_on_last(run, iteration)
     state = PartialState()
     try:
         # Processes launched by a loop that was killed may still be exiting when the next loop relaunches the phase.
@@ -260,6 +263,13 @@ def _check_gate(run: Run, iteration: int) -> None:
             f"The run in {run.directory.path} has stopped. {verdict.stopped} To continue it, change the gate's settings."
         )
     check_votes(run, iteration - 1)
+
+
+def _check_votes_on_last(run: Run, iteration: int) -> None:
+    """Check that people have voted on the last iteration if the run waits for it, also when phases are launched by hand."""
+    if iteration >= 0 and run.done(Step.EVALUATE, Stage.of(iteration)) is not None:
+        settle(run, iteration)
+        check_votes(run, iteration)
 
 
 def _check_generations(run: Run, iteration: int) -> None:

@@ -26,7 +26,7 @@ from ..report.review.pairs import (
 from ..run.reviews import votes_on
 from ..run.run import Run
 from ..run.stage import START, Stage
-from .gate import ends_after
+from .gate import ends_after, votes_count
 
 
 def write_review(run: Run, iteration: int) -> None:
@@ -38,7 +38,8 @@ def write_review(run: Run, iteration: int) -> None:
     """
     stage = Stage.of(iteration)
     is_wanted = is_reviewed(run.play, iteration, is_last=ends_after(run, iteration))
-    if is_wanted and run.directory.samples(stage).exists() and not run.directory.review_page(stage).exists():
+    is_written = run.directory.review_page(stage).exists() and run.directory.assignment(stage).exists()
+    if is_wanted and run.directory.samples(stage).exists() and not is_written:
         make_page(run, stage)
 
 
@@ -114,7 +115,7 @@ def check_votes(run: Run, iteration: int) -> None:
         PausedError: if there are none yet; the message says how to vote and how to go on.
     """
     stage = Stage.of(iteration)
-    if run.play.review_gate != WAIT or run.has_begun(iteration + 1):
+    if run.play.review_gate != WAIT or not votes_count(run, iteration):
         return
     if not is_reviewed(run.play, iteration, is_last=ends_after(run, iteration)):
         return

@@ -660,8 +660,27 @@ def test_an_iteration_that_was_rejected_stays_out_of_the_choice_of_the_best() ->
 
 
 def test_a_rejection_that_another_iteration_has_followed_is_history() -> None:
-    gate = {"phase": "gate", "stage": "iteration-1", "decision": "continued", "reason": None}
+    """Votes that come later neither reject nor stop; a recorded rejection stays, and may stop if the settings change."""
     run = voted(played(3.0, 2.0, 1.0), "iteration-1", won=3, lost=27)
-    verdict = judged(run, **WAITING)
-    assert not as_played(verdict, Decisions([gate]), 1).rejected
-    assert as_played(verdict, Decisions([gate | {"rejected": True}]), 1).rejected
+    stopping = SelfPlayConfig(**WAITING, on_regression="stop")
+    late = judge(run, stopping, 1, rejected=False)
+    assert (late.decision, late.best, late.rejected) == ("improved", "iteration-1", False)
+    recorded = judge(run, stopping, 1, rejected=True)
+    assert (recorded.decision, recorded.best, recorded.rejected) == ("stopped", "iteration-0", True)
+    liked = judge(played(3.0, 2.0, 1.0), stopping, 1, rejected=True)
+    assert (liked.decision, liked.best, liked.rejected) == ("continued", "iteration-0", True)
+
+
+def test_an_iteration_that_only_an_untrained_one_has_followed_can_still_be_rejected() -> None:
+    """Its answers are those that the untrained one started from, so that the opponent stays."""
+    before = {
+        "phase": "gate",
+        "stage": "iteration-1",
+        "decision": "improved",
+        "opponent": "iteration-1",
+        "reason": None,
+    }
+    run = voted(played(3.0, 2.0, 1.0), "iteration-1", won=3, lost=27)
+    verdict = as_played(judged(run, **WAITING, on_regression="fall_back"), Decisions([before]), 1)
+    assert (verdict.decision, verdict.best, verdict.opponent) == ("continued", "iteration-0", "iteration-1")
+    assert verdict.rejected

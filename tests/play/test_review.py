@@ -12,15 +12,18 @@ from messages import names, refused
 from reviewed import choices_for, votes_file
 from runs import build, entry, journal
 from spin_trl.errors import PausedError, RecipeError, RunDirectoryError
+from spin_trl.play.gate import settle, settle_generations
 from spin_trl.play.loop import SelfPlay
 from spin_trl.play.open import reopen
-from spin_trl.play.review import make_page
+from spin_trl.play.phases import in_this_process
+from spin_trl.play.review import check_votes, make_page, write_review
 from spin_trl.report.record import read_record
 from spin_trl.report.review.assignment import Assignment, read_assignment
 from spin_trl.report.review.stored import stored_data
 from spin_trl.report.review.votes import read_votes, record
 from spin_trl.report.write import gather
 from spin_trl.run.directory import RunDirectory
+from spin_trl.run.journal import UNTRAINED, Step
 from spin_trl.run.stage import Stage
 
 HELD_OUT = 25
@@ -162,6 +165,79 @@ def test_a_run_that_only_warns_goes_on_and_warns_when_there_are_votes(
     assert names(capsys.readouterr().out, "review_min_win_rate", "0.0 %")
     assert decision(run_dir, 0)["opponent"] == "iteration-0"
     assert (run_dir / "iteration-1" / "review.html").exists()
+
+
+def test_votes_that_come_after_the_next_iteration_has_begun_change_nothing(run_dir: Path, llama_folder: Path) -> None:
+    vote(run_dir, won=0, lost=5)
+    session(llama_folder, run_dir).run()
+    vote(run_dir, won=0, lost=25, reviewer="Bob")
+    result = session(llama_folder, run_dir, on_regression="stop").run()
+    assert names(str(result.paused), "iteration 1")
+    assert (decision(run_dir, 0)["opponent"], decision(run_dir, 0)["rejected"]) == ("iteration-0", False)
+
+
+def test_another_gate_is_heard_before_the_best_model_is_chosen(run_dir: Path, llama_folder: Path) -> None:
+    """A run that ended with a rejected iteration delivers it as soon as votes decide nothing any more."""
+    settings: dict[str, Any] = {"num_iterations": 1, "metric_for_best_iteration": "nll"}
+    vote(run_dir, won=0, lost=20)
+    assert session(llama_folder, run_dir, **settings).run().best_stage == "start"
+    assert session(llama_folder, run_dir, **settings, review_gate="warn").run().best_stage == "iteration-0"
+    assert not decision(run_dir, 0)["rejected"]
+
+
+def test_votes_count_if_the_next_iteration_is_not_trained(run_dir: Path) -> None:
+    run = reopen(str(run_dir))
+    run.journal.append(Step.GENERATE, "iteration-1", opponent="iteration-0", lr_scale=1.0)
+    run.journal.append(Step.GATE, "iteration-1", decision=UNTRAINED, best="iteration-0", opponent="iteration-0",
+                       lr_scale=1.0, reason="nothing to learn")  # fmt: skip
+    with refused(PausedError, "iteration 0", "spin-trl review"):
+        check_votes(run, 0)
+    vote(run_dir, won=0, lost=20)
+    check_votes(run, 0)
+    verdict, is_new = settle(run, 0)
+    assert (verdict.rejected, verdict.best, verdict.opponent, is_new) == (True, "start", "iteration-0", True)
+    assert decision(run_dir, 0)["rejected"]
+    assert not settle(run, 0)[1]
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_before_an_iteration_is_trained_waits_for_votes_on_the_one_before(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the generations of iteration 1 leave nothing to learn, so that iteration 0 is the last, and reviewed."""
+
+    def settled(run: Any, iteration: int) -> str | None:
+        monkeypatch.setattr(run.play, "identical_stop", 0.0 if iteration else 1.0)
+        return settle_generations(run, iteration)
+
+    judged: list[int] = []
+    monkeypatch.setattr("spin_trl.play.generate._identical", lambda *of: {"responses": 25, "identical": 5})
+    for module in ("loop", "phases"):
+        monkeypatch.setattr(f"spin_trl.play.{module}.settle_generations", settled)
+    monkeypatch.setattr("spin_trl.play.loop.let_judge_review", lambda run, iteration: judged.append(iteration))
+    result = session(llama_folder, tmp_path / "run", human_review="last").run()
+    assert names(str(result.paused), "iteration 0", "spin-trl review")
+    assert judged == [0]
+    vote(tmp_path / "run", won=0, lost=20)
+    result = session(llama_folder, tmp_path / "run", human_review="last").run()
+    assert (result.paused, result.best_stage) == (None, "start")
+    assert names(str(result.stopped), "identical_stop")
+
+
+@pytest.mark.parametrize("phase", ["dpo", "test"])
+def test_the_last_phases_by_hand_wait_for_votes_too(run_dir: Path, phase: str) -> None:
+    run = reopen(str(run_dir))
+    run.play.num_iterations = 1
+    with refused(PausedError, "iteration 0", "spin-trl review"):
+        in_this_process(run, phase, 0)
+
+
+def test_a_page_without_its_assignment_is_written_again(run_dir: Path) -> None:
+    before = page_of(run_dir)
+    RunDirectory(run_dir).assignment(Stage.of(0)).unlink()
+    write_review(reopen(str(run_dir)), 0)
+    assert {pair.key for pair in page_of(run_dir).pairs} == {pair.key for pair in before.pairs}
+    assert page_of(run_dir) != before
 
 
 def test_a_page_that_is_gone_is_written_again_with_the_same_sides(run_dir: Path) -> None:
