@@ -167,4 +167,4 @@ def is_reviewed(settings: ReviewSettings, iteration: int, *, is_last: bool) -> b
         return is_last
     if (every := _EVERY.fullmatch(said)) is not None:
         return (iteration + 1) % int(every[1]) == 0
-    return str(iteration) in settings.human_review
+    return iteration in map(int, settings.human_review)

@@ -23,6 +23,7 @@ from spin_trl.errors import RecipeError
         (["0", "2"], [0, 2]),
         (2, [2]),
         ("1", [1]),
+        (["01", "3"], [1, 3]),
     ],
 )
 def test_the_iterations_that_are_reviewed(value: Any, reviewed: list[int]) -> None:
