@@ -76,7 +76,8 @@ def _is_vote(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and all(_is_str(value.get(name)) for name in ("pair", "against", "choice"))
-        and (value.get("result") is None or value["result"] in SHARES)
+        and "result" in value
+        and (value["result"] is None or (_is_str(value["result"]) and value["result"] in SHARES))
         and _list_of(_is_str)(value.get("reasons"))
     )
 

@@ -16,6 +16,9 @@ RECORDING = ("record", "append", "record_fit")
 """Names of the functions that write entries."""
 
 
+VOTE = {"pair": "a", "against": "start", "choice": "left", "result": "won", "reasons": ["rude"]}
+
+
 @pytest.mark.parametrize(
     ("key", "right", "wrong"),
     [
@@ -34,6 +37,17 @@ RECORDING = ("record", "append", "record_fit")
         ("points", [[[1, 0.5, 2.0]], []], [[[1, 0.5]], [[1, 0.5, "2"]], [1]]),
         ("skipped", [[{"step": 1}]], [[1], {"step": 1}]),
         ("remarks", [["a remark"], []], ["a remark", [1]]),
+        (
+            "votes",
+            [[VOTE], [VOTE | {"result": None}]],
+            [
+                [VOTE | {"result": ["won"]}],
+                [VOTE | {"result": "drawn"}],
+                [{name: VOTE[name] for name in VOTE if name != "result"}],
+                [VOTE | {"pair": 3}],
+                [7],
+            ],
+        ),
         ("files", [{}], [[]]),
         ("versions", [{"torch": "2.13.0", "peft": None}, {}], [["torch"], "2.13.0", {"torch": 2}]),
         ("origins", [{"data": {"name": "a"}}, {}], [{"data": "a"}, ["a"]]),
