@@ -75,8 +75,11 @@ def read_assignment(path: Path) -> Assignment | None:
     if not found and not path.exists():
         return None
     try:
-        return _parsed(found)
-    except (KeyError, TypeError, ValueError) as error:
+        assignment = _parsed(found)
+        if assignment.stage != path.parent.name:
+            raise ValueError(f"it belongs to {assignment.stage!r:.60}")
+        return assignment
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunDirectoryError(f"{path} is damaged: {type(error).__name__}: {error}. {way_out}") from error
 
 

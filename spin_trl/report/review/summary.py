@@ -29,7 +29,9 @@ def summary_lines(
         return [f"No votes on {label} so far.", *judged]
     lines = []
     for against, rate in win_rates(votes).items():
-        lines.append(f"{label} against the {COMPARED[against]}: win rate {rate_in_words(rate)}, ties count half")
+        lines.append(
+            f"{label} against the {COMPARED.get(against, against)}: win rate {rate_in_words(rate)}, ties count half"
+        )
         lines += [f"  {line}" for line in _lines_of_results(rate)]
         same = assignment.identical.get(against, 0)
         lines += [f"  {counted(same, 'further prompt')}: both answers are the same text, not shown"] if same else []
@@ -44,7 +46,8 @@ def summary_lines(
 def _lines_of_judge(label: str, votes: Sequence[Vote], of_judge: Sequence[Vote]) -> list[str]:
     rates = win_rates(of_judge)
     lines = [
-        f"The judge {of_judge[0].reviewer}: {label} against the {COMPARED[against]}: win rate {rate_in_words(rate)}"
+        f"The judge {of_judge[0].reviewer}: {label} against the {COMPARED.get(against, against)}: "
+        f"win rate {rate_in_words(rate)}"
         for against, rate in rates.items()
     ]
     found = agreement_with_people(votes, of_judge)

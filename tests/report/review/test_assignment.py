@@ -29,7 +29,10 @@ def test_without_a_file_there_is_no_assignment(tmp_path: Path) -> None:
         {"pairs": None},
         {"answers": "loud"},
         {"identical": {"previous": "many"}},
+        {"identical": {"previous": 1e999}},
         {"page": 7},
+        {"stage": "iteration-0"},
+        {"stage": "../start"},
     ],
 )
 def test_damage_is_named_with_a_way_out(tmp_path: Path, damage: dict[str, Any]) -> None:

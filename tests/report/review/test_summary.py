@@ -35,3 +35,8 @@ def test_few_votes_decide_nothing_and_reviewers_who_agree_have_alpha_1(tmp_path:
 def test_without_votes_that_is_said(tmp_path: Path) -> None:
     assignment = with_page(answered_run(tmp_path / "run"))
     assert [names(line, "iteration 1") for line in summary_lines("iteration 1", assignment, [])] == [True]
+
+
+def test_a_comparison_that_this_version_does_not_know_keeps_its_name(tmp_path: Path) -> None:
+    assignment, vote = with_page(answered_run(tmp_path / "run")), Vote("Ann", "a", "another run", "won")
+    assert names("\n".join(summary_lines("iteration 1", assignment, [vote], [vote])), "another run", "100.0 %")
