@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +124,8 @@ def _without_known(
     Raises:
         VotesError: if the file has two votes on a pair, or another vote on a pair than the one that is recorded.
     """
-    names = [vote["pair"] for vote in submission.votes]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    names = Counter(vote["pair"] for vote in submission.votes)
+    if twice := next((name for name, count in names.items() if count > 1), None):
         raise VotesError(f"{path} has two votes on the pair {twice}.")
     new = []
     for vote in submission.votes:
