@@ -15,6 +15,7 @@ import pytest
 from spin_trl.errors import DataError
 from spin_trl.report.review.page import render_page
 from spin_trl.report.review.server import ReviewServer
+from spin_trl.report.review.votes import checked_name
 
 pytestmark = pytest.mark.slow
 
@@ -167,6 +168,16 @@ def test_forty_votes_with_the_keyboard_alone_are_saved_as_a_file(opened):
     assert "spin-trl review RUN_DIRECTORY votes-Ann-B.json" in on.page.inner_text("#saved")
     assert on.asked == [on.page.url]
     assert on.said == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "reviewer"),
+    [("علی\u200cرضا", "علیرضا"), ("Ann\u00ad\u200b", "Ann"), ("a\u2003\ue000 b", "a b"), (" Zoe\u0308 ", "Zo\u00eb")],
+)
+def test_a_name_that_the_page_takes_is_taken_from_its_file(opened, typed, reviewer):
+    on = opened(pairs(1)).start(typed)
+    _, file = on.saved()
+    assert checked_name(file["reviewer"]) == reviewer
 
 
 def test_with_the_mouse_votes_can_be_changed_later(opened):

@@ -369,7 +369,8 @@ function askForName() {
 
 /** Go on as a reviewer. Votes that the server has count, unless this browser has later ones that were not sent. */
 async function startAs(name) {
-  const reviewer = name.normalize("NFC").replace(/[\s\p{Cc}\p{Cs}]+/gu, " ").trim();
+  // Without characters that can't be seen: a name with one would be refused.
+  const reviewer = name.normalize("NFC").replace(/\p{Cf}+/gu, "").replace(/[\s\p{C}]+/gu, " ").trim();
   if (!reviewer) throw new Error("Write your name first.");
   const found = stateOf(reviewer);
   if (isServed) {
