@@ -65,3 +65,13 @@ def test_report_and_card_have_the_table(tmp_path: Path) -> None:
     page = write_report(directory).read_text(encoding="utf-8")
     assert "Human review" in page
     assert names(page, "iteration\u00a01", "75.0\u00a0%")
+
+
+def test_neither_names_nor_notes_of_reviewers_are_shown(tmp_path: Path) -> None:
+    entry = entry_of("iteration-1", ["won"] * 3, reviewer="Annabelle")
+    entry["votes"][0]["note"] = "private"
+    directory = RunDirectory(write_run(tmp_path / "run", run(entry), {"start": [sample(0)]}))
+    page = write_report(directory).read_text(encoding="utf-8")
+    assert "Human review" in page
+    assert not names(page, "Annabelle")
+    assert not names(page, "private")
