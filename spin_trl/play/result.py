@@ -20,11 +20,12 @@ class RunResult:
         best_stage: `start`, the iteration with the best figure, or the model that DPO trained from either.
         best_model: folder or Hub name of the best model.
         figures: held-out figures by stage (the start, the iterations, the baseline arms, and DPO's results), and with the
-            prefix `retention/` those on the retention set.
+            prefix `retention/` those on the retention set, with `review/` those of people's votes.
         directory: the run directory.
         stopped: why the run ended before its last iteration, or None.
         test_figures: figures on the test set, by stage; empty without one.
-        paused: what to do before the run can go on, if it waits for servers to be given other weights; else None.
+        paused: what to do before the run can go on, if it waits for servers to be given other weights, or for people's votes;
+            else None.
     """
 
     best_stage: str
