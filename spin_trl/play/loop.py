@@ -287,6 +287,10 @@ class SelfPlay:
                 track(run, iteration)
                 track_reviews(run)
             verdict, is_new = settle(run, iteration)
+            if main and is_new:  # settings that have changed may make it the last
+                write_review(run, iteration)
+                let_judge_review(run, iteration)
+            PartialState().wait_for_everyone()
             ends = iteration == run.play.num_iterations - 1
             is_last = ends or verdict.stopped is not None
             if best is not None and (any(news) or is_last):

@@ -24,8 +24,8 @@ class RunResult:
         directory: the run directory.
         stopped: why the run ended before its last iteration, or None.
         test_figures: figures on the test set, by stage; empty without one.
-        paused: what to do before the run can go on, if it waits for servers to be given other weights, or for people's votes;
-            else None.
+        paused: what to do before the run can go on, if it waits for servers to be given other weights, or for votes; else
+            None.
     """
 
     best_stage: str

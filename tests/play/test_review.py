@@ -185,6 +185,19 @@ def test_another_gate_is_heard_before_the_best_model_is_chosen(run_dir: Path, ll
     assert not decision(run_dir, 0)["rejected"]
 
 
+def test_an_iteration_that_becomes_the_last_by_other_settings_is_reviewed(run_dir: Path, llama_folder: Path) -> None:
+    for name in ("review.html", "review.json"):
+        (run_dir / "iteration-0" / name).unlink()
+    settings: dict[str, Any] = {
+        "human_review": "last",
+        "review_gate": "warn",
+        "degeneration_stop": {"truncated": 0.01},
+    }
+    assert session(llama_folder, run_dir, **settings).run().stopped is not None
+    assert page_of(run_dir).pairs
+    assert (run_dir / "iteration-0" / "review.html").exists()
+
+
 def test_votes_count_if_the_next_iteration_is_not_trained(run_dir: Path) -> None:
     run = reopen(str(run_dir))
     run.journal.append(Step.GENERATE, "iteration-1", opponent="iteration-0", lr_scale=1.0)
