@@ -26,7 +26,7 @@ from ..report.formats import MISSING
 from ..report.html.page import template_environment
 from ..report.judge_facts import faults_of_judge, who_judged
 from ..report.record import RunRecord, StageRecord
-from ..report.reviews import reviews, reviews_in_words
+from ..report.reviews import review_note, reviews, reviews_in_words
 from ..report.tables import costs, devices, figures, final_test, retention, standings
 from ..report.verdict import on_choice, remarks, verdict
 from ..report.write import made_by
@@ -170,6 +170,7 @@ class RunFacts:
             "final_test": None if (tested := final_test(record)) is None else markdown.table(tested),
             "retention": None if (kept := retention(record)) is None else markdown.table(kept),
             "reviews": None if (voted := reviews(record)) is None else markdown.table(voted),
+            "review_note": review_note(record),
             "figures": {name: markdown.table(found) for name, found in figures(record).items()},
             "opponents": self._opponents_table(),
             "costs": markdown.table(costs(record)),

@@ -85,6 +85,19 @@ def _reasons(rate: WinRate, result: str) -> str:
     return ", ".join(f"{name} {count}" for name, count in found)
 
 
+def review_note(record: RunRecord) -> str | None:
+    """Return a note on the table of win rates: who compared the answers, and what the figures mean; None without votes."""
+    entries = reviews_in(record.journal)
+    if not entries:
+        return None
+    judged = [entry.get("taken_by") == BY_JUDGE for entry in entries]
+    said = "" if all(judged) else "People compared answers to held-out prompts without knowing whose they were. "
+    said += "The judge, a language model, compared them in both orders. " if any(judged) else ""
+    said += "The win rate is the share of pairs won, where ties count half; a pair with several votes counts once."
+    alpha = " Alpha is Krippendorff's: 1 if the reviewers always agree, 0 if no more than by chance."
+    return said if all(judged) else said + alpha
+
+
 def reviews_in_words(record: RunRecord) -> list[str]:
     """Return sentences on iterations that people found worse than another model, and what the run did about it."""
     said = record.settings.get("review_min_win_rate")

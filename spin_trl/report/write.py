@@ -28,7 +28,7 @@ from .formats import duration
 from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
-from .reviews import reviews, reviews_in_words
+from .reviews import review_note, reviews, reviews_in_words
 from .tables import costs, devices, facts, figures, final_test, retention, standings
 from .text import cut
 from .verdict import on_choice, remarks, verdict
@@ -107,6 +107,7 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str
         "final_test": final_test(record),
         "retention": retention(record),
         "reviews": reviews(record),
+        "review_note": review_note(record),
         "figures": figures(record),
         "costs": costs(record),
         "groups": all_charts(record),

@@ -7,7 +7,7 @@ from made_up import record, sample, stage, write_run
 from messages import names
 from reviewed import entry_of
 from spin_trl.report.record import RunRecord
-from spin_trl.report.reviews import reviews, reviews_in_words
+from spin_trl.report.reviews import review_note, reviews, reviews_in_words
 from spin_trl.report.write import write_report
 from spin_trl.run.directory import RunDirectory
 
@@ -75,3 +75,13 @@ def test_neither_names_nor_notes_of_reviewers_are_shown(tmp_path: Path) -> None:
     assert "Human review" in page
     assert not names(page, "Annabelle")
     assert not names(page, "private")
+
+
+def test_the_note_says_who_compared_the_answers() -> None:
+    """A judge's votes are not passed off as people's."""
+    people = entry_of("iteration-1", ["won"])
+    judge = entry_of("iteration-1", ["won"], reviewer="tiny") | {"taken_by": "judge"}
+    notes = [review_note(run(*entries)) or "" for entries in ((people,), (judge,), (people, judge))]
+    assert ["People" in note for note in notes] == [True, False, True]
+    assert ["judge" in note for note in notes] == [False, True, True]
+    assert review_note(run()) is None
