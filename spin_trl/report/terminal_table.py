@@ -69,7 +69,8 @@ def run_table(
         figures: held-out figures by stage, in order. Columns that no stage has are left out.
         best: stage to mark.
         title: title above the table.
-        width: width of the terminal in columns. If the table is wider, the least important figures are dropped.
+        width: width of the terminal in columns. If the table is wider, the least important figures are dropped, but not
+            the metric.
         columns: figures that may be shown, in addition to named scores.
         caption: caption below the table.
         metric: figure whose change is also shown: an iteration's from its opponent, a baseline's from self-play.
@@ -98,7 +99,10 @@ def run_table(
         table = _rich_table(figures, shown, best, title, caption)
         if width is None or len(shown) <= 1 or measuring.measure(table).maximum <= width:
             return table
-        shown.remove(max(shown, key=lambda column: (column.rank, shown.index(column))))
+        others = [
+            column for column in shown if column.name != metric
+        ] or shown  # the metric says why a model is the best
+        shown.remove(max(others, key=lambda column: (column.rank, shown.index(column))))
 
 
 def _rich_table(

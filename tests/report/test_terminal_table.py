@@ -71,6 +71,17 @@ def test_a_narrow_terminal_loses_the_less_important_figures_and_no_line_is_broke
     assert "…" not in text
 
 
+def test_the_metric_stays_on_a_narrow_terminal_whatever_else_is_dropped() -> None:
+    """Otherwise the mark on the best stage could not be understood."""
+    figures = {f"score/judge.criterion_{number}": 0.5 for number in range(9)} | {"score/rubric.mean": 0.7}
+    for width in (80, 30):
+        file = io.StringIO()
+        Console(file=file, width=width).print(
+            run_table({"start": figures}, "start", width=width, metric="score/rubric.mean")
+        )
+        assert "rubric.mean %" in file.getvalue()
+
+
 def test_a_scorers_named_scores_are_columns():
     figures = {"score/exact_match": 0.02, "score/exact_match_se": 0.007, "score_greedy/exact_match": 0.03, "nll": 2.1}
     file = io.StringIO()
