@@ -54,6 +54,7 @@ def review(options: argparse.Namespace, overrides: list[str]) -> None:
     directory = RunDirectory(options.run)
     directory.check_run()
     if options.votes:
+        _refuse_beside_files(options)
         submissions = read_votes(options.votes, directory)
         for submission in submissions:
             record(directory, submission)
@@ -65,6 +66,18 @@ def review(options: argparse.Namespace, overrides: list[str]) -> None:
         if not options.show:
             _serve_page(directory, stage, assignment, options.port)
     _print_votes(directory, list(stages))
+
+
+def _refuse_beside_files(options: argparse.Namespace) -> None:
+    """Raise if an option is given that files of votes leave no use for: they say which iteration they are on."""
+    from ..errors import InputError
+
+    given = {"--iteration": options.iteration is not None, "--port": options.port is not None, "--show": options.show}
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise InputError(
+            f"`{names[0]}` can't be combined with files of votes, which are recorded on the iteration that they name. "
+            f"Leave out `{names[0]}`, or the files; nothing is recorded."
+        )
 
 
 def _wanted(directory: RunDirectory, options: argparse.Namespace) -> tuple[Stage, Assignment]:

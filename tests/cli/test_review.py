@@ -53,6 +53,17 @@ def test_a_bad_file_is_refused_and_nothing_of_the_others_is_recorded(
     assert recorded(directory) == []
 
 
+@pytest.mark.parametrize("option", [["--iteration", "0"], ["--show"], ["--port", "0"]])
+def test_options_that_files_leave_no_use_for_are_refused(
+    directory: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    """`--show` must not record, and votes on iteration 1 are not on iteration 0 because an option says so."""
+    assignment = with_page(directory)
+    path = votes_file(tmp_path / "votes.json", assignment, choices_for(assignment, 3, 0))
+    assert names(refusal(capsys, "review", str(directory.path), str(path), *option), option[0], "files")
+    assert recorded(directory) == []
+
+
 def test_what_has_no_answers_is_refused(
     directory: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
