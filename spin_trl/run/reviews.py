@@ -64,9 +64,10 @@ def votes_on(entries: Iterable[Entry], stage: str, *, by_judge: bool = False) ->
 
 
 def win_rates(votes: Sequence[Vote]) -> dict[str, WinRate]:
-    """Return the win rates of a stage, by what its answers were compared with (`previous`, `start`, `real`)."""
+    """Return the win rates of a stage, by what its answers were compared with (`previous`, `start`, `real`), in this order."""
     against = dict.fromkeys(vote.against for vote in votes)
-    return {other: win_rate([vote for vote in votes if vote.against == other]) for other in against}
+    ordered = sorted(against, key=lambda other: [*NAMES, other].index(other))
+    return {other: win_rate([vote for vote in votes if vote.against == other]) for other in ordered}
 
 
 def is_worse(rate: WinRate, least: float) -> bool:
@@ -86,8 +87,8 @@ def worse_by_votes(entries: Iterable[Entry], stage: str, least: float) -> list[s
     """
     rates = win_rates(votes_on(entries, stage))
     return [
-        f"people prefer the answers of the {NAMES[other]}: win rate {rate_in_words(rate)}, below `review_min_win_rate` "
-        f"({100 * least:g} %)"
+        f"people prefer the answers of the {NAMES[other]}; its own win rate is {rate_in_words(rate)}, below "
+        f"`review_min_win_rate` ({100 * least:g} %)"
         for other, rate in rates.items()
         if other in NAMES and is_worse(rate, least)
     ]

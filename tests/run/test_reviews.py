@@ -37,6 +37,13 @@ def test_votes_of_other_reviewers_and_other_stages_are_kept_apart() -> None:
     assert len(reviews_in(entries)) == 3
 
 
+def test_comparisons_are_in_the_same_order_however_votes_came() -> None:
+    votes = [
+        Vote("Ann", str(number), other, WIN) for number, other in enumerate(("real", "start", "previous", "real"))
+    ]
+    assert list(win_rates(votes)) == ["previous", "start", "real"]
+
+
 def test_figures_are_named_by_what_was_compared() -> None:
     """3 of 4 pairs won against the start: Wilson's interval is 0.3006 to 0.9544."""
     found = review_figures([entry_of("iteration-0", ["won", "won", "won", "lost"], "start")], "iteration-0")

@@ -136,7 +136,7 @@ def _without_known(
             raise VotesError(
                 f"{path}: {submission.reviewer!r} has already voted on the pair {vote['pair']}, but with another choice "
                 f"({recorded['choice']}, here {vote['choice']}). Nothing is recorded. If this is another person, change "
-                "the name in the file (`reviewer`)."
+                "the name in the file (`reviewer`); to change a vote, vote again with `spin-trl review` and no files."
             )
     return Submission(submission.reviewer, submission.stage, submission.page, new, len(names) - len(new))
 
@@ -247,6 +247,9 @@ def votes_of(directory: RunDirectory, stage: Stage, reviewer: str) -> list[dict[
 
 def recorded_in_words(submission: Submission) -> str:
     """Return a sentence on what was recorded of a file."""
+    if not submission.votes:
+        before = f"; {submission.known:,} recorded before" if submission.known else ""
+        return f"No new votes of {submission.reviewer} on {submission.stage.label}{before}."
     votes = counted(sum(vote["result"] is not None for vote in submission.votes), "vote")
     skipped = sum(vote["result"] is None for vote in submission.votes)
     parts = [f"{votes} of {submission.reviewer} on {submission.stage.label} recorded"]
