@@ -125,7 +125,7 @@ def check_votes(run: Run, iteration: int) -> None:
     path = shlex.quote(str(run.directory.path))
     raise PausedError(
         f"The run waits for people's votes on {counted(len(known.pairs), 'pair')} of answers of {stage.label} "
-        f"(`review_gate: wait`). Vote in a browser: spin-trl review {path}. Or send "
-        f"{run.directory.review_page(stage)} to the reviewers, and record the files that they save: spin-trl review {path} "
-        f"votes-*.json. Then go on: spin-trl run {path}"
+        f"(`review_gate: wait`). Vote in a browser: `spin-trl review {path}`. Or send "
+        f"{run.directory.review_page(stage)} to the reviewers, and record the files that they save: `spin-trl review {path} "
+        f"votes-*.json`. Then go on: `spin-trl run {path}`"
     )

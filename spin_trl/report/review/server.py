@@ -103,7 +103,8 @@ class ReviewServer:
             self._http = _HTTPServer(self, port)
         except (OSError, OverflowError) as error:
             raise InputError(
-                f"The review can't be served on port {port} of {_LOOPBACK}: {error}. Give a port that is free, or 0 for any."
+                f"The review can't be served on port {port} of {_LOOPBACK}: {str(error).rstrip('.')}. Give a port that is "
+                "free, or 0 for any."
             ) from error
         self.port: int = self._http.server_address[1]
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

@@ -254,8 +254,9 @@ function drawFailedOpening(failure) {
 function drawSubject() {
   document.title = `${page.name}: review, ${page.title}`;
   $("subject").replaceChildren(make("bdi", { textContent: page.name }), " · ", make("bdi", { textContent: page.title }));
-  const each = page.pairs.length === 1 ? "You will see a prompt" : `You will see ${page.pairs.length} prompts, each`;
-  $("task").textContent = `${each} with two answers. Say which answer is better, or that both are good or bad. `
+  // A prompt may come more than once, with other answers.
+  const count = page.pairs.length === 1 ? "a pair" : `${page.pairs.length} pairs`;
+  $("task").textContent = `You will see ${count} of answers. Say which answer is better, or that both are good or bad. `
     + "Whose the answers are is not shown, and their sides were drawn by chance.";
   $("whereto").textContent = isServed
     ? "Your votes go to the `spin-trl review` that runs on this computer, and nowhere else."
