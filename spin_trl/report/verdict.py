@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..counts import counted
+from ..counts import counted, listed
 from ..evaluation.figures import RETAINED, figure_of
 from ..evaluation.intervals import Difference
 from ..run.journal import Entry, Step, diverged, lowered, newest
@@ -201,7 +201,7 @@ def _place(record: RunRecord, is_sure: bool) -> str:
     if best is not None and best.arm == DPO:
         return "is the best model of the run" if is_sure else "has the best figure of the run"
     count = len(record.iterations)
-    if _passed_over(record) is not None:
+    if _passed_over(record) is not None or _is_behind_rejected(record):
         return f"is kept as the best of {count}"
     if not is_sure:
         return "has the best figure" if count == 1 else f"has the best figure of {count}"
@@ -214,6 +214,8 @@ def _of_start(record: RunRecord, start: StageRecord) -> str:
     others = _measured(record, record.iterations)
     if not others:
         return f"{text}, and no iteration was measured."
+    if record.rejected:
+        return _of_start_after_votes(record, start, others)
     other = _best_of(record, others)
     found = record.difference(other, start, record.metric)
     which = other.label if len(record.iterations) == 1 else f"the best of {len(record.iterations)}, {other.label},"
@@ -225,6 +227,21 @@ def _of_start(record: RunRecord, start: StageRecord) -> str:
     else:
         text += f"; {which} has {_with_interval(record, other)}"
     return f"{text}{_against_baseline(record, start, None, record.iterations[-1].iteration)}."
+
+
+def _of_start_after_votes(record: RunRecord, start: StageRecord, others: Sequence[StageRecord]) -> str:
+    """Return the verdict for a run that delivers its start because people found iterations worse, whatever their figures."""
+    worse = [stage for stage in record.iterations if stage.name in record.rejected]
+    said = f"{_so_far(record)}the run delivers the start, because people prefer other answers to those of "
+    said += f"{listed([stage.label for stage in worse], 6)}; by {_metric_in_words(record)}, the start has "
+    said += _with_interval(record, start)
+    parts = []
+    for found in ([one for one in others if one in worse], [one for one in others if one not in worse]):
+        if found:
+            other = _best_of(record, found)
+            against = _against(record, record.difference(other, start, record.metric), "it")
+            parts.append(f"{other.label} {f'is {against}' if against else f'has {_with_interval(record, other)}'}")
+    return f"{said}, and {', '.join(parts)}{_against_baseline(record, start, None, record.iterations[-1].iteration)}."
 
 
 def _against_baseline(
@@ -290,6 +307,15 @@ def _passed_over(record: RunRecord) -> StageRecord | None:
         return None
     highest = _best_of(record, others)
     return None if highest.figures[record.metric] == best.figures[record.metric] else highest
+
+
+def _is_behind_rejected(record: RunRecord) -> bool:
+    """Return whether an iteration that people found worse has a better figure than the best model."""
+    best, measured = record.best_stage, _measured(record, record.self_play)
+    if best is None or best not in measured or best.name in record.rejected:
+        return False
+    highest = _best_of(record, measured)
+    return highest.name in record.rejected and highest.figures[record.metric] != best.figures[record.metric]
 
 
 def _metric_in_words(record: RunRecord) -> str:

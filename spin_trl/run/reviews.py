@@ -64,7 +64,7 @@ def votes_on(entries: Iterable[Entry], stage: str, *, by_judge: bool = False) ->
 
 
 def win_rates(votes: Sequence[Vote]) -> dict[str, WinRate]:
-    """Return the win rates of a stage, by what its answers were compared with (`previous`, `start`, `real`, in this order)."""
+    """Return the win rates of a stage, by what they compare it with: `previous`, `start`, `real`, in this order."""
     against = dict.fromkeys(vote.against for vote in votes)
     ordered = sorted(against, key=lambda other: [*NAMES, other].index(other))
     return {other: win_rate([vote for vote in votes if vote.against == other]) for other in ordered}

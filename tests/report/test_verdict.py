@@ -222,3 +222,31 @@ def test_every_verdict_is_one_sentence():
     assert re.fullmatch(r"[A-Z].*[^.]\.", text)
     assert ". " not in text
     assert "but no better than plain SFT after the same number of steps" in text
+
+
+def rejecting(*names: str) -> list[dict]:
+    """Return the gate's entries on iterations that people found worse."""
+    return [
+        {"phase": "gate", "stage": name, "time": 2e9, "decision": "continued", "rejected": True, "best": "start",
+         "opponent": name, "lr_scale": 1.0, "reason": None}
+        for name in names
+    ]  # fmt: skip
+
+
+def test_iterations_that_people_rejected_are_not_said_to_have_failed_by_the_metric():
+    """Their figures are better than the start's, and no improvement was too small."""
+    stages = stage("start", range(20)), stage("iteration-0", range(60)), stage("iteration-1", range(50))
+    found = record(*stages, best="start", journal=rejecting("iteration-0", "iteration-1"))
+    said = plain(verdict(found))
+    assert all(part in said for part in ("people", "iteration 0, iteration 1", "20.0 %", "40.0 points above it"))
+    assert "smaller" not in said
+    assert "smaller" in plain(verdict(record(*stages, best="start")))
+    one = plain(verdict(record(*stages, best="start", journal=rejecting("iteration-0"))))
+    assert all(part in one for part in ("iteration 0 is 40.0 points above it", "iteration 1 is 30.0 points above it"))
+
+
+def test_the_best_of_what_people_left_is_not_called_the_best_by_the_metric():
+    stages = stage("start", range(20)), stage("iteration-0", range(60)), stage("iteration-1", range(50))
+    for journal, words in (([], "is the best of 2"), (rejecting("iteration-0"), "is kept as the best of 2")):
+        best = "iteration-1" if journal else "iteration-0"
+        assert words in plain(verdict(record(*stages, best=best, journal=journal)))
