@@ -22,7 +22,7 @@ from ..config.dpo_on_top import dpo_steps
 from ..config.loop import asks_judge
 from ..config.sft_first import sft_steps
 from ..config.steps import gradient_steps
-from ..counts import counted
+from ..counts import counted, listed
 from ..errors import DataError
 from ..files import write_text
 from ..plan.judged import Judging, judged, names_of_scorer
@@ -238,7 +238,10 @@ def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, 
         f"iterations 0 to {iteration}" if iteration >= 0 else "before iteration 0"
     )
     ended = [f"; {stage.label}: training diverged" for stage in ends_of_arms(run.journal.entries())]
-    caption = CAPTION + "".join(ended)
+    rejected = [stage.label for stage in up_to(iteration) if run.decisions.on(stage).get("rejected")]
+    caption = (
+        CAPTION + (f" and people's votes, which rejected {listed(rejected, 6)}" if rejected else "") + "".join(ended)
+    )
     metric = run.play.metric_for_best_iteration
     return run_table(figures, best, title=title, width=width, caption=caption, metric=metric)
 

@@ -123,6 +123,9 @@ def test_an_iteration_that_people_find_worse_is_fallen_back_from(run_dir: Path, 
     result = session(llama_folder, run_dir).run()
     assert (result.paused, result.best_stage) == (None, "start")
     assert json.loads((run_dir / "best.json").read_text(encoding="utf-8"))["stage"] == "start"
+    assert "rejected" in (run_dir / "table.txt").read_text(
+        encoding="utf-8"
+    )  # their figures are better than the start's
     read = read_record(RunDirectory(run_dir))
     assert read.rejected == {"iteration-0", "iteration-1"}
     page = gather(RunDirectory(run_dir), read)
