@@ -331,6 +331,13 @@ def test_whatever_an_answer_holds_is_shown_as_text(opened):
     assert on.said == []
 
 
+def test_an_empty_answer_is_marked_as_one(opened):
+    on = opened([pairs(1)[0] | {"left": text("")}]).start("Ann")
+    mark = "getComputedStyle(document.querySelector('#answer-{} .text'), '::before').content"
+    assert "empty" in on.page.evaluate(mark.format("left"))
+    assert "empty" not in on.page.evaluate(mark.format("right"))
+
+
 def test_without_the_browsers_storage_it_works_and_says_so(opened, browser):
     context = browser.new_context()
     context.add_init_script(
