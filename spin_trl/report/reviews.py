@@ -92,7 +92,7 @@ def review_note(record: RunRecord) -> str | None:
         return None
     judged = [entry.get("taken_by") == BY_JUDGE for entry in entries]
     said = "" if all(judged) else "People compared answers to held-out prompts without knowing whose they were. "
-    said += "The judge, a language model, compared them in both orders. " if any(judged) else ""
+    said += "The judge, a language model, compared answers in both orders. " if any(judged) else ""
     said += "The win rate is the share of pairs won, where ties count half; a pair with several votes counts once."
     alpha = " Alpha is Krippendorff's: 1 if the reviewers always agree, 0 if no more than by chance."
     return said if all(judged) else said + alpha
