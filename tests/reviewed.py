@@ -33,11 +33,13 @@ def with_page(
 ) -> Assignment:
     """Write the review page of an iteration, and return the assignment of its answers."""
     one = Stage.of(iteration)
-    keys = choose(lengths_of(directory, one), count, seed=0)
+    keys = choose(lengths_of(directory, one), count * len(against), seed=0)
     stages = others_of(against, Stage.of(iteration - 1), START)
     others = {name: {} if of is None else sampled_answers(directory, of, keys) for name, of in stages.items()}
     ours = sampled_answers(directory, one, keys)
-    assignment, data = draw_sides(directory, one, prompts_of(directory, one, keys), ours, others)
+    found = prompts_of(directory, one, keys)
+    prompts = {key: found[key] for key in keys}
+    assignment, data = draw_sides(directory, one, prompts, ours, others, against)
     assignment.write(directory.assignment(one))
     directory.review_page(one).write_text(render_page(data), encoding="utf-8")
     found = read_assignment(directory.assignment(one))

@@ -33,8 +33,8 @@ class ReviewSettings:
     Args:
         human_review: Iterations whose answers people compare: `every N` (`every 1`: all), a list such as [0, 2], or `last`.
             After evaluation the run then writes `review.html` to the iteration's folder. By default, none.
-        review_prompts: With `human_review`, the number of held-out prompts that are compared: random, of all lengths, and
-            the same for all iterations.
+        review_prompts: With `human_review`, the number of held-out prompts for each of `review_pairs`: random, of all
+            lengths, and the same for all iterations. No prompt is used for two comparisons.
         review_pairs: With `human_review`, what an iteration's answer is compared with: that of the previous model (its
             opponent), that of the start, or the real response; one or several.
         review_answers: With `human_review`, which of the stored answers are compared: sampled, or greedy.
@@ -51,8 +51,8 @@ class ReviewSettings:
     )
     review_prompts: Annotated[int, Bounds(1, 1000)] = setting(
         40,
-        "With `human_review`, the number of held-out prompts that are compared: random, of all lengths, and the same for "
-        "all iterations.",
+        "With `human_review`, the number of held-out prompts for each of `review_pairs`: random, of all lengths, and the "
+        "same for all iterations. No prompt is used for two comparisons.",
     )
     review_pairs: list[str] | None = setting(
         None,

@@ -67,7 +67,7 @@ def questions_of(run: Run) -> int:
     if play.judge_reviews:
         last = play.num_iterations - 1
         reviewed = sum(is_reviewed(play, number, is_last=number == last) for number in range(play.num_iterations))
-        pairs = min(play.review_prompts, len(run.rows(held_out=True))) * len(play.reviewed_against)
+        pairs = min(play.review_prompts * len(play.reviewed_against), len(run.rows(held_out=True)))
         asked += 2 * pairs * reviewed  # in both orders
     return asked
 

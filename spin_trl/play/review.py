@@ -64,8 +64,8 @@ def make_page(run: Run, stage: Stage) -> Assignment:
     known = read_assignment(directory.assignment(stage))
     mode = play.review_answers if known is None else known.answers
     if known is None:
-        keys = choose(lengths_of(directory, stage), play.review_prompts, run.args.seed)
         against = play.reviewed_against
+        keys = choose(lengths_of(directory, stage), play.review_prompts * len(against), run.args.seed)
     else:
         keys = [pair.key for pair in known.pairs]
         against = list(dict.fromkeys(pair.against for pair in known.pairs))
@@ -75,7 +75,7 @@ def make_page(run: Run, stage: Stage) -> Assignment:
     others = {name: {} if other is None else _stored_answers(run, other, keys, mode) for name, other in stages.items()}
     if known is None:
         ordered = {key: prompts[key] for key in keys if key in prompts}
-        known, data = draw_sides(directory, stage, ordered, ours, others, mode)
+        known, data = draw_sides(directory, stage, ordered, ours, others, against, mode)
         directory.own(stage)
         known.write(directory.assignment(stage))
     else:

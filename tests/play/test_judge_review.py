@@ -158,7 +158,7 @@ def test_the_caps_are_compared_with_what_the_reviews_take(llama_folder: Path) ->
     with serving(JudgeServer(judgement=by_text)) as server:
         run = session(llama_folder, server, num_iterations=1, review_pairs=["previous", "real"])
         run.run()
-        assert questions_of(run.state) == 2 * 2 * HELD_OUT
+        assert questions_of(run.state) == 2 * HELD_OUT
 
 
 @pytest.mark.parametrize(

@@ -110,16 +110,21 @@ def draw_sides(
     prompts: Mapping[str, HeldOutPrompt],
     ours: Texts,
     others: Mapping[str, Texts],
+    against: Sequence[str],
     mode: str = SAMPLED,
 ) -> tuple[Assignment, dict[str, Any]]:
     """Pair a stage's answers with others, on random sides and in random order.
 
+    Every prompt is used for one comparison: an answer that came twice would be known to be the stage's.
+
     Args:
         directory: run directory.
         stage: stage whose answers are reviewed.
-        prompts: the prompts.
+        prompts: the prompts, in the order of [`choose`].
         ours: the stage's answers.
         others: the answers that they are compared with, by `previous` and `start`; real responses need no answers (`real`).
+        against: all that the run compares answers with, in the same order for all iterations, so that each comparison has
+            the same prompts in all of them.
         mode: how the answers were decoded: `sampled` or `greedy`.
 
     Returns:
@@ -127,15 +132,15 @@ def draw_sides(
         out of both.
     """
     pairs, identical = [], dict.fromkeys(others, 0)
-    for against, answers in others.items():
-        for key, prompt in prompts.items():
-            other = prompt.real if against == REAL_RESPONSE else answers.get(key)
-            if key not in ours or other is None:
-                continue
-            if ours[key].strip() == other.strip():
-                identical[against] += 1
-            else:
-                pairs.append(AssignedPair(secrets.token_hex(6), key, against, secrets.choice(SIDES)))
+    for number, (key, prompt) in enumerate(prompts.items()):
+        name = against[number // STRATA % len(against)]  # a prompt of each quarter, in turn
+        other = prompt.real if name == REAL_RESPONSE else others.get(name, {}).get(key)
+        if name not in others or key not in ours or other is None:
+            continue
+        if ours[key].strip() == other.strip():
+            identical[name] += 1
+        else:
+            pairs.append(AssignedPair(secrets.token_hex(6), key, name, secrets.choice(SIDES)))
     pairs.sort(key=lambda pair: pair.id)  # the identifiers are random
     assignment = Assignment(run_id(directory), stage, mode, "", pairs, identical)
     data = page_data(directory, assignment, prompts, ours, others)

@@ -10,6 +10,7 @@ from spin_trl.errors import RunDirectoryError
 from spin_trl.report.review.assignment import AssignedPair, Assignment
 from spin_trl.report.review.pairs import (
     LONGEST,
+    STRATA,
     choose,
     draw_sides,
     lengths_of,
@@ -30,6 +31,10 @@ def test_every_quarter_of_the_lengths_has_as_many_prompts() -> None:
     chosen = choose(lengths, 40, seed=1)
     assert len(set(chosen)) == 40
     assert Counter(int(key.removeprefix("key-")) // 50 for key in chosen) == {0: 10, 1: 10, 2: 10, 3: 10}
+    every_second = [
+        key for number, key in enumerate(chosen) if number // STRATA % 2
+    ]  # those of one of two comparisons
+    assert Counter(int(key.removeprefix("key-")) // 50 for key in every_second) == {0: 5, 1: 5, 2: 5, 3: 5}
 
 
 def test_more_prompts_keep_those_that_were_drawn_before_and_another_seed_draws_others() -> None:
@@ -49,17 +54,30 @@ def test_in_the_first_iteration_the_previous_model_is_the_start() -> None:
 
 def test_answers_that_are_the_same_text_are_counted_and_not_shown(tmp_path: Path) -> None:
     directory = answered_run(tmp_path / "run")
-    assignment = with_page(directory, count=100, against=("previous", "real"))
-    assert assignment.identical == {"previous": 10, "real": 0}
-    assert Counter(pair.against for pair in assignment.pairs) == {"previous": 90, "real": 100}
+    assignment = with_page(directory, count=100)
+    assert assignment.identical == {"previous": 10}
+    assert len(assignment.pairs) == 90
+
+
+def test_no_prompt_is_used_for_two_comparisons_and_each_has_the_same_in_all_iterations(tmp_path: Path) -> None:
+    """The answer that came twice would be known to be the iteration's. A comparison has its prompts in every iteration."""
+    directory = answered_run(tmp_path / "run")
+    of_iterations = []
+    for iteration in (0, 1):
+        found = with_page(directory, count=20, against=("previous", "start", "real"), iteration=iteration)
+        assert len({pair.key for pair in found.pairs}) == len(found.pairs)
+        of_iterations.append({(pair.against, pair.key) for pair in found.pairs})
+    keys = [{key for name, key in of_iterations[1] if name == against} for against in ("previous", "start", "real")]
+    assert [len(one) for one in keys] == [20 - found.identical.get(name, 0) for name in ("previous", "start", "real")]
+    assert {key for name, key in of_iterations[0]} == {key for name, key in of_iterations[1] if name != "start"}
 
 
 def test_sides_and_order_are_random_and_neither_identifiers_nor_order_tell_whose_an_answer_is(tmp_path: Path) -> None:
     directory = answered_run(tmp_path / "run")
-    assignment = with_page(directory, count=100, against=("previous", "start"))
+    assignment = with_page(directory, count=50, against=("previous", "start"))
     sides = Counter(pair.side for pair in assignment.pairs)
-    assert min(sides["left"], sides["right"]) > 50  # of 180; fewer happen once in 10^8
-    again = with_page(directory, count=100, against=("previous", "start"))
+    assert min(sides["left"], sides["right"]) > 18  # of 90; fewer happen once in 10^8
+    again = with_page(directory, count=50, against=("previous", "start"))
     assert {pair.id for pair in again.pairs}.isdisjoint(pair.id for pair in assignment.pairs)
     assert again.page != assignment.page
     text = directory.review_page(ONE).read_text(encoding="utf-8")
@@ -98,7 +116,7 @@ def test_a_text_of_10_mb_is_shortened_and_the_page_says_by_how_much(tmp_path: Pa
     one = Stage.of(0)
     keys = choose(lengths_of(directory, one), 40, seed=0)
     ours, before = (sampled_answers(directory, of, keys) for of in (one, START))
-    _, data = draw_sides(directory, one, prompts_of(directory, one, keys), ours, {"previous": before})
+    _, data = draw_sides(directory, one, prompts_of(directory, one, keys), ours, {"previous": before}, ["previous"])
     (shown,) = data["pairs"]
     lengths = {len(shown[side]["text"]) + shown[side]["left_out"] for side in ("left", "right")}
     assert lengths == {1_250_000 * len("start+"), 1_250_000 * len("iteration-0+")}
