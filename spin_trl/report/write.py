@@ -28,6 +28,7 @@ from .formats import duration
 from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
+from .review.waiting import waiting_in_words
 from .reviews import review_note, reviews, reviews_in_words
 from .tables import costs, devices, facts, figures, final_test, retention, standings
 from .text import cut
@@ -99,7 +100,7 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str
     return {
         "name": record.name,
         "verdict": verdict(record),
-        "remarks": [*remarks(record), *reviews_in_words(record)],
+        "remarks": [*remarks(record), *reviews_in_words(record), *waiting_in_words(directory, record)],
         "warnings": _warnings(record),
         "facts": facts(record),
         "standings": standings(record),

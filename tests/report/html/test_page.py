@@ -83,6 +83,8 @@ def page_of(text: str) -> dict[str, object]:
         "on_choice": text,
         "final_test": standings(run),
         "retention": standings(run),
+        "reviews": standings(run),
+        "review_note": text,
         "costs": costs(run),
         "groups": all_charts(run),
         "shown": Shown(text, text, 1, shown),
@@ -159,7 +161,7 @@ def test_a_page_of_a_run_without_anything_is_a_page():
     run = record()
     empty = page_of("harmless") | {
         "verdict": verdict(run), "standings": standings(run), "figures": {}, "groups": [], "shown": None, "remarks": [],
-        "on_choice": "", "final_test": None, "retention": None,
+        "on_choice": "", "final_test": None, "retention": None, "reviews": None, "review_note": None,
         "warnings": [], "facts": {}, "costs": costs(run), "versions": {}, "digests": {}, "period": "", "devices": "",
     }  # fmt: skip
     found = Reader(render(empty))
