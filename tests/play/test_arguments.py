@@ -34,13 +34,13 @@ def test_scorers_by_name_or_as_a_function() -> None:
     def scorer(prompt: str, real: str, generated: str) -> float:
         return 1.0
 
-    permission = Permission()
-    assert scorer_from(scorer, permission) is scorer
-    named = scorer_from("exact_match", permission)
+    play = SelfPlayConfig()
+    assert scorer_from(scorer, play) is scorer
+    named = scorer_from("exact_match", play, Permission())
     assert named is not None
     assert named("p", "a", "a") == 1
     with refused(RecipeError, "`scorer`"):
-        scorer_from([], permission)
+        scorer_from([], play)
 
 
 @pytest.mark.parametrize(
