@@ -89,8 +89,9 @@ class JudgeSettings:
         asked = names_judge(scorer, retain_scorer) or self.judge_reviews
         missing = [name for name in ("judge_url", "judge_model") if not getattr(self, name)]
         if missing and (asked or len(missing) == 1):
+            asking = "`judge_reviews` asks the judge. It" if self.judge_reviews else "The judge"
             raise RecipeError(
-                f"The judge is a model at an endpoint, but `{missing[0]}` is not set. Set `judge_url` and `judge_model`."
+                f"{asking} is a model at an endpoint, but `{missing[0]}` is not set. Set `judge_url` and `judge_model`."
             )
         if scorer == [JUDGE] and metric in (SCORE, SCORE_GREEDY):
             raise RecipeError(
