@@ -53,19 +53,17 @@ def let_judge_review(run: Run, iteration: int) -> None:
 
 
 def _to_compare(shown: Mapping[str, Any], pair: AssignedPair) -> ToCompare:
-    other = "right" if pair.side == "left" else "left"
     turns = [(turn["role"], turn["text"]) for turn in shown["prompt"]]
     # A single turn needs no role.
     prompt = (
         turns[0][1] if len(turns) == 1 else "\n\n".join(f"{role}: {text}" if role else text for role, text in turns)
     )
-    return ToCompare(prompt, shown[pair.side]["text"], shown[other]["text"])
+    return ToCompare(prompt, shown[pair.side]["text"], shown[pair.other_side]["text"])
 
 
 def _vote_of(pair: AssignedPair, verdict: PairVerdict) -> dict[str, Any]:
-    other = "right" if pair.side == "left" else "left"
     result = None if verdict.winner is None else _RESULT_OF.get(verdict.winner, TIE)
-    choices = {WIN: pair.side, LOSS: other, TIE: TIE, None: "skip"}
+    choices = {WIN: pair.side, LOSS: pair.other_side, TIE: TIE, None: "skip"}
     note = " / ".join(dict.fromkeys(reason for reason in verdict.reasons if reason))
     return {
         "pair": pair.id,

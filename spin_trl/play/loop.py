@@ -52,7 +52,6 @@ from .arguments import drawn_rows, first_rows, measured_rows_of, scorer_from, sf
 from .best import deliver_best
 from .console import intention, phase_line, show, table_of_tests, watched
 from .gate import Verdict, judge, settle, settle_generations
-from .judge_review import let_judge_review
 from .judged import judge_of, whole_permission
 from .parts import generate_part, merge_parts
 from .phases import Launch, check_order, in_this_process
@@ -60,7 +59,7 @@ from .plugin import check_launcher, training_plugin
 from .prepare import check_human_responses, check_scorer_columns
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .result import RunResult, result_of
-from .review import check_votes, write_review
+from .review import check_votes, hold_review
 from .same_start import check_same_start
 from .set_up import RunData, claim_directory, set_up
 from .settled_engine import SettledEngine
@@ -270,8 +269,7 @@ class SelfPlay:
                     pushing.finished()
                 if main:
                     if iteration >= 0:
-                        write_review(run, iteration)
-                        let_judge_review(run, iteration)
+                        hold_review(run, iteration)
                     show(run, iteration, deliver_best(run, iteration)["stage"], self._console)
                     self._tell(stopped)
                     cards = background.submit(self._write_cards)
@@ -288,8 +286,7 @@ class SelfPlay:
                 track_reviews(run)
             verdict, is_new = settle(run, iteration)
             if main and is_new:  # settings that have changed may make it the last
-                write_review(run, iteration)
-                let_judge_review(run, iteration)
+                hold_review(run, iteration)
             PartialState().wait_for_everyone()
             ends = iteration == run.play.num_iterations - 1
             is_last = ends or verdict.stopped is not None

@@ -38,12 +38,11 @@ from .final_test import measure_finalists
 from .gate import ends_after, settle, settle_generations
 from .gate_after_dpo import settle_dpo
 from .generate import generate_iteration
-from .judge_review import let_judge_review
 from .parent import SECONDS_TO_END, held_pipe
 from .plugin import training_plugin
 from .preference import stages_of_dpo, train_on_pairs
 from .retention import measure_retention, measures_retention
-from .review import check_votes, write_review
+from .review import check_votes, hold_review
 from .supervise import make_start, play_baseline
 from .train import train
 
@@ -81,8 +80,7 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
     if not is_done or not known or known.get("rejected") or run.play.review_gate == WAIT:
         settle(run, iteration)
     if PartialState().is_main_process:
-        write_review(run, iteration)
-        let_judge_review(run, iteration)
+        hold_review(run, iteration)
 
 
 def baseline_phase(run: Run, iteration: int) -> None:

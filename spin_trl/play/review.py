@@ -27,6 +27,18 @@ from ..run.reviews import votes_on
 from ..run.run import Run
 from ..run.stage import START, Stage
 from .gate import ends_after, votes_count
+from .judge_review import let_judge_review
+
+
+def hold_review(run: Run, iteration: int) -> None:
+    """Write an iteration's review page if there is to be one, and let the judge compare its pairs if it is asked to.
+
+    Args:
+        run: the run.
+        iteration: number of the iteration (0-based), which has been evaluated.
+    """
+    write_review(run, iteration)
+    let_judge_review(run, iteration)
 
 
 def write_review(run: Run, iteration: int) -> None:

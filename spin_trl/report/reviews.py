@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from ..evaluation.win_rates import (
     BOTH_BAD,
@@ -12,21 +11,24 @@ from ..evaluation.win_rates import (
     TIE,
     WIN,
     Vote,
-    WinRate,
     agreement,
     agreement_with_people,
 )
 from ..run.journal import Entry
-from ..run.reviews import BY_JUDGE, entries_on, reviews_in, votes_on, win_rates, worse_by_votes
+from ..run.reviews import (
+    BY_JUDGE,
+    COMPARED,
+    entries_on,
+    reasons_in_words,
+    reviews_in,
+    votes_on,
+    win_rates,
+    worse_by_votes,
+)
 from ..run.stage import Stage
 from .formats import NumberFormat, capitalised
 from .record import RunRecord
 from .tables import Cell, Row, Table
-
-COMPARED: Mapping[str, str] = MappingProxyType(
-    {"previous": "previous model", "start": "start", "real": "real response"}
-)
-"""What answers are compared with, in words."""
 
 _SHARE = NumberFormat(percent=True, digits=1)
 
@@ -49,7 +51,7 @@ def reviews(record: RunRecord) -> Table | None:
                 cells = [
                     Cell(_SHARE.value(rate.value), _SHARE.interval(rate.low, rate.high)),
                     Cell(f"{rate.pairs:,}"),
-                    *(Cell(f"{rate.results.get(name, 0):,}", _reasons(rate, name)) for name in results),
+                    *(Cell(f"{rate.results.get(name, 0):,}", reasons_in_words(rate, name)) for name in results),
                     _judge_cell(entries, stage, *of_both) if votes is judge else _reviewers_cell(of_both[0]),
                 ]
                 rows.append(Row(label.replace("iteration ", "iteration\u00a0"), cells, stage == record.best))
@@ -78,11 +80,6 @@ def _judge_cell(entries: Sequence[Entry], stage: Stage, people: Sequence[Vote], 
         share = _SHARE.value(position.get("by_position", 0) / position["pairs"])
         said.append(f"the place decided {share} of all pairs")
     return Cell("judge", "; ".join(said))
-
-
-def _reasons(rate: WinRate, result: str) -> str:
-    found = sorted(rate.reasons.get(result, {}).items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{name} {count}" for name, count in found)
 
 
 def review_note(record: RunRecord) -> str | None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from ..counts import counted
 from ..evaluation.figures import REVIEWED
-from ..evaluation.win_rates import SHARES, Vote, WinRate, win_rate
+from ..evaluation.win_rates import BOTH_BAD, BOTH_GOOD, SHARES, Vote, WinRate, win_rate
 from .journal import Entry, Step, is_of
 
 VOTE_CHOICES: Mapping[str, str | None] = MappingProxyType(
-    {"left": "", "right": "", **{name: name for name in ("both_good", "both_bad")}, "skip": None}
+    {"left": "", "right": "", "both_good": BOTH_GOOD, "both_bad": BOTH_BAD, "skip": None}
 )
 """What a reviewer can choose, with the result if that does not depend on the sides; None: no vote."""
 
@@ -66,7 +66,7 @@ def votes_on(entries: Iterable[Entry], stage: str, *, by_judge: bool = False) ->
 def win_rates(votes: Sequence[Vote]) -> dict[str, WinRate]:
     """Return the win rates of a stage, by what they compare it with: `previous`, `start`, `real`, in this order."""
     against = dict.fromkeys(vote.against for vote in votes)
-    ordered = sorted(against, key=lambda other: [*NAMES, other].index(other))
+    ordered = sorted(against, key=lambda other: [*COMPARED, other].index(other))
     return {other: win_rate([vote for vote in votes if vote.against == other]) for other in ordered}
 
 
@@ -87,15 +87,26 @@ def worse_by_votes(entries: Iterable[Entry], stage: str, least: float) -> list[s
     """
     rates = win_rates(votes_on(entries, stage))
     return [
-        f"people prefer the answers of the {NAMES[other]}; its own win rate is {rate_in_words(rate)}, below "
+        f"people prefer the answers of the {COMPARED[other]}; its own win rate is {rate_in_words(rate)}, below "
         f"`review_min_win_rate` ({100 * least:g} %)"
         for other, rate in rates.items()
-        if other in NAMES and is_worse(rate, least)
+        if other in _MODELS and is_worse(rate, least)
     ]
 
 
-NAMES: Mapping[str, str] = MappingProxyType({"previous": "previous model", "start": "start"})
-"""The models that answers are compared with, in words."""
+COMPARED: Mapping[str, str] = MappingProxyType(
+    {"previous": "previous model", "start": "start", "real": "real response"}
+)
+"""What answers are compared with, in words."""
+
+_MODELS = ("previous", "start")
+"""Those that are models."""
+
+
+def reasons_in_words(rate: WinRate, result: str) -> str:
+    """Return the reasons that reviewers gave with a result, the most frequent first; empty if they gave none."""
+    found = sorted(rate.reasons.get(result, {}).items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {count}" for name, count in found)
 
 
 def rate_in_words(rate: WinRate) -> str:

@@ -34,6 +34,11 @@ class AssignedPair:
     against: str
     side: str
 
+    @property
+    def other_side(self) -> str:
+        """Side of the other answer."""
+        return SIDES[1 - SIDES.index(self.side)]
+
 
 @dataclass(frozen=True)
 class Assignment:

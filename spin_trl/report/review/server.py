@@ -32,6 +32,12 @@ MAX_BODY = 64 * 1024
 MAX_NAME = 80
 """Largest number of characters of a reviewer's name."""
 
+VotesOf = Callable[[str], list[Any]]
+"""Returns the votes of a reviewer."""
+
+RecordVote = Callable[[str, Mapping[str, Any]], None]
+"""Records the vote of a reviewer."""
+
 _LOOPBACK = "127.0.0.1"
 _DISCARDED = 1024 * 1024
 """Number of bytes of a refused body that are read: a client that is still sending would otherwise miss the answer."""
@@ -53,8 +59,8 @@ _FIELD_KINDS: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
 
 def serve_review(
     data: Mapping[str, Any],
-    votes_of: Callable[[str], list[Any]],
-    record: Callable[[str, Mapping[str, Any]], None],
+    votes_of: VotesOf,
+    record: RecordVote,
     *,
     announce: Callable[[str], None],
     port: int = 0,
@@ -89,8 +95,8 @@ class ReviewServer:
     def __init__(
         self,
         data: Mapping[str, Any],
-        votes_of: Callable[[str], list[Any]],
-        record: Callable[[str, Mapping[str, Any]], None],
+        votes_of: VotesOf,
+        record: RecordVote,
         *,
         announce: Callable[[str], None],
         port: int = 0,

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ...counts import counted
 from ...evaluation.win_rates import BOTH_BAD, BOTH_GOOD, LOSS, WIN, Vote, WinRate, agreement, agreement_with_people
-from ...run.reviews import ENOUGH_PAIRS, rate_in_words, win_rates
-from ..reviews import COMPARED
+from ...run.reviews import COMPARED, ENOUGH_PAIRS, rate_in_words, reasons_in_words, win_rates
 from .assignment import Assignment
 
 _RESULTS_IN_WORDS = {WIN: "preferred", LOSS: "the other preferred", BOTH_GOOD: "both good", BOTH_BAD: "both bad"}
@@ -61,7 +60,7 @@ def _lines_of_judge(label: str, votes: Sequence[Vote], of_judge: Sequence[Vote])
 def _lines_of_results(rate: WinRate) -> Iterator[str]:
     for result, words in _RESULTS_IN_WORDS.items():
         count = rate.results.get(result, 0)
-        reasons = sorted(rate.reasons.get(result, {}).items(), key=lambda item: (-item[1], item[0]))
-        said = f" ({', '.join(f'{name} {number}' for name, number in reasons)})" if reasons else ""
+        reasons = reasons_in_words(rate, result)
+        said = f" ({reasons})" if reasons else ""
         if count:
             yield f"{words}: {counted(count, 'vote')}{said}"

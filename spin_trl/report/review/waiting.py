@@ -5,7 +5,6 @@ from __future__ import annotations
 from ...config.review import WAIT
 from ...run.directory import RunDirectory
 from ...run.journal import Step, newest
-from ...run.reviews import reviews_in, votes_on
 from ...run.stage import Stage
 from ..formats import capitalised
 from ..record import RunRecord
@@ -22,7 +21,7 @@ def waiting_in_words(directory: RunDirectory, record: RunRecord) -> list[str]:
         return []
     stage = record.iterations[-1].name
     has_begun = newest(record.journal, Step.GENERATE, Stage.of(stage.iteration + 1))
-    if has_begun or votes_on(reviews_in(record.journal), stage):
+    if has_begun or stage in record.reviews:
         return []
     assignment = read_assignment(directory.assignment(stage))
     if assignment is None or not assignment.pairs:
