@@ -13,6 +13,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # A launcher, a cluster, a notebook or a shell sets these: they would turn a trainer into a rank or a log into a
 # terminal, or send requests meant for this machine through a proxy.
@@ -164,3 +165,19 @@ def _settings() -> dict[str, object]:
         "SIGINT": signal.getsignal(signal.SIGINT),
         "SIGTERM": signal.getsignal(signal.SIGTERM),
     }
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Return a running Chromium, its own or the system's; tests are skipped without it, or without `playwright`."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="there is no `playwright` package")
+    system = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    with playwright.sync_playwright() as started:
+        executable = system or started.chromium.executable_path
+        if not Path(executable).exists():
+            pytest.skip("there is no Chromium")
+        launched = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield launched
+        launched.close()

@@ -20,10 +20,6 @@ from documents.pages import DOCS, TOP, navigation
 
 pytestmark = pytest.mark.slow
 
-SYSTEM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -55,18 +51,6 @@ def address(site):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="there is no `playwright` package")
-    with playwright.sync_playwright() as started:
-        executable = SYSTEM or started.chromium.executable_path
-        if not os.path.exists(executable):
-            pytest.skip("there is no Chromium")
-        launched = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 def place(page: str) -> str:

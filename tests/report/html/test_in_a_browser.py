@@ -3,9 +3,6 @@
 Needs the `playwright` package and a Chromium, its own or the system's; skipped if either is missing.
 """
 
-import shutil
-from pathlib import Path
-
 import pytest
 
 from made_up import record, sample, stage, write_run
@@ -14,11 +11,6 @@ from spin_trl.run.directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 
-playwright = pytest.importorskip("playwright.sync_api", reason="there is no `playwright` package")
-
-SYSTEM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 SCRIPT = "<script>document.title = 'hacked'; console.log('hacked')</script>"
 HOSTILE = (
     SCRIPT, "<img src=http://evil.example/x.png onerror=\"document.title='hacked'\">", "</style></div></main>" * 20,
@@ -31,17 +23,6 @@ STAGES = (
     *(stage(f"iteration-{t}", range(40 + t)) for t in range(12)),
     *(stage(f"baseline/sft-smoothing-0.1/iteration-{t}", range(50 + t)) for t in range(12)),
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        executable = SYSTEM or started.chromium.executable_path
-        if not Path(executable).exists():
-            pytest.skip("there is no Chromium")
-        launched = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

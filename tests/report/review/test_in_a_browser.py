@@ -7,7 +7,6 @@ variable `AXE_CORE` may name a file `axe.min.js` (of the npm package `axe-core`)
 import contextlib
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,6 @@ from spin_trl.report.review.votes import checked_name
 
 pytestmark = pytest.mark.slow
 
-playwright = pytest.importorskip("playwright.sync_api", reason="there is no `playwright` package")
-
-SYSTEM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 AXE = os.environ.get("AXE_CORE")
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 KEYS = {"left": "1", "right": "2", "both_good": "3", "both_bad": "4", "skip": "s"}
@@ -55,17 +49,6 @@ def pairs(number):
 
 def data_of(shown):
     return {"format": 1, "run": "run-1", "name": "a run", "title": "iteration 1", "page": "digest", "pairs": shown}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        executable = SYSTEM or started.chromium.executable_path
-        if not Path(executable).exists():
-            pytest.skip("there is no Chromium")
-        launched = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 class Opened:
