@@ -230,7 +230,12 @@ def test_a_run_that_ends_before_an_iteration_is_trained_waits_for_votes_on_the_o
     monkeypatch.setattr("spin_trl.play.generate._identical", lambda *of: {"responses": 25, "identical": 5})
     for module in ("loop", "phases"):
         monkeypatch.setattr(f"spin_trl.play.{module}.settle_generations", settled)
-    monkeypatch.setattr("spin_trl.play.review.let_judge_review", lambda run, iteration: judged.append(iteration))
+
+    def judges(run: Any, iteration: int) -> None:
+        if run.directory.review_page(Stage.of(iteration)).exists():
+            judged.append(iteration)
+
+    monkeypatch.setattr("spin_trl.play.review.let_judge_review", judges)
     result = session(llama_folder, tmp_path / "run", human_review="last").run()
     assert names(str(result.paused), "iteration 0", "spin-trl review")
     assert judged == [0]
