@@ -41,9 +41,10 @@ def test_every_log_ratio_is_zero_at_the_first_step(llama_folder: Path, has_adapt
     made = trainer(adapted(llama_folder) if has_adapter else str(llama_folder))
     made.train()
     first = made.state.log_history[0]
-    assert first["rewards/chosen"] == first["rewards/rejected"] == 0
+    # Batches of other shapes may differ in the last digit of a log-probability.
+    assert [first["rewards/chosen"], first["rewards/rejected"]] == pytest.approx([0, 0], abs=1e-6)
     assert first["loss"] == pytest.approx(0.693147, abs=1e-6)
-    assert made.state.log_history[1]["rewards/margins"] != 0
+    assert abs(made.state.log_history[1]["rewards/margins"]) > 1e-5
 
 
 @pytest.mark.parametrize("has_adapter", [False, True])
