@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from ..counts import counted
 from ..errors import RecipeError, nearest
 from ..objectives.fields import setting
 from .checks import Bounds, shown
@@ -105,8 +106,8 @@ def check_review(settings: ReviewSettings, num_iterations: int, *, smoke: bool) 
         smoke: whether it is a smoke run, which may have fewer iterations than its recipe says.
 
     Raises:
-        RecipeError: if `human_review` can't be read or names an iteration that the run doesn't have, if other settings need
-            `human_review`, or if votes could decide nothing.
+        RecipeError: if `human_review` can't be read, names an iteration that the run doesn't have or reviews none, if other
+            settings need `human_review`, or if votes could decide nothing.
     """
     if settings.human_review is None:
         defaults = ReviewSettings()
@@ -118,6 +119,12 @@ def check_review(settings: ReviewSettings, num_iterations: int, *, smoke: bool) 
     if not smoke and (late := [number for number in numbers if number >= num_iterations]):
         raise RecipeError(
             f"`human_review` names iteration {late[0]}, but the run's iterations are 0 to {num_iterations - 1}."
+        )
+    is_none = not any(is_reviewed(settings, number, is_last=True) for number in range(num_iterations))
+    if not smoke and is_none:
+        raise RecipeError(
+            f"`human_review: {' '.join(settings.human_review)}` reviews nothing, since the run has "
+            f"{counted(num_iterations, 'iteration')}. Set `{LAST_ITERATION}`, or a smaller number."
         )
     against = settings.reviewed_against
     if len(set(against)) < len(against):
