@@ -19,6 +19,7 @@ from jinja2 import Environment
 
 from ...errors import visible
 from ..html.page import template_environment
+from .votes import LONGEST_NOTE, LONGEST_REVIEWER
 
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
 
@@ -80,7 +81,13 @@ def _embedded(data: Mapping[str, Any]) -> str:
 def _render(*, title: str, data: str | None, policy: str) -> str:
     page = _page_templates().get_template("review.html.j2")
     return page.render(
-        title=title, data=data, policy=policy, style=_template_part("review.css"), script=_template_part("review.js")
+        title=title,
+        data=data,
+        policy=policy,
+        style=_template_part("review.css"),
+        script=_template_part("review.js"),
+        longest_reviewer=LONGEST_REVIEWER,
+        longest_note=LONGEST_NOTE,
     )
 
 

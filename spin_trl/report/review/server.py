@@ -23,14 +23,12 @@ from typing import Any
 from ...errors import InputError, SpinError, message_of
 from ...files import parse_json
 from .page import render_shell, shell_policy, shown_data
+from .votes import LONGEST_REVIEWER
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 64 * 1024
 """Largest body of a request, in bytes."""
-
-MAX_NAME = 80
-"""Largest number of characters of a reviewer's name."""
 
 VotesOf = Callable[[str], list[Any]]
 """Returns the votes of a reviewer."""
@@ -382,8 +380,8 @@ def _vote(found: Any) -> dict[str, Any]:
 
 def _name(found: str) -> str:
     name = _text(found, "`reviewer`").strip()
-    if not 0 < len(name) <= MAX_NAME:
-        raise _RefusedError(HTTPStatus.BAD_REQUEST, f"`reviewer` has to have 1 to {MAX_NAME} characters.")
+    if not 0 < len(name) <= LONGEST_REVIEWER:
+        raise _RefusedError(HTTPStatus.BAD_REQUEST, f"`reviewer` has to have 1 to {LONGEST_REVIEWER} characters.")
     return name
 
 

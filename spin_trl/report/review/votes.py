@@ -21,7 +21,7 @@ from .assignment import SIDES, AssignedPair, Assignment, read_assignment, run_id
 VOTES_FORMAT, VOTES_VERSION = "spin_trl review votes", 1
 """Format of a file of votes, and its version."""
 
-LONGEST_NOTE, LONGEST_REVIEWER = 2_000, 100
+LONGEST_NOTE, LONGEST_REVIEWER = 2_000, 80
 """Maximum number of characters of a note, and of a reviewer's name."""
 
 LARGEST_FILE = 20_000_000

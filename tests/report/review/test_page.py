@@ -137,6 +137,11 @@ def test_choices_and_reasons_are_those_of_a_vote():
     assert [given["maxlength"] for tag, given in HARMLESS.elements if tag == "textarea"] == ["2000"]
 
 
+def test_texts_that_are_typed_are_no_longer_than_a_file_of_votes_may_have_them():
+    limits = {found["id"]: found["maxlength"] for _, found in Reader(render_shell()).elements if "maxlength" in found}
+    assert limits == {"name": "80", "note": "2000"}
+
+
 def test_the_page_is_one_that_everybody_can_use():
     """It has a language, one main heading, unique ids, labels that refer to something, and a key for every action."""
     elements = HARMLESS.elements

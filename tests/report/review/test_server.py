@@ -12,7 +12,8 @@ import pytest
 from messages import names, refused
 from spin_trl.errors import DataError, InputError
 from spin_trl.report.review.page import render_shell, shell_policy, shown_data
-from spin_trl.report.review.server import MAX_BODY, MAX_NAME, ReviewServer, serve_review
+from spin_trl.report.review.server import MAX_BODY, ReviewServer, serve_review
+from spin_trl.report.review.votes import LONGEST_REVIEWER
 
 TEXT = {"text": "a\u202eb", "left_out": 0}
 PAIR = {"id": "p1", "prompt": [{"role": "user", **TEXT}], "left": TEXT, "right": TEXT}
@@ -256,7 +257,7 @@ def test_what_is_not_an_object_of_json_is_refused(shared, body):
         ("/votes-of", {"reviewer": None}, "`reviewer`"),
         ("/votes-of", {"reviewer": ["Ann"]}, "`reviewer`"),
         ("/votes-of", {"reviewer": "  "}, "`reviewer`"),
-        ("/votes-of", {"reviewer": "x" * (MAX_NAME + 1)}, MAX_NAME),
+        ("/votes-of", {"reviewer": "x" * (LONGEST_REVIEWER + 1)}, LONGEST_REVIEWER),
         ("/votes-of", {"reviewer": "\ud83d"}, "`reviewer`"),
         ("/votes", {"reviewer": "Ann"}, "`vote`"),
         ("/votes", {"reviewer": "Ann", "vote": []}, "`vote`"),

@@ -102,7 +102,7 @@ def test_votes_of_two_people_count_apart(tmp_path: Path) -> None:
         ({"page": ["a", "list"]}, ["votes.json", "page"]),
         ({"reviewer": "  "}, ["votes.json", "reviewer"]),
         ({"reviewer": 7}, ["votes.json", "reviewer"]),
-        ({"reviewer": "x" * 101}, ["votes.json", "reviewer", 100]),
+        ({"reviewer": "x" * 81}, ["votes.json", "reviewer", 80]),
         ({"votes": "many"}, ["votes.json", "votes"]),
         ({"votes": ["left"]}, ["votes.json", "left"]),
         ({"votes": [{"pair": "unknown", "choice": "left"}]}, ["votes.json", "unknown"]),
