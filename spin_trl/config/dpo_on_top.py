@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
-from .checks import as_mapping
+from .checks import as_mapping, set_too
 from .dpo import ITERATION_NAME, OF_BASE, OF_DPO
 from .iteration import SPINConfig
 from .steps import gradient_steps
@@ -75,9 +75,12 @@ def dpo_config(args: SPINConfig, play: SelfPlayConfig) -> SPINConfig:
         play: settings of the loop.
     """
     values = dpo_values(play)
-    own = DPOConfig(args.output_dir, use_cpu=args.use_cpu, bf16=args.bf16, fp16=args.fp16, **values)
+    own, usual = (
+        DPOConfig(args.output_dir, use_cpu=args.use_cpu, bf16=args.bf16, fp16=args.fp16, **given)
+        for given in (values, {})
+    )
     config = copy.copy(args)
-    for name in {*OF_DPO_PACE, *values}:
+    for name in {*OF_DPO_PACE, *values, *set_too(own, usual)}:
         setattr(config, name, getattr(own, name))
     config.opponent_mix = 0.0
     config.push_to_hub = False  # the run pushes its models

@@ -10,6 +10,7 @@ from transformers import IntervalStrategy
 from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig
 
+from .checks import set_too
 from .traits import OF_PREFERENCES, SET_BY_SFT, SFT_PREFIX
 from .trl_args import TrlArgs
 
@@ -56,11 +57,11 @@ def supervised_config(args: SPINConfig) -> SupervisedConfig:
 
 def as_supervised(args: SPINConfig, values: Mapping[str, Any], own: frozenset[str]) -> SupervisedConfig:
     """Return an SFTConfig with these values, and an iteration's for all other settings except `own`."""
-    config = SupervisedConfig(
-        args.output_dir, **{"use_cpu": args.use_cpu, "bf16": args.bf16, "fp16": args.fp16, **values}
-    )
+    shared: dict[str, Any] = {"use_cpu": args.use_cpu, "bf16": args.bf16, "fp16": args.fp16}
+    config = SupervisedConfig(args.output_dir, **{**shared, **values})
+    named = values.keys() | set_too(config, SupervisedConfig(args.output_dir, **shared))
     for field in fields(SupervisedConfig):
-        if field.name not in {*values, *own, *OF_PREFERENCES} and hasattr(args, field.name):
+        if field.name not in {*named, *own, *OF_PREFERENCES} and hasattr(args, field.name):
             setattr(config, field.name, getattr(args, field.name))
     config.completion_only_loss, config.remove_unused_columns = True, False
     config.eval_strategy, config.save_strategy = IntervalStrategy.NO, SaveStrategy.NO

@@ -24,6 +24,7 @@ from ..run.stage import BEST_SFT, DPO
 from .devices import Speed
 from .memory import MemoryPlan, kept_by, state_bytes
 from .model import PlannedModel
+from .setup import Setup
 
 PADDING = 1.3
 """Approximate factor by which padding to the longest row of a micro-batch increases the number of tokens."""
@@ -121,13 +122,9 @@ class Hours:
         self.shares = memory.shares_prompts()
         self.read_by_row = memory.cache_bytes_per_token * (self.lengths.prompt + self.lengths.generated / 2)
         setup = self.setup
-        # Forward, backward for activations, and for weights if they are trained; forward again with checkpointing.
-        self.passes = self._passes(setup.peft is not None)
+        self.passes = _passes(setup)
         self.server_start = SERVER_START if setup.args.engine == VLLM else 0.0
         self.longest_of = functools.cache(self.lengths.longest_of)
-
-    def _passes(self, has_adapter: bool) -> float:
-        return (2.0 if has_adapter else 3.0) + self.setup.checkpointing
 
     def work(self, speed: Speed) -> list[Work]:
         """Return the work of the start and all iterations, on all processes together, given the speed of one device."""
@@ -155,7 +152,7 @@ class Hours:
         forward = self.costs.forward(tokens, 2 * pairs.response, pairs.pair - pairs.response)
         is_full = setup.peft is None  # an adapter's reference runs at every step
         of_reference = pairs.num_pairs if is_full else trained
-        operations = self.passes * trained * forward + of_reference * forward
+        operations = _passes(setup.of_dpo()) * trained * forward + of_reference * forward
         seconds = {"train": models * self._trained(trained * tokens, operations, speed)}
         evaluated = self._evaluate(1, speed, self.lengths.num_held_out) if self.lengths.num_held_out else 0.0
         evaluated += self._retention(speed)
@@ -205,7 +202,7 @@ class Hours:
         """Return the seconds of SFT from the base, with its measurements of the held-out NLL."""
         lengths, row = self.lengths, self._row
         measured = PADDING * measurements * lengths.num_held_out
-        trained = self._supervised(rows, speed) * self._passes(self.setup.of_sft().peft is not None) / self.passes
+        trained = self._supervised(rows, speed) * _passes(self.setup.of_sft()) / self.passes
         return trained + self._computed(self.costs.forward(measured * row, measured * lengths.real, row), speed)
 
     def _best_sft(self, stages: list[Work], speed: Speed) -> float:
@@ -333,6 +330,12 @@ class Hours:
         sampled = self.costs.forward(alive, alive, lengths.prompt) / speed.flops
         prompts = self.costs.forward(size * lengths.prompt, size, lengths.prompt) / speed.flops
         return batches * (steps * (step + sampled) + prompts)
+
+
+def _passes(setup: Setup) -> float:
+    """Return the cost of a step in forward passes: that itself, the backward pass, and with checkpointing another forward
+    pass. The backward pass is one for activations, and one for weights if they are trained."""
+    return (2.0 if setup.peft is not None else 3.0) + setup.checkpointing
 
 
 def tokenizer_bytes(tokenizer: PreTrainedTokenizerBase | None) -> int:

@@ -161,9 +161,11 @@ class MemoryPlan:
 
     @functools.cached_property
     def of_sft(self) -> MemoryPlan:
-        """The plan of SFT first: another one if it trains another adapter than self-play, or none."""
+        """The plan of SFT first: another one if it trains another adapter than self-play, or none, or recomputes activations
+        otherwise."""
         setup = self.setup.of_sft()
-        return self if setup.peft == self.setup.peft else MemoryPlan(setup, self.lengths, self.device_bytes)
+        is_alike = (setup.peft, setup.checkpointing) == (self.setup.peft, self.setup.checkpointing)
+        return self if is_alike else MemoryPlan(setup, self.lengths, self.device_bytes)
 
     @functools.cached_property
     def batch_size(self) -> int:
@@ -240,16 +242,17 @@ class MemoryPlan:
         assert lengths is not None
         pair = PairLengths(lengths.longest[0], lengths.longest[1:])
         shares = self.shares_prompts() and obstacles.of_length(self.policy.base.config, pair.longest) is None
-        plan = copy.copy(self)
+        is_alike = setup.checkpointing == self.setup.checkpointing
+        plan = copy.copy(self) if is_alike else MemoryPlan(setup, self.lengths, self.device_bytes)
         plan.setup = setup
         args = setup.args
-        play = functools.partial(training, self.policy, [pair] * args.per_device_train_batch_size, shared=shares)
+        play = functools.partial(training, plan.policy, [pair] * args.per_device_train_batch_size, shared=shares)
         trained = plan._stepped(play, args.gradient_accumulation_steps)
         if setup.peft is not None:
             if not self.setup.keeps_adapter:  # the planned policy has no frozen copy
                 trained["adapters"] *= 2
             return trained
-        scored = scoring(self.policy, [pair] * setup.opponent_batch, shared=shares)
+        scored = scoring(plan.policy, [pair] * setup.opponent_batch, shared=shares)
         reference = plan._static(frozen=True) | _by_part(scored)
         return max(trained, reference, key=lambda parts: sum(parts.values()))
 

@@ -17,7 +17,7 @@ from trl import get_quantization_config
 from ..config.dpo_on_top import dpo_config
 from ..config.loop import iteration_settings
 from ..config.recipe import Recipe
-from ..config.sft_first import sft_values
+from ..config.sft_first import sft_first_config, sft_values
 from ..config.traits import SFT_FIRST
 from ..counts import counted
 from ..errors import PlanError, message_of
@@ -202,12 +202,15 @@ class Setup:
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "optim"):
             setattr(setup.args, name, sft_values(self.play).get(name, getattr(self.args, name)))
         setup.optim = str(getattr(setup.args.optim, "value", setup.args.optim))
+        config = sft_first_config(self.args, self.play, measures=False)
+        setup.checkpointing = bool(config.activation_checkpointing) or self.sharding.checkpoints
         return setup
 
     def of_dpo(self) -> Setup:
         """Return the setup of DPO on top: its settings, with the adapter of self-play."""
         setup = copy.copy(self)
         setup.args = dpo_config(self.args, self.play)
+        setup.checkpointing = bool(setup.args.activation_checkpointing) or self.sharding.checkpoints
         setup.opponent_batch = scoring_batch(setup.args)
         setup.optim = str(getattr(setup.args.optim, "value", setup.args.optim))
         return setup

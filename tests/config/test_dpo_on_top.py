@@ -32,6 +32,13 @@ def test_dpo_has_a_loss_and_a_pace_of_its_own_and_shares_the_rest() -> None:
     assert (args.learning_rate, args.losses) == (1e-2, ["space"])  # unchanged
 
 
+@pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
+def test_a_setting_has_its_effect_under_its_earlier_name_too(name: str) -> None:
+    args = settings(activation_checkpointing=True)
+    assert not dpo_config(args, play(dpo_args={name: False})).activation_checkpointing
+    assert dpo_config(args, play()).activation_checkpointing
+
+
 @pytest.mark.parametrize(
     ("values", "has_pairs", "named"),
     [

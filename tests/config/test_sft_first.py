@@ -24,6 +24,13 @@ def test_sft_has_a_pace_of_its_own_and_shares_the_rest() -> None:
     assert (config.loss_type, config.max_length, config.completion_only_loss) == ("nll", 64, True)
 
 
+@pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
+def test_a_setting_has_its_effect_under_its_earlier_name_too(name: str) -> None:
+    args = settings(activation_checkpointing=True)
+    assert not sft_first_config(args, play(sft_args={name: False}), measures=True).activation_checkpointing
+    assert sft_first_config(args, play(), measures=True).activation_checkpointing
+
+
 def test_the_best_point_is_looked_for_after_every_epoch_or_number_of_steps() -> None:
     args = settings()
     by_epoch = sft_first_config(args, play(), measures=True)

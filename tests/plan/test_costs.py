@@ -238,6 +238,8 @@ def test_dpo_on_top_by_hand(tmp_path):
     # Forward, again for checkpointing, and backward, which counts twice; the reference runs over all pairs once.
     passes = [4 * trained + 100 for trained in (300, 56)]
     assert work[-1].seconds["train"] / few.seconds["train"] == pytest.approx(passes[0] / passes[1])
+    kept = works(tmp_path, **settings, dpo_activation_checkpointing=False)[1][-1]
+    assert kept.seconds["train"] / work[-1].seconds["train"] == pytest.approx((3 * 300 + 100) / passes[0])
     without, plain = works(tmp_path, num_iterations=1)
     assert [one.stage for one in plain] == ["start", "iteration-0"]
     model = without.disk(plain)["models"]

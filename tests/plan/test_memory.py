@@ -127,6 +127,23 @@ def test_sft_first_may_train_another_adapter_than_self_play(tmp_path):
     assert phase(adapted, "train").parts["adapters"] == 2 * phase(adapted, "generate").parts["adapters"]
 
 
+def test_sft_and_dpo_may_recompute_activations_when_iterations_do_not(tmp_path):
+    """Checkpointing keeps less for the backward pass, and only where it is set."""
+    pairs = str(tiny.write_jsonl(tmp_path / "pairs.jsonl", tiny.preference(20)))
+    settings = {"start": "sft", "then_dpo": "best", "dpo_name": pairs, "num_iterations": 1}
+    settings |= {
+        "activation_checkpointing": False,
+        "dpo_per_device_train_batch_size": 4,
+        "precompute_ref_batch_size": 1,
+    }
+    plain = plan(tmp_path, small(), **settings)
+    for name, stage in (("sft_activation_checkpointing", "start"), ("dpo_activation_checkpointing", "dpo")):
+        found = plan(tmp_path / stage, small(), **settings, **{name: True})
+        assert phase(found, stage).parts["activations"] < phase(plain, stage).parts["activations"]
+        others = {"start", "train", "dpo"} - {stage}
+        assert [phase(found, one).parts for one in others] == [phase(plain, one).parts for one in others]
+
+
 def test_dpo_on_top_by_hand(tmp_path):
     """A step has no second model, and with an adapter a frozen copy of it; logits of 2 x 2 responses are half of those
     of 2 x 4. The reference's pass has neither gradients nor optimiser states."""
