@@ -83,7 +83,8 @@ def test_the_reference_is_the_model_that_dpo_starts_from(topped: Path, llama_fol
     """All log-ratios are 0 at the first step, and DPOTrainer itself, given that model, ends with the same weights."""
     for of in ("iteration-0", "start"):
         first = entry("train", f"dpo/{of}", topped)["first"]
-        assert first["rewards/chosen"] == first["rewards/rejected"] == 0
+        # Batches of other shapes may differ in the last digit of a log-probability.
+        assert [first["rewards/chosen"], first["rewards/rejected"]] == pytest.approx([0, 0], abs=1e-6)
     folder = topped / "iteration-0/model"
     args = DPOConfig(
         "there",
