@@ -6,14 +6,11 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 from ..errors import RecipeError
 from ..files import parse_json
-
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
 
 
 @dataclass(frozen=True)
@@ -145,14 +142,3 @@ def thresholds(name: str, value: Any, signs: Sequence[str]) -> dict[str, float |
         if not math.isfinite(checked[sign] or 0):
             raise RecipeError(f"`{name}` has {shown(threshold)} for {sign!r}; expected a finite number, or null.")
     return checked
-
-
-def set_too(config: TrainingArguments, usual: TrainingArguments) -> set[str]:
-    """Return the names of the settings that differ from the usual ones: those that were given, and those that they set in
-    turn, such as the setting of which one is an earlier name.
-
-    Args:
-        config: settings with some given values.
-        usual: settings of the same class without them.
-    """
-    return {field.name for field in fields(config) if getattr(config, field.name) != getattr(usual, field.name)}

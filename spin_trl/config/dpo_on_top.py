@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
-from .checks import as_mapping, set_too
+from .checks import as_mapping
 from .dpo import ITERATION_NAME, OF_BASE, OF_DPO
 from .iteration import SPINConfig
 from .steps import gradient_steps
 from .traits import DPO_PREFIX, OF_DPO_PACE, SFT_FIRST
+from .trl_args import set_too
 
 if TYPE_CHECKING:
     from .loop import SelfPlayConfig

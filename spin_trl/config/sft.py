@@ -10,9 +10,8 @@ from transformers import IntervalStrategy
 from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig
 
-from .checks import set_too
 from .traits import OF_PREFERENCES, SET_BY_SFT, SFT_PREFIX
-from .trl_args import TrlArgs
+from .trl_args import TrlArgs, set_too
 
 if TYPE_CHECKING:
     from .iteration import SPINConfig

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
+from transformers import TrainingArguments
+
 from ..errors import RecipeError, nearest
 from .bounds import OF_RECIPES, TRL_SETTINGS
 from .checks import Bounds, Choices, as_mapping, check_setting
@@ -70,3 +72,14 @@ class TrlArgs:
             if allowed is not None and value is not None and not is_ignored:
                 check_setting(f"{self.prefix}{name}", value, allowed)
         return checked
+
+
+def set_too(config: TrainingArguments, usual: TrainingArguments) -> set[str]:
+    """Return the names of the settings that differ from the usual ones: those that were given, and those that they set in
+    turn, such as the setting of which one is an earlier name.
+
+    Args:
+        config: settings with some given values.
+        usual: settings of the same class without them.
+    """
+    return {field.name for field in fields(config) if getattr(config, field.name) != getattr(usual, field.name)}
