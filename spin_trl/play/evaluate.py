@@ -35,7 +35,7 @@ from ..run.run import Run, since
 from ..run.stage import Stage
 from ..training.pair_lengths import truncated
 from .answering.at_hand import ModelAtHand, at_hand
-from .generate import answer_into
+from .answering.into_store import answer_into
 
 logger = logging.getLogger(__name__)
 

@@ -49,8 +49,8 @@ from ..run.stage import Stage
 from ..run.trust import check_trust, named_code
 from ..training.arguments import as_dataset
 from .answering.at_hand import at_hand
+from .answering.into_store import answer_into
 from .arguments import first_rows
-from .generate import answer_into
 from .judged import whole_permission
 from .open import reopen
 from .plugin import training_plugin

@@ -19,7 +19,8 @@ from ..run.lock import only_process
 from ..run.run import Run
 from ..run.stage import Stage
 from .answering.at_hand import at_hand
-from .generate import PART_SECONDS, answer_into
+from .answering.into_store import answer_into
+from .generate import PART_SECONDS
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A model of a run is loaded when it is needed, once, and not at all if its answers already exist."""
+"""The generate phase answers the training prompts once, and records what it did."""
 
 from __future__ import annotations
 
@@ -11,23 +11,9 @@ import pytest
 from runs import answers
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play import generate
-from spin_trl.play.answering.at_hand import at_hand
-from spin_trl.play.generate import answer_into, generate_iteration
+from spin_trl.play.generate import generate_iteration
 from spin_trl.run.journal import Step
 from spin_trl.run.run import Run
-
-
-def test_answers_that_are_there_need_no_model(run: Run, loads: list[str], tmp_path: Path) -> None:
-    """The prompts, settings and iteration are those of the first call."""
-    with at_hand(run, run.given_model) as load:
-        folder = tmp_path / "store"
-        assert answer_into(run, load, run.rows(), folder, 0, "answers", temperature=0.0) > 0
-        found = {row["key"] for row in GenerationStore(folder).table().to_pylist()}
-        assert found == set(run.rows()["key"])
-    with at_hand(run, "a model that is gone") as load:
-        assert answer_into(run, load, run.rows(), folder, 0, "answers", temperature=0.0) == 0.0
-    assert loads == [run.given_model]
-    assert GenerationStore(folder).manifest()["sampling"]["temperature"] == 0.0
 
 
 def test_the_phase_is_done_once_and_the_journal_has_its_tokens(run: Run, loads: list[str]) -> None:
@@ -40,22 +26,6 @@ def test_the_phase_is_done_once_and_the_journal_has_its_tokens(run: Run, loads: 
     generate_iteration(run, 0)
     assert loads == [run.given_model]
     assert len([line for line in run.journal.entries() if line["phase"] == "generate"]) == 1
-
-
-def test_an_unquantised_base_is_handed_on_for_the_manifest(
-    run: Run, loads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only vLLM generates with one; the digest is that of the quantised model that training computes with."""
-    handed: list[tuple[str, bool]] = []
-    monkeypatch.setattr(
-        generate, "generate", lambda *_, **given: handed.append((run.args.engine, given["unquantised_base"]))
-    )
-    monkeypatch.setattr(generate, "quantises", lambda _: True)
-    for engine in ("transformers", "vllm"):
-        run.args.engine = engine
-        with at_hand(run, run.given_model) as model:
-            answer_into(run, model, run.rows(), tmp_path / engine, 0, "answers")
-    assert handed == [("transformers", False), ("vllm", True)]
 
 
 def test_only_the_process_that_records_reads_all_generations(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from messages import names, refused
 from runs import build
 from spin_trl.errors import LaunchError, PausedError
 from spin_trl.play import phases
+from spin_trl.play.answering.into_store import answer_into
 from spin_trl.play.answering.pause import check_not_paused, forget_pause, pause
-from spin_trl.play.generate import answer_into
 from spin_trl.run.run import Run
 
 
@@ -52,7 +52,7 @@ def test_a_process_that_does_not_ask_the_servers_ends_too(
     class Served:
         is_served = True
 
-    monkeypatch.setattr("spin_trl.play.generate.PartialState", Other)
+    monkeypatch.setattr("spin_trl.play.answering.into_store.PartialState", Other)
     with pytest.raises(PausedError):
         pause(state, "Serve it.")
     model: Any = Served()

@@ -30,8 +30,8 @@ from spin_trl.models.digest import digest
 from spin_trl.models.policy import load_policy
 from spin_trl.play.answering import served
 from spin_trl.play.answering.at_hand import at_hand
+from spin_trl.play.answering.into_store import answer_into
 from spin_trl.play.answering.served import against_continuous, against_vllm, serve
-from spin_trl.play.generate import answer_into
 from spin_trl.run.run import Run
 
 
