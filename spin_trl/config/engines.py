@@ -14,6 +14,9 @@ TRANSFORMERS, VLLM = "transformers", "vllm"
 AUTO = "auto"
 """Value of `engine` with which a run chooses one of them when it begins, and keeps it."""
 
+AHEAD_OF_START, ALL_AHEAD, NONE_AHEAD = MODELS_AHEAD = ("start", "always", "never")
+"""Values of `generate_ahead`: which models answer the training prompts while they are served for their evaluation."""
+
 
 @dataclass
 class EngineSettings:
@@ -28,6 +31,9 @@ class EngineSettings:
             of GPUs gets a server.
         vllm_unquantised_base: With `engine: vllm` and weights that the run quantises (`load_in_4bit`), whether to generate
             with the unquantised base model. Its responses are not quite the opponent's; manifests, report and cards say so.
+        generate_ahead: With `engine: vllm`, `engine: server` or `generation_continuous`, which models answer training
+            prompts, too, while they are served for their evaluation: only the start, always every model, or never. It saves
+            a start of the servers. If the run then stops or falls back, the answers are not used.
         generation_concurrency: With `engine: vllm`, `engine: server` or `generation_continuous`, the number of prompts that
             are worked on at the same time, on all devices together.
         generation_continuous: With `engine: transformers`, generate by continuous batching: a finished response makes room
@@ -56,6 +62,13 @@ class EngineSettings:
         False,
         "With `engine: vllm` and weights that the run quantises (`load_in_4bit`), whether to generate with the unquantised "
         "base model. Its responses are not quite the opponent's; manifests, report and cards say so.",
+    )
+    generate_ahead: str = setting(
+        AHEAD_OF_START,
+        "With `engine: vllm`, `engine: server` or `generation_continuous`, which models answer training prompts, too, while "
+        "they are served for their evaluation: only the start, always every model, or never. It saves a start of the "
+        "servers. If the run then stops or falls back, the answers are not used.",
+        choices=MODELS_AHEAD,
     )
     generation_concurrency: Annotated[int, Bounds(1)] = setting(
         256,

@@ -34,8 +34,8 @@ from ..run.objects import PLAYED_AGAIN, read_named_numbers
 from ..run.run import Run, since
 from ..run.stage import Stage
 from ..training.pair_lengths import truncated
+from .answer_together import answer_measured, answer_together
 from .answering.at_hand import ModelAtHand, at_hand
-from .answering.into_store import answer_into
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
     PartialState().wait_for_everyone()  # all must have checked before one writes: a diverged model finishes at once
     if is_done or len(rows) == 0:
         return
-    started = time.monotonic()
+    started, answered = time.monotonic(), answer_together(run, Stage(stage))
     with hashing() as written:
         try:
             with at_hand(run, run.model_of(stage)) as policy:
@@ -76,9 +76,9 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
             if PartialState().is_main_process:
                 write_json(run.directory.metrics(stage), figures)
     files = files_of(run, stage, "held-out", written)
-    run.record(
-        Step.EVALUATE, stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures, files=files
-    )
+    seconds = round(since(started) - answered.ahead, 3)
+    work_seconds = round(answered.held_out + work_seconds, 3)
+    run.record(Step.EVALUATE, stage, seconds=seconds, work_seconds=work_seconds, **figures, files=files)
 
 
 def files_of(run: Run, stage: str, results: str, written: Mapping[Path, Checksum]) -> dict[str, Any]:
@@ -177,14 +177,7 @@ def measure_on(
         opponents: the same folder of its opponent; None: it is not compared with an opponent.
         before: values by prompt of the model whose differences are among the figures; None: no differences.
     """
-    # Every model answers with the seeds and settings of iteration 0, so that differences come from the models.
-    description = f"{stage}: {kind} prompts"
-    work_seconds = answer_into(run, policy, rows, folder / "sampled", 0, description, num_generations=1)
-    if run.play.evaluate_greedy:
-        asked = folder / "greedy", 0, f"{description}, greedy"
-        work_seconds += answer_into(
-            run, policy, rows, *asked, what="greedy answers", temperature=0.0, num_generations=1
-        )
+    work_seconds = answer_measured(run, policy, rows, Stage(stage), folder, kind)
     run.progress.begin()
     measuring_started = time.monotonic()
     measured = _measure(run, policy, rows, folder, scorer, opponents)

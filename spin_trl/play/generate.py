@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from ..files import Checksum, remove
 from ..generation.generations import Generations
+from ..generation.seconds import SECONDS_FILE, seconds_in
 from ..generation.store import GenerationStore
 from ..run.compute import Compute
 from ..run.integrity import recorded
@@ -21,13 +22,11 @@ from ..run.journal import Step
 from ..run.run import Run, since
 from ..run.stage import START, Stage
 from ..training.start_logps import StartLogps, score_together, sets_of_responses
+from .ahead import forget_ahead, take_ahead
 from .answering.at_hand import at_hand
 from .answering.into_store import answer_into
 
 logger = logging.getLogger(__name__)
-
-PART_SECONDS = "seconds.txt"
-"""File of a part's folder with the seconds that its generation took so far."""
 
 
 def trained_on(run: Run, iteration: int) -> dict[int, GenerationStore]:
@@ -80,7 +79,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
     stage = Stage.of(iteration)
     if run.done(Step.GENERATE, stage):
         return
-    started, elsewhere = time.monotonic(), seconds_of_parts(run, iteration)
+    started, elsewhere = time.monotonic(), take_ahead(run, iteration) + seconds_of_parts(run, iteration)
     folder = run.directory.generations(stage)
     opponent, description = run.decisions.opponent(iteration), f"{stage}: answers"
     rows = run.self_play_rows()
@@ -109,15 +108,13 @@ def generate_iteration(run: Run, iteration: int) -> None:
     )
     if is_main and run.directory.parts(stage).exists():
         remove(run.directory.parts(stage))
+    forget_ahead(run, iteration)
 
 
 def seconds_of_parts(run: Run, iteration: int) -> float:
     """Return the seconds that all machines together took for the parts of an iteration's generations; 0 without parts."""
-    found = 0.0
-    for path in run.directory.parts(Stage.of(iteration)).glob(f"*/{PART_SECONDS}"):
-        with contextlib.suppress(OSError, ValueError):
-            found += float(path.read_text(encoding="utf-8"))
-    return found
+    folders = (path.parent for path in run.directory.parts(Stage.of(iteration)).glob(f"*/{SECONDS_FILE}"))
+    return sum(map(seconds_in, folders), start=0.0)
 
 
 def _split_responses(store: GenerationStore) -> dict[str, int]:

@@ -214,6 +214,7 @@ class SelfPlay:
         check_launcher(self.state.play.accelerate_config, launches=self.launch is not in_this_process)
         self._check_playable()
         run, main = self.state, PartialState().is_main_process
+        run.plays_on = until is None  # otherwise other machines may answer the training prompts
         pushing = Pushing(run, self._console, active=main)
         if main:
             self.directory.ownership.check(self._recipe)  # before a lock file is left in someone else's folder

@@ -164,7 +164,7 @@ def _to_remove(run: Run, step: Step, stage: str, found: Sequence[Damage]) -> lis
         tokenizer = [run.directory.tokenizer()] if any(_is_in(run.directory.tokenizer(), one) for one in found) else []
         return [run.directory.train_rows, run.directory.held_out_rows, *tokenizer]
     if step is Step.TRAIN:
-        return [run.directory.model(stage)]
+        return [run.directory.model(stage), run.directory.ahead(stage)]
     lists = {one.path.parent for one in found if one.path.name in (STORE_MANIFEST, SHARD_CHECKSUMS)}
     return [*lists, *(one.path for one in found if one.path.parent not in lists)]
 

@@ -10,9 +10,9 @@ from accelerate import PartialState
 from ..counts import counted
 from ..data.keys import rows_digest
 from ..errors import RecipeError, RunDirectoryError
-from ..files import write_atomically
 from ..generation.merge import merge
 from ..generation.parts import GenerationPart
+from ..generation.seconds import add_seconds
 from ..generation.store import STORE_MANIFEST, GenerationStore
 from ..run.journal import Step
 from ..run.lock import only_process
@@ -20,7 +20,6 @@ from ..run.run import Run
 from ..run.stage import Stage
 from .answering.at_hand import at_hand
 from .answering.into_store import answer_into
-from .generate import PART_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +58,7 @@ def generate_part(run: Run, iteration: int, part: GenerationPart) -> None:
             run, policy, run.self_play_rows(), folder, iteration, f"{stage}: answers, part {part}", opponent, part=part
         )
         if is_main and seconds:
-            before = float(file.read_text(encoding="utf-8")) if (file := folder / PART_SECONDS).exists() else 0.0
-            write_atomically(file, lambda target: target.write(f"{before + seconds:.3f}\n".encode()))
+            add_seconds(folder, seconds)
 
 
 def merge_parts(run: Run, iteration: int) -> None:

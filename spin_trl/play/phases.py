@@ -29,7 +29,7 @@ from ..evaluation.figures import is_figure, is_score
 from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK, RunDirectory
 from ..run.journal import TEST, Step
-from ..run.run import LAUNCHED, Run
+from ..run.run import LAUNCHED, PLAYS_ON, Run
 from ..run.stage import BASE, BEST_SFT, DPO, SELF_PLAY, START, Stage, arm_in_words
 from .answering.pause import check_not_paused, forget_pause
 from .ends import end_if_diverged, has_ended
@@ -308,7 +308,13 @@ def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
         launcher = subprocess.Popen(
             command,
             start_new_session=True,
-            env={**os.environ, LAUNCHED: "1", **watched, **({"PYTHONSAFEPATH": "1"} if is_safe else {})},
+            env={
+                **os.environ,
+                LAUNCHED: "1",
+                **watched,
+                **({PLAYS_ON: "1"} if run.plays_on else {}),
+                **({"PYTHONSAFEPATH": "1"} if is_safe else {}),
+            },
             stdout=subprocess.PIPE if is_watched else None,
             stderr=subprocess.STDOUT if is_watched else None,
             errors="replace",  # read as text: the child uses the same encoding as this process

@@ -69,6 +69,7 @@ _ALSO_WRITTEN = re.compile(
     rf"(?:{'|'.join(map(re.escape, TRANSIENT))}"
     r"|data/(?:train|held-out|test|retention|dpo)/cache-[^/]+\.arrow(?:\.checksum)?"
     rf"|{_STAGE}/model/training_args\.bin"
+    rf"|{_STAGE}/ahead/(?:seconds\.txt|generations/{_STORE})"
     rf"|{_STAGE}/train/(?:README\.md|(?:runs|logs|pairs|checkpoint-\d+)/.+)"
     r"|trackers/.+"
     r"|(?:.+/)?\.[^/]+\.tmp(?:/.+)?)"

@@ -129,6 +129,10 @@ class RunDirectory:
         """Return the folder of the opponent's answers to the training prompts of a stage."""
         return self.stage(stage) / "generations"
 
+    def ahead(self, stage: str) -> Path:
+        """Return the folder of a stage's answers to the training prompts of an iteration that may start from it."""
+        return self.stage(stage) / "ahead"
+
     def parts(self, stage: str) -> Path:
         """Return the folder of the parts of a stage's generations that several machines generate."""
         return self.stage(stage) / "parts"

@@ -46,12 +46,16 @@ BEST, LAST = "best", "last"
 LAUNCHED = "SPIN_TRL_LAUNCHED"
 """Environment variable of phases launched by the loop, which displays their progress and reports their results."""
 
+PLAYS_ON = "SPIN_TRL_PLAYS_ON"
+"""Environment variable of phases launched by a loop that plays the next phases, too."""
+
 
 @dataclass
 class Run:
     """A run's settings and directory.
 
-    `progress` holds the progress of the phase that runs in this process.
+    `progress` holds the progress of the phase that runs in this process; `plays_on` says whether the phase was begun by a
+    loop that plays the next phases, too, on this machine.
 
     Attributes:
         directory: run directory.
@@ -90,6 +94,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.directory.journal)
+        self.plays_on = PLAYS_ON in os.environ
         is_told = LAUNCHED in os.environ and PartialState().is_main_process
         self.progress = Progress(file=self.directory.progress if is_told else None)
         names, permission = self.play.scorer, self.permission or permission_of(self.play)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import tiny
 from runs import build
+from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.play.answering import at_hand as module
 from spin_trl.play.prepare import prepare_data
 from spin_trl.run.run import Run
@@ -44,6 +46,27 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             found.append("ended")
 
     monkeypatch.setattr(module, "load_policy", counted)
+    monkeypatch.setattr(module, "serve", served)
+    return found
+
+
+@dataclass
+class FinalEngine(TransformersEngine):
+    """An engine of this process whose responses are final, as those of servers are."""
+
+    repeats: bool = False
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Serve models in this process (with `generation_continuous`), and record whose servers are started."""
+    found: list[str] = []
+
+    @contextlib.contextmanager
+    def served(run: Run, path: str, eos_token_ids: Any) -> Iterator[FinalEngine]:
+        found.append("start" if path == run.given_model else Path(path).parent.name)
+        yield FinalEngine(module.load_policy(path, run.args).eval(), eos_token_ids, int(run.tokenizer().pad_token_id))
+
     monkeypatch.setattr(module, "serve", served)
     return found
 

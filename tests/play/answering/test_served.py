@@ -38,7 +38,7 @@ from spin_trl.run.run import Run
 @pytest.mark.slow
 @pytest.mark.parametrize("adapts", [False, True], ids=["full", "LoRA"])
 def test_a_run_with_servers_of_its_own(adapts: bool, folder: Path, tmp_path: Path) -> None:
-    """Two iterations; every phase that answers starts the servers once, with the weights of its own stage."""
+    """Two iterations; servers have the weights of the model that answers."""
     command, starts = served_model(tmp_path)
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if adapts else None
     session = build(folder, engine="vllm", vllm_command=command, evaluate_greedy=True, peft_config=lora)
@@ -58,11 +58,12 @@ def test_a_run_with_servers_of_its_own(adapts: bool, folder: Path, tmp_path: Pat
             seed = micro_batch_seed(run.args.seed, iteration, number)
             [expected] = engine.answer([rows[row]["prompt_ids"]], sampling, seed)
             assert found[rows[row]["key"], 0] == expected.ids
-    # The start's answers, then generation and evaluation of two iterations: sampled and greedy answers in one start.
+    # The start's answers, also to the training prompts; generation of iteration 1, and the evaluations: sampled and greedy
+    # answers in one start.
     told = [json.loads(line) for line in starts.read_text(encoding="utf-8").splitlines()]
-    assert len(told) == 5
+    assert len(told) == 4
     assert all("--generation-config" in arguments for arguments in told)
-    assert all(("--enable-lora" in arguments) == adapts for arguments in told[2:])
+    assert all(("--enable-lora" in arguments) == adapts for arguments in told[1:])
     assert sorted(path.name for path in (run.directory.path / "vllm").iterdir())[0].endswith("-0.log")
 
 
