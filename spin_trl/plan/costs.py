@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from ..config.dpo_on_top import dpo_config, dpo_steps
-from ..config.engines import VLLM
+from ..config.engines import ALL_AHEAD, NONE_AHEAD, VLLM
 from ..config.sft_first import sft_epochs, sft_steps, sft_values
 from ..config.steps import gradient_steps
 from ..config.traits import EQUAL_COMPUTE
@@ -154,9 +154,7 @@ class Hours:
         of_reference = pairs.num_pairs if is_full else trained
         operations = _passes(setup.of_dpo()) * trained * forward + of_reference * forward
         seconds = {"train": models * self._trained(trained * tokens, operations, speed)}
-        evaluated = self._evaluate(1, speed, self.lengths.num_held_out) if self.lengths.num_held_out else 0.0
-        evaluated += self._retention(speed)
-        if evaluated:
+        if evaluated := self._measured(1, speed):
             seconds["evaluate"] = models * evaluated
         return Work(DPO, seconds, trained=models * trained * tokens, steps=models * steps)
 
@@ -165,7 +163,21 @@ class Hours:
         best, and with SFT first the base."""
         play = self.setup.play
         models = 2 + self.setup.sft_first + len(arms_of(play)) + len(play.then_dpo or ())
-        return Work("test", {"test": models * self._evaluate(0, speed, self.lengths.num_tested)})
+        evaluated = self._evaluate(0, speed, self.lengths.num_tested) + self.server_start
+        return Work("test", {"test": models * evaluated})
+
+    def _measured(self, players: int, speed: Speed) -> float:
+        """Return the seconds of evaluating a model and measuring it on the retention set, with all answers in one start of
+        the servers."""
+        lengths = self.lengths
+        evaluated = self._evaluate(players, speed, lengths.num_held_out) if lengths.num_held_out else 0.0
+        answers = lengths.num_held_out or (self.setup.play.retain_scorer and lengths.num_retained)
+        return evaluated + self._retention(speed) + (self.server_start if answers else 0.0)
+
+    def _answers_ahead(self, t: int) -> bool:
+        """Return whether the opponent of an iteration (0-based) answers while it is served for its evaluation."""
+        ahead = self.setup.play.generate_ahead
+        return self.lengths.num_held_out > 0 and (ahead == ALL_AHEAD or (t == 0 and ahead != NONE_AHEAD))
 
     def _retention(self, speed: Speed) -> float:
         """Return the seconds of measuring a model on the retention set and on tasks of lm-evaluation-harness."""
@@ -186,9 +198,7 @@ class Hours:
         elif self.setup.sft_first:
             rows = self._rows_of_sft()
             seconds["train"] = self._sft_first(speed)
-        measured = self._evaluate(0, speed, self.lengths.num_held_out) if self.lengths.num_held_out else 0.0
-        measured += self._retention(speed)
-        if measured:  # with SFT first, the base is evaluated as well
+        if measured := self._measured(0, speed):  # with SFT first, the base is evaluated as well
             seconds["evaluate"] = measured * (2 if self.setup.sft_first else 1)
         return Work("start", seconds, rows=rows, compute=TRAINED_COUNTS * rows * self._row)
 
@@ -213,9 +223,8 @@ class Hours:
             rows = sum(stage.compute for stage in stages) / (TRAINED_COUNTS * self._row)
         every = sft_values(play).get("eval_steps")
         steps_apart = lengths.num_rows if every is None else every * self._rows_of_sft() / self._steps_of_sft()
-        evaluated = self._evaluate(1, speed, lengths.num_held_out) if lengths.num_held_out else 0.0
         trained = self._from_base(rows, math.floor(rows / max(steps_apart, 1)), speed)
-        return trained + evaluated + self._retention(speed)
+        return trained + self._measured(1, speed)
 
     @property
     def _row(self) -> float:
@@ -246,7 +255,7 @@ class Hours:
         labels = lengths.real + (branches - 1) * lengths.generated
         tokens = lengths.prompt + labels if self.shares else PADDING * (branches * lengths.prompt + labels)
         forward = self.costs.forward(tokens, labels, lengths.prompt + lengths.real)
-        seconds = {"generate": self._answer(responses, speed) + self.server_start}
+        seconds = {"generate": self._answer(responses, speed) + (0.0 if self._answers_ahead(t) else self.server_start)}
         if setup.mixes_start and t:
             seconds["start's pass"] = self._scored_by_start(t, speed)
         passes = self.passes
@@ -257,9 +266,7 @@ class Hours:
         elif not setup.terms.reference_free:
             passes += 1
         seconds["train"] = self._trained(trained_pairs * tokens, passes * trained_pairs * forward, speed)
-        evaluated = self._evaluate(t + 1, speed, lengths.num_held_out) if lengths.num_held_out else 0.0
-        evaluated += self._retention(speed)
-        if evaluated:
+        if evaluated := self._measured(t + 1, speed):
             seconds["evaluate"] = evaluated
         compute = self._compute(responses, pairs, trained_pairs, labels)
         if arms := [arm for arm in arms_of(play) if arm != BEST_SFT]:
@@ -310,7 +317,7 @@ class Hours:
     def _evaluate(self, players: int, speed: Speed, prompts: int) -> float:
         """Return the seconds of responding to prompts, once or twice, and scoring real and generated responses."""
         lengths = self.lengths
-        answered = self._answer(prompts, speed) * (2 if self.setup.play.evaluate_greedy else 1) + self.server_start
+        answered = self._answer(prompts, speed) * (2 if self.setup.play.evaluate_greedy else 1)
         scored = (3 if players else 2) * prompts * PADDING
         row = lengths.prompt + lengths.real
         return answered + self._computed(self.costs.forward(scored * row, scored * lengths.real, row), speed)

@@ -48,6 +48,6 @@ def engine_lines(plan: Plan, device: Device) -> Iterator[str]:
         yield f"vLLM can't load the adapter: it is merged, into {filesize.decimal(server.merged)} on disk while it is served"
     if plan.wishes.generation_tokens is None:
         yield (
-            f"Generation: {rate.tokens:,.0f} tokens per second, {rate.source}. A start of the servers, in every phase that "
-            f"answers prompts, is assumed to take {SERVER_START:.0f} s"
+            f"Generation: {rate.tokens:,.0f} tokens per second, {rate.source}. A start of the servers (how many there "
+            f"are depends on `generate_ahead`) is assumed to take {SERVER_START:.0f} s"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
+import tiny
 from messages import names
 from plan.shapes import folder, recipe, small
 from spin_trl.plan.costs import SERVER_START
@@ -64,15 +65,41 @@ def test_the_stated_rate_is_near_a_published_one(at_once: int, measured: float, 
     assert names(rate.source, "johnmusgrave.com", "75%", 1555)
 
 
-def test_hours_follow_from_the_rate_and_the_start_of_the_servers(tmp_path: Path) -> None:
-    found, device = plan(tmp_path, evaluate_greedy=True), DEVICES["h100"]
-    rate = found.rate(device)
+@pytest.mark.parametrize(
+    ("setting", "starts"), [("never", [1, 1, 1, 1, 1]), ("start", [1, 0, 1, 1, 1]), ("always", [1, 0, 1, 0, 1])]
+)
+def test_hours_follow_from_the_rate_and_the_starts_of_the_servers(
+    setting: str, starts: list[int], tmp_path: Path
+) -> None:
+    """The start's evaluation, and generation and evaluation of two iterations."""
+    found = plan(tmp_path, evaluate_greedy=True, generate_ahead=setting, num_iterations=2)
+    rate = found.rate(device := DEVICES["h100"])
     assert rate is not None
-    iteration = found.work(device)[1]
-    assert iteration.seconds["generate"] == pytest.approx(iteration.sampled / rate.tokens + SERVER_START)
+    start, *iterations = found.work(device)
+    answers = 2 * 13 * 128 / rate.tokens  # of held-out prompts, sampled and greedy
+    planned = [start.seconds["evaluate"] - answers]
+    for iteration in iterations:
+        planned += [iteration.seconds["generate"] - iteration.sampled / rate.tokens]
+        planned += [iteration.seconds["evaluate"] - answers]
+    assert planned == pytest.approx([number * SERVER_START for number in starts], abs=1)
     assert ";" not in found.speed(device).assumed  # only of training
-    answers = 2 * 13 * 128 / rate.tokens + SERVER_START  # of held-out prompts, sampled and greedy, in one start
-    assert answers < iteration.seconds["evaluate"] < answers + 1
+
+
+def test_the_retention_set_is_answered_in_the_same_start(tmp_path: Path) -> None:
+    """It costs its answers and its log-probs; with no held-out set, it needs the start itself."""
+    seconds = {}
+    for name, settings in {
+        "none": {},
+        "both": {"retain_name": _retained(tmp_path), "retain_scorer": "exact_match"},
+        "retention": {"retain_name": _retained(tmp_path), "retain_scorer": "exact_match", "held_out_fraction": 0.0},
+    }.items():
+        seconds[name] = plan(tmp_path, **settings).work(DEVICES["h100"])[1].seconds["evaluate"]
+    assert 0 < seconds["both"] - seconds["none"] < 10
+    assert SERVER_START < seconds["retention"] < SERVER_START + 10
+
+
+def _retained(folder: Path) -> str:
+    return str(tiny.write_jsonl(folder / "retained.jsonl", tiny.sft(4)))
 
 
 @pytest.mark.parametrize(

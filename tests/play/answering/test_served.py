@@ -195,7 +195,7 @@ def test_a_quantised_run_with_an_unquantised_base_and_a_merged_adapter(folder: P
         assert manifest["model"] == digest(policy, definition=run.definition)
     told = [json.loads(line) for line in starts.read_text(encoding="utf-8").splitlines()]
     assert all("--enable-lora" not in arguments for arguments in told)
-    assert [".merged-" in arguments[1] for arguments in told] == [False, False, True]
+    assert [".merged-" in arguments[1] for arguments in told] == [False, True]
     card = (run.directory.model("iteration-0") / "README.md").read_text(encoding="utf-8")
     assert names(card, "vllm 0.31.0+test", "unquantised")
     assert list(run.directory.path.glob("vllm/.*")) == []
