@@ -272,15 +272,18 @@ def takes_rubric(name: str) -> bool:
     return name in scorer_names() and getattr(_module_of(name), "TAKES_RUBRIC", False)
 
 
-def figures_of(names: Sequence[str], rubric: Rubric | None = None) -> list[str] | None:
+def figures_of(
+    names: Sequence[str], rubric: Rubric | None = None, judged: Sequence[str] | None = None
+) -> list[str] | None:
     """Return the figures that scorers yield, as [`scorer_of`] names them; None if only calling them would tell.
 
     Args:
         names: names as for [`scorer_of`].
         rubric: the recipe's rubric, or None.
+        judged: names of the criteria of the scorer `judge`, or None if they are not known.
     """
     known = scorer_names()
-    if not all(name in known or name.startswith(REGEX) for name in names):
+    if not all(name in known or name.startswith(REGEX) or (name == JUDGE and judged is not None) for name in names):
         return None
     found = []
     for name in names:
@@ -289,7 +292,10 @@ def figures_of(names: Sequence[str], rubric: Rubric | None = None) -> list[str] 
             if rubric is None:
                 return None
             parts = rubric.numbers
-        found += [".".join(filter(None, [_short_name(name) if len(names) > 1 else "", part])) for part in parts]
+        if name == JUDGE:
+            parts = ["", *(judged or ())]
+        is_named = len(names) > 1 or name == JUDGE
+        found += [".".join(filter(None, [_short_name(name) if is_named else "", part])) for part in parts]
     return [f"score/{name}" if name else "score" for name in found]
 
 

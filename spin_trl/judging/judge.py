@@ -20,7 +20,7 @@ from .asking import JudgeEndpoint, judge_address
 from .budget import Budget
 from .prompts import FIRST, SECOND, Question, to_compare, to_score
 from .records import JudgedWith, JudgeRecords, Spent
-from .rubric import JudgeRubric, read_judge_rubric
+from .rubric import JudgeRubric, judge_rubric_of
 
 ONE_WINS, OTHER_WINS = "one", "other"
 """Winners of a comparison, in addition to `tie`."""
@@ -163,7 +163,7 @@ class Judge:
             concurrency=settings.judge_concurrency,
             patience=Patience(request=settings.judge_timeout, largest_answer=_LARGEST_ANSWER),
         )
-        rubric = read_judge_rubric(None if settings.judge_rubric is None else Path(settings.judge_rubric).expanduser())
+        rubric = judge_rubric_of(settings)
         caps = settings.judge_max_requests, settings.judge_max_tokens
         return cls(endpoint, settings.judge_model, rubric, place, *caps)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.checks import shown
+from ..config.judge import JudgeSettings
 from ..config.yaml_files import read_yaml
 from ..errors import RecipeError
 from ..files import json_digest
@@ -99,6 +100,19 @@ def read_judge_rubric(path: Path | None = None) -> JudgeRubric:
     if twice is not None:
         raise RecipeError(f"{file} has two criteria named {twice!r}. Rename one.")
     return JudgeRubric(criteria)
+
+
+def judge_rubric_of(settings: JudgeSettings) -> JudgeRubric:
+    """Return the rubric that settings name. [`read_judge_rubric`] describes the error."""
+    return read_judge_rubric(None if settings.judge_rubric is None else Path(settings.judge_rubric).expanduser())
+
+
+def judged_criteria(settings: JudgeSettings) -> list[str] | None:
+    """Return the names of the criteria by which the judge scores answers; None if they can't be read."""
+    try:
+        return judge_rubric_of(settings).names
+    except RecipeError:  # whoever makes the judge says what is wrong
+        return None
 
 
 def _judged_criterion(file: Path, number: int, entry: Any) -> JudgeCriterion:

@@ -38,6 +38,7 @@ from ..generation.generations import Generations
 from ..generation.store import GenerationStore
 from ..hub.dataset import features_of_pairs, form_of, write_in_files
 from ..hub.scored_pairs import OF_SCORED_PAIRS, ScoredPairs, mean_of_scores, scored_pair, scored_pairs_card
+from ..judging.rubric import judged_criteria
 from ..report.write import sampled_with
 from ..run.checked import wrong_with
 from ..run.journal import CHECKSUMS, DATA, Step
@@ -173,7 +174,8 @@ def make_scored_pairs(
     scorer, names = run.scorer, wanted.scorer
     if scorer is None:
         raise RecipeError("Pairs can't be made without a `scorer`.")
-    if wanted.score is not None and (figures := figures_of(names, run.play.criteria)) is not None:
+    figures = figures_of(names, run.play.criteria, judged_criteria(run.play))
+    if wanted.score is not None and figures is not None:
         check_ranking_number(wanted.score, [one.removeprefix("score/") for one in figures if one != "score"])
     rows, repeated = _prompts(run, wanted)
     stage = find_stage(run, wanted.stage)

@@ -38,6 +38,7 @@ from ..config.shipped import read_accelerate_config
 from ..config.start import StartConfig
 from ..config.traits import HARMLESS_MODEL_KWARGS, USUAL_SETTINGS
 from ..errors import DataError, SpinError, nearest, noted
+from ..judging.rubric import judged_criteria
 from ..models.adapters import (
     adapter_refusals,
     base_of,
@@ -89,7 +90,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
         config = config_of(run) if run.args.engine == VLLM else None
         return [*found, *against_vllm(run, config), *against_servers(run)]
     config = config_of(run)
-    found += of_run(run.args, run.play)
+    found += of_run(run.args, run.play, judged_criteria(run.play))
     found += of_configuration(config, run.args, model_name(run))
     found += _quantised(run, config)
     found += [*against_vllm(run, config), *against_continuous(run, config), *against_servers(run)]

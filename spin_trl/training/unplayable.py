@@ -88,8 +88,14 @@ def of_settings(args: SPINConfig) -> list[str]:
     ]
 
 
-def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
-    """Yield the reasons, in addition to those of [`of_settings`], why a run of several iterations can't be played."""
+def of_run(args: SPINConfig, play: SelfPlayConfig, judged: Sequence[str] | None = None) -> Iterator[str]:
+    """Yield the reasons, in addition to those of [`of_settings`], why a run of several iterations can't be played.
+
+    Args:
+        args: settings of an iteration.
+        play: settings of the loop.
+        judged: names of the judge's criteria, or None if they are not known.
+    """
     found = [] if args.eval_strategy == "no" else [f"eval_strategy: {plain(args.eval_strategy)}"]
     if args.save_strategy == "best":
         found.append("save_strategy: best")
@@ -107,7 +113,7 @@ def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
             f"{agreeing(len(plugins), 'it', 'them')} out and set `accelerate_config` to an accelerate configuration "
             "(`zero3`, or a file) instead: it is used in the phases that support it."
         )
-    yield from _unknown_metric(play)
+    yield from _unknown_metric(play, judged)
     lists = iteration_settings(play, 0)
     for name in [name for name in ("learning_rate",) if name not in lists]:
         if (reason := problem(name, getattr(args, name), OF_RECIPES[name])) is not None:
@@ -331,13 +337,13 @@ def _scheduler(args: SPINConfig) -> Iterator[str]:
         yield f"`lr_scheduler_type` is {name!r}, which can't be used{given}: {_error_in_words(error)}"
 
 
-def _unknown_metric(play: SelfPlayConfig) -> Iterator[str]:
+def _unknown_metric(play: SelfPlayConfig, judged: Sequence[str] | None) -> Iterator[str]:
     """Yield a reason if no iteration will have the figure that `metric_for_best_iteration` names."""
     from ..evaluation.figures import FIGURES, RETAINED, REVIEWED, SCORE, SCORE_GREEDY, is_score
     from ..evaluation.scoring import figures_of
 
     name = play.metric_for_best_iteration
-    scores = figures_of(play.scorer, play.criteria) if play.scorer else None
+    scores = figures_of(play.scorer, play.criteria, judged) if play.scorer else None
     of_scores = [figure.replace(SCORE, kind, 1) for kind in (SCORE, SCORE_GREEDY) for figure in scores or [SCORE]]
     known = [figure for figure in FIGURES if not figure.startswith((RETAINED, REVIEWED))]
     if not name.startswith(SCORE) and name not in known:

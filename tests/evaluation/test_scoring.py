@@ -126,6 +126,9 @@ def test_figures_are_known_without_calling_anything() -> None:
         "score/a", "score/gsm8k.exact_match", "score/gsm8k.answer_line", "score/gsm8k.format"
     ]  # fmt: skip
     assert figures_of(["boxed", f"{__name__}:length"]) is None
+    assert figures_of(["judge"]) is None, "the names of its criteria are not known"
+    assert figures_of(["judge"], judged=["clear"]) == ["score/judge", "score/judge.clear"]
+    assert figures_of(["judge", "json"], judged=["clear"]) == ["score/judge", "score/judge.clear", "score/json"]
 
 
 def by_level(prompt: str, real: str, generated: str, level: int, *, unit: str = "m") -> dict[str, float]:

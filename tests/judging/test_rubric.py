@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from messages import refused
+from spin_trl.config.judge import JudgeSettings
 from spin_trl.errors import RecipeError
-from spin_trl.judging.rubric import JudgeCriterion, JudgeRubric, read_judge_rubric
+from spin_trl.judging.rubric import JudgeCriterion, JudgeRubric, judge_rubric_of, judged_criteria, read_judge_rubric
 
 
 def read(text: str) -> JudgeRubric:
@@ -60,3 +61,15 @@ def test_what_is_wrong_is_named_with_the_file(text: str, parts: list[str]) -> No
 def test_a_missing_file_is_named() -> None:
     with refused(RecipeError, "`judge_rubric`", "none.yaml"):
         read_judge_rubric(Path("none.yaml"))
+
+
+def test_the_criteria_of_settings_are_known_before_there_is_a_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a file that can't be read are not, and whoever makes the judge says why."""
+    assert judged_criteria(JudgeSettings()) == ["correct", "helpful", "clear", "harmless"]
+    read("criteria:\n- {name: kind, description: Kind.}\n")
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert judged_criteria(JudgeSettings(judge_rubric="~/my rubric.yaml")) == ["kind"]
+    missing = JudgeSettings(judge_rubric="none.yaml")
+    assert judged_criteria(missing) is None
+    with refused(RecipeError, "none.yaml"):
+        judge_rubric_of(missing)

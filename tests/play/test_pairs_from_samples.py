@@ -195,6 +195,9 @@ def test_a_judge_ranks_samples(tmp_path: Path, llama_folder: Path) -> None:
     with serving(JudgeServer(judgement=lambda prompt, answers: all_at(1 + len(answers[0]) % 5), delay=0.02)) as server:
         judge = {"judge_url": server.v1, "judge_model": "wise"}
         run_dir = prepared(tmp_path / "judged", llama_folder, **judge)
+        with refused(RecipeError, "`--score`", "'judge.cleer'", "judge.clear"):
+            make(run_dir, scorer="judge", score="judge.cleer")
+        assert server.most == 0
         folder, _ = make(run_dir, scorer="judge")
         assert server.most > 1
     assert (run_dir / "judge.jsonl").is_file()

@@ -14,9 +14,10 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 import tiny
-from messages import names
+from messages import names, refused
 from runs import build
 from spin_trl.config.traits import USUAL_SETTINGS
+from spin_trl.errors import RecipeError
 from spin_trl.play.rehearse import OWN, config_of, processes_of, reasons, rehearse
 from spin_trl.run.run import Run
 
@@ -191,3 +192,10 @@ def test_settings_of_dpo_on_top_are_rehearsed(llama_folder: Path) -> None:
     assert names(said(run_of(llama_folder, **options, dpo_args={"loss_type": ["exo_pair"]})), "`dpo_args`", "exo_pair")
     smoothed = {"loss_type": ["exo_pair"], "label_smoothing": 0.1}
     assert said(run_of(llama_folder, **options, dpo_args=smoothed)) == ""
+
+
+def test_a_number_that_the_judge_does_not_give_is_refused_before_the_start_is_measured(llama_folder: Path) -> None:
+    judge = {"judge_url": "http://localhost:1/v1", "judge_model": "wise", "scorer": ["judge", "json"]}
+    with refused(RecipeError, "`metric_for_best_iteration`", "'score/judge.cleer'", "'score/judge.clear'"):
+        build(llama_folder, metric_for_best_iteration="score/judge.cleer", **judge).run()
+    assert not Path("run").exists()

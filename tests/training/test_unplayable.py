@@ -121,6 +121,10 @@ def test_evaluation_without_data_is_refused_in_a_run(changes: dict[str, Any], pa
         ("score_greedy/exact_match", "gsm8k", None),
         ("score/json", ["gsm8k", "json"], None),
         ("score", "json", None),
+        ("score/mean", ["judge", "json"], ("score/judge", "score/judge.correct", "score/json")),
+        ("score/judge.corect", "judge", ("'score/judge.correct'",)),
+        ("score/judge", ["judge", "json"], None),
+        ("score/judge.correct", "judge", None),
         ("score/mine", "json:dumps", None),  # only calling it would show that
         ("gap", None, None),
         ("degeneration/repetition", None, None),
@@ -130,7 +134,10 @@ def test_a_figure_that_there_is_not_is_refused_with_the_nearest(
     metric: str, scorer: Any, parts: tuple[str, ...] | None
 ) -> None:
     """Otherwise the best iteration would be left to chance, at the end of the run."""
-    found = "\n".join(of_run(settings(), SelfPlayConfig(metric_for_best_iteration=metric, scorer=scorer)))
+    judge = {"judge_url": "http://localhost/v1", "judge_model": "wise"} if "judge" in (scorer or ()) else {}
+    found = "\n".join(
+        of_run(settings(), SelfPlayConfig(metric_for_best_iteration=metric, scorer=scorer, **judge), ["correct"])
+    )
     if parts is None:
         assert found == ""
     else:
