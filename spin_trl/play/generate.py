@@ -78,6 +78,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
     """
     stage = Stage.of(iteration)
     if run.done(Step.GENERATE, stage):
+        forget_ahead(run, iteration)  # an interrupt may have come before
         return
     started, elsewhere = time.monotonic(), take_ahead(run, iteration) + seconds_of_parts(run, iteration)
     folder = run.directory.generations(stage)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import runs
 from messages import names
+from served_model import served_model
 from spin_trl.cli import main
 from spin_trl.cli.session import session_of
 from spin_trl.run.directory import RunDirectory
@@ -270,3 +271,24 @@ def test_processes_share_the_scoring_by_the_start(tmp_path, llama_folder) -> Non
     for stage in ("iteration-0", "iteration-1"):
         found, expected = (runs.entry("train", stage, folder / "run")["first"] for folder in (folders[1], folders[0]))
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3, abs=1e-4), stage
+
+
+@pytest.mark.parametrize("launches", [False, True], ids=["in place", "launches"])
+def test_one_process_asks_the_servers_for_all_answers_of_a_model_in_one_start(
+    launches: bool, tmp_path: Path, folder: Path
+) -> None:
+    """Every model also answers the next iteration's training prompts; the other process waits for the stores."""
+    command, starts = served_model(tmp_path)
+    settings = {"engine": "vllm", "vllm_command": command, "generate_ahead": "always", "on_regression": "continue"}
+    settings |= {"degeneration_stop": {}, "per_device_train_batch_size": 2, "evaluate_greedy": True}
+    recipe = str(runs.recipe(tmp_path, folder, num_iterations=1 if launches else 2, **settings))
+    if launches:
+        assert main(["run", recipe, "--accelerate_config", str(accelerate_config(tmp_path, processes=2))]) == 0
+    else:
+        done = accelerate(tmp_path, "run", recipe)
+        assert done.returncode == 0, done.stderr
+        assert seen(tmp_path) == {"DistributedDataParallel 2 4"}
+    served = [json.loads(line)[1] for line in starts.read_text(encoding="utf-8").splitlines()]
+    assert [Path(model).parent.name for model in served[1:]] == ["iteration-0", "iteration-1"][: 1 if launches else 2]
+    assert Path(served[0]).samefile(folder)
+    assert not list((tmp_path / "run").glob("*/ahead"))

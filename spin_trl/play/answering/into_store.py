@@ -13,6 +13,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from ...config.engines import VLLM
+from ...errors import DivergedError
 from ...files import remove
 from ...generation.answer import generate
 from ...generation.engine import Sampling
@@ -23,7 +24,7 @@ from ...run.run import Run
 from ...run.stage import Stage
 from .at_hand import ModelAtHand
 from .batch_size import settle_batch_size
-from .pause import check_not_paused, forget_pause
+from .pause import check_still_answering, forget_pause, tell_diverged
 from .served import quantises
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def answer_into(
         PausedError: if servers that exist already have to be given the model's weights by hand.
     """
     store, state = GenerationStore(folder), PartialState()
+    state.wait_for_everyone()  # all must have learnt of an earlier pause before it is forgotten
     if state.is_main_process:
         forget_pause(run)
     damaged = store.damage() if state.is_main_process else None
@@ -76,7 +78,7 @@ def answer_into(
     if model.is_served and not state.is_main_process:
         # One process asks the engine. A barrier would time out, and a process that fails ends the others.
         while not store.is_complete(part):
-            check_not_paused(run)
+            check_still_answering(run)
             time.sleep(1)
         return 0.0
     settle_batch_size(run, model, is_alone=part is None)
@@ -84,7 +86,12 @@ def answer_into(
     given: dict[str, Any] = {"seed": run.args.seed, **others}
     sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), **given)
     asked = model.asked(rows)
-    engine = model.engine(rows, store)
+    try:
+        engine = model.engine(rows, store)
+    except DivergedError as error:
+        if model.is_served:
+            tell_diverged(run, error)
+        raise
     started = time.monotonic()
     generate(
         engine,

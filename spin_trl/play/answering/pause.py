@@ -1,10 +1,11 @@
-"""A run pauses when servers have to be given other weights by hand. Every process of the run learns of it from a file."""
+"""A run pauses when servers have to be given other weights by hand. Every process of the run learns of it from a file, and
+in the same way of a model that has diverged, since one process alone asks the servers."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from ...errors import PausedError
+from ...errors import DivergedError, PausedError
 from ...files import read_json, write_json
 from ...run.contents import PAUSED
 from ...run.run import Run
@@ -24,18 +25,41 @@ def pause(run: Run, message: str) -> NoReturn:
     raise PausedError(message)
 
 
+def tell_diverged(run: Run, error: DivergedError) -> None:
+    """Tell the processes that wait for this one's answers that the model has diverged."""
+    write_json(run.directory.own(PAUSED), {"diverged": str(error)})
+
+
 def check_not_paused(run: Run) -> None:
     """Raise if another process of the run has paused it.
 
     Raises:
         PausedError: with that process's message.
     """
+    found = _told(run).get("message")
+    if isinstance(found, str):
+        raise PausedError(found)
+
+
+def check_still_answering(run: Run) -> None:
+    """Raise if the process that asks the servers has given up.
+
+    Raises:
+        PausedError: if it has paused the run, with its message.
+        DivergedError: if the model has diverged, with its message.
+    """
+    check_not_paused(run)
+    found = _told(run).get("diverged")
+    if isinstance(found, str):
+        raise DivergedError(found)
+
+
+def _told(run: Run) -> dict[str, Any]:
     try:
         found = read_json(run.directory.stage(PAUSED))
     except (OSError, ValueError):  # it is being written
-        return
-    if isinstance(found, dict) and isinstance(found.get("message"), str):
-        raise PausedError(found["message"])
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def forget_pause(run: Run) -> None:

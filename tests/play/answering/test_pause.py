@@ -9,10 +9,16 @@ import pytest
 
 from messages import names, refused
 from runs import build
-from spin_trl.errors import LaunchError, PausedError
+from spin_trl.errors import DivergedError, LaunchError, PausedError
 from spin_trl.play import phases
 from spin_trl.play.answering.into_store import answer_into
-from spin_trl.play.answering.pause import check_not_paused, forget_pause, pause
+from spin_trl.play.answering.pause import (
+    check_not_paused,
+    check_still_answering,
+    forget_pause,
+    pause,
+    tell_diverged,
+)
 from spin_trl.run.run import Run
 
 
@@ -40,9 +46,12 @@ def test_a_file_that_is_being_written_is_no_pause(content: str, state: Run) -> N
     check_not_paused(state)
 
 
+@pytest.mark.parametrize("diverged", [False, True])
 def test_a_process_that_does_not_ask_the_servers_ends_too(
-    state: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    diverged: bool, state: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Nobody pauses a run whose model has diverged."""
+
     class Other:
         is_main_process = False
 
@@ -53,11 +62,36 @@ def test_a_process_that_does_not_ask_the_servers_ends_too(
         is_served = True
 
     monkeypatch.setattr("spin_trl.play.answering.into_store.PartialState", Other)
-    with pytest.raises(PausedError):
-        pause(state, "Serve it.")
+    if diverged:
+        tell_diverged(state, DivergedError("The logits are NaN."))
+        check_not_paused(state)
+    else:
+        with pytest.raises(PausedError):
+            pause(state, "Serve it.")
     model: Any = Served()
-    with refused(PausedError, "Serve it."):
+    with refused(DivergedError if diverged else PausedError, "NaN" if diverged else "Serve it."):
         answer_into(state, model, state.rows, tmp_path / "store", 0, "answers")  # type: ignore[arg-type]
+
+
+def test_the_process_that_asks_the_servers_tells_the_others_that_the_model_has_diverged(
+    run: Run, tmp_path: Path
+) -> None:
+    class Diverged:
+        is_served = True
+
+        def asked(self, rows: Any) -> None:
+            pass
+
+        def engine(self, *_: Any) -> None:
+            raise DivergedError("The logits are NaN.")
+
+    model: Any = Diverged()
+    with refused(DivergedError, "NaN"):
+        answer_into(run, model, run.rows(), tmp_path / "store", 0, "answers")
+    with refused(DivergedError, "NaN"):
+        check_still_answering(run)
+    forget_pause(run)
+    check_still_answering(run)
 
 
 @pytest.mark.parametrize("pauses", [True, False])
