@@ -26,6 +26,7 @@ from ..errors import DivergedError
 from ..models.adapters import Policy
 from ..models.digest import digest
 from ..models.non_finite import non_finite_in_words
+from .completions.failures import CompletionsError
 from .engine import Engine, Sampling, UnansweredError, engine_of, micro_batch_seed
 from .parts import GenerationPart
 from .shards import OpenShards
@@ -171,6 +172,7 @@ def generate(
 
     Raises:
         GenerationsError: if the store holds generations with a different manifest.
+        UnansweredError, CompletionsError: if prompts have no answer; all finished shards are kept.
         OSError: if the disk is full; all finished shards are kept.
     """
     state = PartialState()
@@ -225,6 +227,9 @@ def generate(
                 progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
         except UnansweredError as error:
             raise named_prompts(error, rows, work) from error
+        except CompletionsError as error:
+            error.args = (f"{error}\nEverything that was finished is kept; the same command asks for the rest.",)
+            raise
     assert done == total, f"the engine {engine.name} has left out {total - done} responses"
     if torch.distributed.is_initialized() and processes > 1:
         # If one process fails, the others must not report success.

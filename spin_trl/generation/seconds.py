@@ -1,4 +1,4 @@
-"""Counts the seconds that generation into a folder has taken, over all interruptions, in a file of that folder."""
+"""Counts the seconds that generation into a folder has taken, in a file there. An interrupted attempt counts nothing."""
 
 from __future__ import annotations
 

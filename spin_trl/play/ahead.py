@@ -8,18 +8,21 @@ generate phase takes them if that model is the opponent.
 from __future__ import annotations
 
 import logging
-import os
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
 
 from ..config.engines import ALL_AHEAD, NONE_AHEAD
-from ..counts import listed
 from ..data.keys import rows_digest
 from ..errors import GenerationsError
+from ..evaluation.figures import is_score
+from ..evaluation.scoring import figures_of
 from ..files import give_back, write_json
 from ..generation.seconds import add_seconds, seconds_in
 from ..generation.store import STORE_MANIFEST, GenerationStore
+from ..judging.rubric import judged_criteria
 from ..run.run import Run
 from ..run.stage import SELF_PLAY, Stage
 from .answering.at_hand import ModelAtHand
@@ -36,12 +39,18 @@ def iteration_ahead(run: Run, stage: Stage) -> int | None:
         stage: stage of the model, which has not been evaluated.
     """
     iteration, setting = stage.iteration + 1, run.play.generate_ahead
-    # After the start, nothing is decided; after an iteration, the gate may stop the run or fall back.
-    is_wanted = setting == ALL_AHEAD or (stage.is_start and setting != NONE_AHEAD)
+    # After the start, only the metric is checked, if it could not be before; after an iteration, the gate decides.
+    is_checked = not is_score(run.play.metric_for_best_iteration) or _knows_figures(run)
+    is_wanted = is_checked if stage.is_start and setting != NONE_AHEAD else setting == ALL_AHEAD
     follows = run.plays_on and stage.arm == SELF_PLAY and not stage.is_base and iteration < run.play.num_iterations
     if not is_wanted or not follows or run.has_begun(iteration) or run.decisions.after(stage.iteration):
         return None
     return iteration
+
+
+def _knows_figures(run: Run) -> bool:
+    """Return whether the numbers that the scorer gives are known before it is called."""
+    return figures_of(run.play.scorer or [], run.play.criteria, judged_criteria(run.play)) is not None
 
 
 def answer_ahead(run: Run, model: ModelAtHand, stage: Stage, iteration: int) -> float:
@@ -68,42 +77,56 @@ def answer_ahead(run: Run, model: ModelAtHand, stage: Stage, iteration: int) -> 
     return work_seconds
 
 
-def take_ahead(run: Run, iteration: int) -> float:
-    """Move answers that the opponent gave ahead to the generations of its iteration, and remove those of another model.
+@dataclass(frozen=True)
+class AheadSeconds:
+    """The seconds in which prompts of an iteration were answered ahead.
+
+    Attributes:
+        used: by the opponent, for the iteration's generations.
+        unused: by a model that is not the opponent, or for prompts that were answered otherwise.
+    """
+
+    used: float = 0.0
+    unused: float = 0.0
+
+
+def take_ahead(run: Run, iteration: int) -> AheadSeconds:
+    """Move answers that the opponent gave ahead to the generations of its iteration.
 
     Args:
         run: the run.
         iteration: number of the iteration (0-based), whose opponent has been decided.
 
     Returns:
-        Seconds that the answers took; 0 if there are none. They are counted until [`forget_ahead`].
+        The seconds that the answers took, until [`forget_ahead`].
     """
     opponent, state = run.decisions.opponent(iteration), PartialState()
     of_previous, folder = run.directory.ahead(Stage.of(iteration - 1)), run.directory.ahead(opponent)
     answers, generations = folder / "generations", run.directory.generations(Stage.of(iteration))
     if state.is_main_process:
-        if of_previous != folder and of_previous.exists():
-            logger.info("%s is removed: iteration %d starts from %s.", of_previous, iteration, opponent)
-            give_back(of_previous)
         if answers.exists() and (wrong := _unusable(run, iteration, opponent, GenerationStore(answers))):
             logger.warning("%s is removed, and the prompts are answered again. %s", folder, wrong)
             give_back(folder)
         elif answers.exists() and not generations.exists():
             _note_decision(run, iteration, answers)
             generations.parent.mkdir(exist_ok=True)
-            os.replace(answers, generations)
+            shutil.move(answers, generations)  # a stage's folder may be a link to another disk
     state.wait_for_everyone()
-    return 0.0 if answers.exists() else seconds_in(folder)
+    unused = seconds_in(of_previous) if of_previous != folder else 0.0
+    if answers.exists():  # the generations came from elsewhere
+        return AheadSeconds(unused=unused + seconds_in(folder))
+    return AheadSeconds(seconds_in(folder), unused)
 
 
 def forget_ahead(run: Run, iteration: int) -> None:
-    """Remove what the opponent of an iteration (0-based) left of its answers ahead, once their seconds are recorded."""
+    """Remove what is left of answers to an iteration's prompts that were given ahead, once their seconds are recorded."""
     if PartialState().is_main_process:
-        give_back(run.directory.ahead(run.decisions.opponent(iteration)))
+        for stage in {Stage.of(iteration - 1), run.decisions.opponent(iteration)}:
+            give_back(run.directory.ahead(stage))
 
 
 def _unusable(run: Run, iteration: int, opponent: Stage, store: GenerationStore) -> str | None:
-    """Return why answers given ahead are not those that the iteration needs, or None if they are."""
+    """Return why answers given ahead are not those that the iteration needs; None if they are, without damaged shards."""
     expected = {
         "dataset": rows_digest(run.self_play_rows()),
         "template": run.template().digest(run.definition),
@@ -111,14 +134,15 @@ def _unusable(run: Run, iteration: int, opponent: Stage, store: GenerationStore)
         "opponent": opponent,
     }
     try:
-        found = store.manifest()
-        damaged = [path.name for path in store.damaged_shards() if path.is_file()]
+        found, damaged = store.manifest(), store.damaged_shards()
     except GenerationsError as error:
         return str(error)
     for name, value in expected.items():
         if found.get(name) != value:
             return f"Their {name} is {found.get(name)!r}, not {value!r}."
-    return f"These files have changed: {listed(damaged, 3)}." if damaged else None
+    for path in damaged:
+        path.unlink(missing_ok=True)
+    return None
 
 
 def _note_decision(run: Run, iteration: int, answers: Path) -> None:

@@ -8,6 +8,7 @@ phases that need the answers find them.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,16 @@ from pathlib import Path
 from datasets import Dataset
 
 from ..errors import DivergedError
+from ..generation.completions.failures import CompletionsError
+from ..generation.engine import UnansweredError
 from ..run.journal import RETENTION, Step
 from ..run.run import Run
 from ..run.stage import Stage
 from .ahead import answer_ahead, iteration_ahead
 from .answering.at_hand import ModelAtHand, at_hand
 from .answering.into_store import answer_into
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -71,7 +76,10 @@ def _others(run: Run, stage: Stage, model: ModelAtHand, took: AnswerSeconds) -> 
 
     def answer_training() -> None:
         assert iteration is not None
-        took.ahead += answer_ahead(run, model, stage, iteration)
+        try:
+            took.ahead += answer_ahead(run, model, stage, iteration)
+        except (UnansweredError, CompletionsError) as error:  # the evaluation has its answers, and may end the run
+            logger.warning("Not all prompts of iteration %d were answered ahead. %s", iteration, error)
 
     if run.retain_scorer is not None and len(retained) and run.done(Step.RETENTION, stage) is None:
         found.append(answer_retained)

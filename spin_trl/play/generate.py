@@ -80,7 +80,8 @@ def generate_iteration(run: Run, iteration: int) -> None:
     if run.done(Step.GENERATE, stage):
         forget_ahead(run, iteration)  # an interrupt may have come before
         return
-    started, elsewhere = time.monotonic(), take_ahead(run, iteration) + seconds_of_parts(run, iteration)
+    started, ahead = time.monotonic(), take_ahead(run, iteration)
+    elsewhere = ahead.used + seconds_of_parts(run, iteration)
     folder = run.directory.generations(stage)
     opponent, description = run.decisions.opponent(iteration), f"{stage}: answers"
     rows = run.self_play_rows()
@@ -100,7 +101,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
         stage,
         opponent=opponent,
         lr_scale=run.decisions.lr_scale(iteration),
-        seconds=round(since(started) + elsewhere, 3),
+        seconds=round(since(started) + elsewhere + ahead.unused, 3),
         work_seconds=round(work_seconds + elsewhere, 3),
         tokens=sampled,
         **compute.as_entry(),

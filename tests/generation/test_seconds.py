@@ -1,4 +1,4 @@
-"""The seconds that generation took are counted over all interruptions."""
+"""The seconds that generation took add up in a file."""
 
 from __future__ import annotations
 

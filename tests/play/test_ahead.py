@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from messages import names
-from runs import answers, build, contents
+from runs import answers, build, contents, entry
 from spin_trl.errors import LaunchError
 from spin_trl.generation.engines.transformers import TransformersEngine
+from spin_trl.generation.seconds import add_seconds
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play import gate, phases
-from spin_trl.play.ahead import forget_ahead, iteration_ahead, take_ahead
+from spin_trl.play.ahead import AheadSeconds, forget_ahead, iteration_ahead, take_ahead
 from spin_trl.play.answer_together import answer_together
 from spin_trl.play.gate import Verdict
 from spin_trl.play.loop import SelfPlay
@@ -74,6 +75,23 @@ def test_who_answers_ahead(setting: str, of_start: int | None, of_iteration: int
         assert iteration_ahead(run, Stage(other)) is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_known"),
+    [
+        ({"scorer": "json", "metric_for_best_iteration": "score"}, True),
+        ({"scorer": "json:dumps", "metric_for_best_iteration": "score/typo"}, False),
+        ({"scorer": "json:dumps", "metric_for_best_iteration": "nll"}, True),
+    ],
+)
+def test_a_metric_that_only_a_measurement_shows_is_checked_first(
+    settings: dict[str, Any], is_known: bool, llama_folder: Path
+) -> None:
+    """Otherwise a run could be refused whose training prompts have been answered."""
+    run = session(llama_folder, **settings).state
+    run.plays_on = True
+    assert (iteration_ahead(run, Stage("start")) == 0) == is_known
+
+
 def test_what_has_begun_or_was_decided_is_not_answered_ahead(llama_folder: Path) -> None:
     run = session(llama_folder, num_iterations=3).state
     run.plays_on = True
@@ -93,14 +111,14 @@ def test_the_answers_wait_until_the_iteration_begins(llama_folder: Path, starts:
     assert not run.has_begun(0)
     assert len(before) > 1
     (AHEAD / "seconds.txt").write_text("12.5\n", encoding="utf-8")
-    assert take_ahead(run, 0) == 12.5
+    assert take_ahead(run, 0) == AheadSeconds(used=12.5)
     generations = run.directory.generations("iteration-0")
     assert contents(generations, ignore=("generations.json",)) == before
     assert GenerationStore(generations).manifest()["lr_scale"] == 1.0
-    assert take_ahead(run, 0) == 12.5, "also after an interruption"
+    assert take_ahead(run, 0) == AheadSeconds(used=12.5), "also after an interruption"
     forget_ahead(run, 0)
     assert not AHEAD.exists()
-    assert take_ahead(run, 0) == 0.0
+    assert take_ahead(run, 0) == AheadSeconds()
 
 
 def test_the_learning_rate_of_a_run_that_fell_back_before_is_noted(llama_folder: Path, starts: list[str]) -> None:
@@ -116,9 +134,11 @@ def test_the_learning_rate_of_a_run_that_fell_back_before_is_noted(llama_folder:
 def test_the_answers_of_a_model_that_is_fallen_back_from_are_not_used(
     llama_folder: Path, starts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The start answers again, for another iteration."""
+    """The start answers again, for another iteration. Their seconds count as its generation's, but not as its work."""
 
     def judged(*_: Any, **__: Any) -> Verdict:
+        if (ahead := Path("run/iteration-0/ahead")).exists():
+            add_seconds(ahead, 1000.0)
         return Verdict("fell back", Stage("start"), Stage("start"), 0.5, "worse")
 
     monkeypatch.setattr(gate, "judge", judged)
@@ -127,34 +147,48 @@ def test_the_answers_of_a_model_that_is_fallen_back_from_are_not_used(
     assert not Path("run/iteration-0/ahead").exists()
     manifest = GenerationStore("run/iteration-1/generations").manifest()
     assert (manifest["opponent"], manifest["lr_scale"]) == ("start", 0.5)
+    assert entry("generate", "iteration-1")["seconds"] > 1000 > entry("generate", "iteration-1")["work_seconds"]
 
 
-@pytest.mark.parametrize("damage", ["shard", "manifest", "another iteration"])
-def test_damaged_answers_are_given_again(
+@pytest.mark.parametrize("damage", ["manifest", "another iteration"])
+def test_answers_that_are_not_those_that_are_needed_are_given_again(
     damage: str, llama_folder: Path, starts: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same prompts get the same answers: those of a run without the damage."""
     run = answered(llama_folder).state
-    shard, manifest = AHEAD / "generations" / "shard-00000.parquet", AHEAD / "generations" / "generations.json"
-    expected = answers("run", "start", "ahead/generations")
-    if damage == "shard":
-        shard.write_bytes(shard.read_bytes()[:-1] + b"!")
-    else:
-        of_another = manifest.read_text(encoding="utf-8").replace('"iteration": 0', '"iteration": 1')
-        manifest.write_text("{" if damage == "manifest" else of_another, encoding="utf-8")
+    manifest = AHEAD / "generations" / "generations.json"
+    of_another = manifest.read_text(encoding="utf-8").replace('"iteration": 0', '"iteration": 1')
+    manifest.write_text("{" if damage == "manifest" else of_another, encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        assert take_ahead(run, 0) == 0.0
-    reason = {"shard": shard.name, "manifest": "generations.json", "another iteration": "iteration is 1, not 0"}
+        assert take_ahead(run, 0) == AheadSeconds()
+    reason = {"manifest": "generations.json", "another iteration": "iteration is 1, not 0"}
     assert names(caplog.text, "start/ahead", "answered again", reason[damage])
     assert not AHEAD.exists()
-    session(llama_folder).run()
+
+
+def test_a_damaged_shard_is_generated_again_and_the_others_are_kept(
+    llama_folder: Path, starts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same prompts get the same answers."""
+    answered(llama_folder)
+    expected, shard = answers("run", "start", "ahead/generations"), AHEAD / "generations" / "shard-00003.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    asked, answer = [], TransformersEngine.answer
+
+    def counted(engine: TransformersEngine, prompts: Any, *of: Any) -> Any:
+        asked.extend(prompts)
+        return answer(engine, prompts, *of)
+
+    monkeypatch.setattr(TransformersEngine, "answer", counted)
+    run = session(llama_folder, num_iterations=1)
+    run.run_phase("generate", 0)
     assert answers("run", "iteration-0") == expected
+    assert len(asked) == 1
 
 
 def test_an_interrupted_start_asks_for_the_rest(
     llama_folder: Path, starts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was answered ahead is final; a second start gives the others. The seconds of both count."""
+    """What was answered ahead is final; a second start gives the others."""
     write, left = GenerationStore.write_shard, [5]
 
     def interrupted(store: GenerationStore, *of: Any) -> None:

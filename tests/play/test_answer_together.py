@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 import tiny
+from messages import names
 from runs import answers, build, contents, entry, steps
+from spin_trl.generation.engine import UnansweredError
+from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.play.answering import at_hand as module
 from spin_trl.play.answering import into_store
 
@@ -97,4 +100,24 @@ def test_the_seconds_of_answers_ahead_are_those_of_generation(
     for name in ("seconds", "work_seconds"):
         assert 10_000 <= generated[name] < 10_100
         assert 1_100 <= evaluated[name] < 1_200
+    assert len(answers("run", "iteration-0")) == 12
+
+
+def test_prompts_that_get_no_answer_ahead_do_not_keep_the_model_from_its_evaluation(
+    llama_folder: Path, starts: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The generate phase asks for them again."""
+    generate = TransformersEngine.generate
+
+    def failing(engine: Any, batches: Any, sampling: Any) -> Any:
+        for number, responses in generate(engine, batches, sampling):
+            if number == 7 and len(starts) == 1:
+                raise UnansweredError("A request timed out.", [number])
+            yield number, responses
+
+    monkeypatch.setattr(TransformersEngine, "generate", failing)
+    build(llama_folder, generation_continuous=True, num_iterations=1).run()
+    assert starts == ["start", "start", "iteration-0"]
+    assert names(caplog.text, "iteration 0", "timed out", "unanswered")
+    assert steps()[1:3] == [("evaluate", "start"), ("generate", "iteration-0")]
     assert len(answers("run", "iteration-0")) == 12

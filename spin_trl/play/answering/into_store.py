@@ -16,7 +16,8 @@ from ...config.engines import VLLM
 from ...errors import DivergedError
 from ...files import remove
 from ...generation.answer import generate
-from ...generation.engine import Sampling
+from ...generation.completions.failures import CompletionsError
+from ...generation.engine import Sampling, UnansweredError
 from ...generation.engines.server import ServerEngine
 from ...generation.parts import GenerationPart
 from ...generation.store import GenerationStore
@@ -24,7 +25,7 @@ from ...run.run import Run
 from ...run.stage import Stage
 from .at_hand import ModelAtHand
 from .batch_size import settle_batch_size
-from .pause import check_still_answering, forget_pause, tell_diverged
+from .pause import check_still_answering, forget_pause, tell_given_up
 from .served import quantises
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def answer_into(
 
     Raises:
         DivergedError: if the model's logits are NaN.
+        UnansweredError, CompletionsError: if prompts have no answer; all that was finished is kept.
         PausedError: if servers that exist already have to be given the model's weights by hand.
     """
     store, state = GenerationStore(folder), PartialState()
@@ -88,26 +90,26 @@ def answer_into(
     asked = model.asked(rows)
     try:
         engine = model.engine(rows, store)
-    except DivergedError as error:
-        if model.is_served:
-            tell_diverged(run, error)
+        started = time.monotonic()
+        generate(
+            engine,
+            rows,
+            store,
+            sampling,
+            asked,
+            iteration=iteration,
+            opponent=opponent,
+            lr_scale=None if opponent is None else run.decisions.lr_scale(iteration),
+            unquantised_base=run.args.engine == VLLM and quantises(run),
+            part=part,
+            served=engine.served if isinstance(engine, ServerEngine) else None,
+            disable_progress=bool(run.args.disable_tqdm),
+            description=description,
+            # The run has one file of its progress, which several machines must not write.
+            on_progress=functools.partial(run.progress.answered, what=what) if part is None else lambda *_: None,
+        )
+    except (DivergedError, UnansweredError, CompletionsError) as error:
+        if model.is_served and state.num_processes > 1:
+            tell_given_up(run, error)
         raise
-    started = time.monotonic()
-    generate(
-        engine,
-        rows,
-        store,
-        sampling,
-        asked,
-        iteration=iteration,
-        opponent=opponent,
-        lr_scale=None if opponent is None else run.decisions.lr_scale(iteration),
-        unquantised_base=run.args.engine == VLLM and quantises(run),
-        part=part,
-        served=engine.served if isinstance(engine, ServerEngine) else None,
-        disable_progress=bool(run.args.disable_tqdm),
-        description=description,
-        # The run has one file of its progress, which several machines must not write.
-        on_progress=functools.partial(run.progress.answered, what=what) if part is None else lambda *_: None,
-    )
     return time.monotonic() - started

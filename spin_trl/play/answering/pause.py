@@ -1,5 +1,5 @@
 """A run pauses when servers have to be given other weights by hand. Every process of the run learns of it from a file, and
-in the same way of a model that has diverged, since one process alone asks the servers."""
+in the same way of answers that will not come, since one process alone asks the servers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from ...errors import DivergedError, PausedError
 from ...files import read_json, write_json
+from ...generation.engine import UnansweredError
 from ...run.contents import PAUSED
 from ...run.run import Run
 
@@ -25,9 +26,9 @@ def pause(run: Run, message: str) -> NoReturn:
     raise PausedError(message)
 
 
-def tell_diverged(run: Run, error: DivergedError) -> None:
-    """Tell the processes that wait for this one's answers that the model has diverged."""
-    write_json(run.directory.own(PAUSED), {"diverged": str(error)})
+def tell_given_up(run: Run, error: Exception) -> None:
+    """Tell the processes that wait for this one's answers that some will not come, and why."""
+    write_json(run.directory.own(PAUSED), {"given_up": str(error), "diverged": isinstance(error, DivergedError)})
 
 
 def check_not_paused(run: Run) -> None:
@@ -36,7 +37,7 @@ def check_not_paused(run: Run) -> None:
     Raises:
         PausedError: with that process's message.
     """
-    found = _told(run).get("message")
+    found = _paused_file(run).get("message")
     if isinstance(found, str):
         raise PausedError(found)
 
@@ -46,15 +47,15 @@ def check_still_answering(run: Run) -> None:
 
     Raises:
         PausedError: if it has paused the run, with its message.
-        DivergedError: if the model has diverged, with its message.
+        DivergedError, UnansweredError: if the model has diverged, or servers failed, with its message.
     """
     check_not_paused(run)
-    found = _told(run).get("diverged")
-    if isinstance(found, str):
-        raise DivergedError(found)
+    told = _paused_file(run)
+    if isinstance(found := told.get("given_up"), str):
+        raise DivergedError(found) if told.get("diverged") is True else UnansweredError(found, [])
 
 
-def _told(run: Run) -> dict[str, Any]:
+def _paused_file(run: Run) -> dict[str, Any]:
     try:
         found = read_json(run.directory.stage(PAUSED))
     except (OSError, ValueError):  # it is being written

@@ -193,7 +193,11 @@ def share_start(source: RunDirectory, target: RunDirectory, *, pairs: bool = Tru
         return
     for name in ("data", BASE, START, f"{Stage.of(0)}/generations"):
         if source.stage(name).is_dir():
-            shutil.copytree(source.stage(name), target.own(name), copy_function=_hard_link, dirs_exist_ok=True)
+            # The other run may just be removing what its start answered ahead.
+            passing = shutil.ignore_patterns("ahead", ".ahead.tmp")
+            shutil.copytree(
+                source.stage(name), target.own(name), ignore=passing, copy_function=_hard_link, dirs_exist_ok=True
+            )
     size = frozen_batch_size(source) if source.recipe.exists() else None
     if isinstance(size, int) and target.recipe.exists() and frozen_batch_size(target) == AUTO_BATCH:
         freeze_batch_size(target, size)  # all arms sample the same way

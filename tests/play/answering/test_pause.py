@@ -10,6 +10,8 @@ import pytest
 from messages import names, refused
 from runs import build
 from spin_trl.errors import DivergedError, LaunchError, PausedError
+from spin_trl.generation.completions.failures import RefusedRequestError
+from spin_trl.generation.engine import UnansweredError
 from spin_trl.play import phases
 from spin_trl.play.answering.into_store import answer_into
 from spin_trl.play.answering.pause import (
@@ -17,7 +19,7 @@ from spin_trl.play.answering.pause import (
     check_still_answering,
     forget_pause,
     pause,
-    tell_diverged,
+    tell_given_up,
 )
 from spin_trl.run.run import Run
 
@@ -63,7 +65,7 @@ def test_a_process_that_does_not_ask_the_servers_ends_too(
 
     monkeypatch.setattr("spin_trl.play.answering.into_store.PartialState", Other)
     if diverged:
-        tell_diverged(state, DivergedError("The logits are NaN."))
+        tell_given_up(state, DivergedError("The logits are NaN."))
         check_not_paused(state)
     else:
         with pytest.raises(PausedError):
@@ -73,22 +75,32 @@ def test_a_process_that_does_not_ask_the_servers_ends_too(
         answer_into(state, model, state.rows, tmp_path / "store", 0, "answers")  # type: ignore[arg-type]
 
 
-def test_the_process_that_asks_the_servers_tells_the_others_that_the_model_has_diverged(
-    run: Run, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "more"), [(DivergedError, []), (UnansweredError, [[3]]), (RefusedRequestError, [500])]
+)
+def test_the_process_that_asks_the_servers_tells_the_others_that_answers_will_not_come(
+    kind: Any, more: list[Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Diverged:
+    class Failing:
         is_served = True
 
         def asked(self, rows: Any) -> None:
             pass
 
         def engine(self, *_: Any) -> None:
-            raise DivergedError("The logits are NaN.")
+            raise kind("The servers are gone.", *more)
 
-    model: Any = Diverged()
-    with refused(DivergedError, "NaN"):
+    class Main:
+        is_main_process, num_processes = True, 2
+
+        def wait_for_everyone(self) -> None:
+            pass
+
+    monkeypatch.setattr("spin_trl.play.answering.into_store.PartialState", Main)
+    model: Any = Failing()
+    with refused(kind, "gone"):
         answer_into(run, model, run.rows(), tmp_path / "store", 0, "answers")
-    with refused(DivergedError, "NaN"):
+    with refused(DivergedError if kind is DivergedError else UnansweredError, "gone"):
         check_still_answering(run)
     forget_pause(run)
     check_still_answering(run)
