@@ -19,6 +19,7 @@ import tiny
 from messages import refused
 from spin_trl.errors import GenerationsError
 from spin_trl.generation.answer import Asked, generate
+from spin_trl.generation.completions.failures import NoEndpointError
 from spin_trl.generation.engine import Response, Sampling, UnansweredError
 from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.generation.generations import Generations
@@ -202,6 +203,24 @@ def test_prompts_that_an_engine_has_not_answered_are_named_by_their_rows(tmp_pat
     generate(engine, rows(4), store, SAMPLING, **NAMES)
     assert engine.asked == [4, 2]
     assert len(Generations.load({0: store})) == 8
+
+
+def test_servers_that_are_gone_say_how_to_go_on(tmp_path):
+    """What they had finished is kept, and the error is still the one that names them."""
+
+    class Leaving(Counting):
+        repeats = False
+
+        def generate(self, batches, sampling):
+            for batch in list(batches)[:2]:
+                yield batch.number, [Response([3], "eos") for _ in batch.prompts]
+            raise NoEndpointError("No endpoint can be used:\n- http://gpu-1: refused", {"http://gpu-1": "refused"})
+
+    store = GenerationStore(tmp_path / "store")
+    with refused(NoEndpointError, "gpu-1", "kept", "same command") as caught:
+        generate(Leaving(), rows(4), store, SAMPLING, **NAMES)
+    assert caught.value.failures == {"http://gpu-1": "refused"}
+    assert len(store.missing_shards()) == store.manifest()["num_shards"] - 2
 
 
 def test_another_iteration_has_other_seeds(tmp_path):

@@ -30,6 +30,8 @@ def test_the_list_has_every_file_of_an_earlier_run(archive: Path) -> None:
         "data/train/data-00000-of-00001.arrow",
         "start/tokenizer/tokenizer.json",
         "start/logps/real-0123456789abcdef.json",
+        "start/ahead/generations/shard-00000.parquet",
+        "start/ahead/seconds.txt",
         "start/logps/iteration-12-0123456789abcdef.json",
         "iteration-12/model/model-00001-of-00002.safetensors",
         "iteration-0/model/model.safetensors.index.json",

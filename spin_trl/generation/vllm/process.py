@@ -173,8 +173,12 @@ class Server:
         reasons = f" {cause.sentence}" if cause is not None else ""
         reasons += f"\nFirst error: {error}" if error is not None else ""
         tail = f"Last lines of {self.log}:\n{lines}" if lines else f"It has written nothing to {self.log}."
-        command = shlex.join([*self.command, *self.flags.arguments(self.port or 0)])
-        return visible(f"The vLLM server {what}.{reasons}\nCommand: {command}\n{tail}")
+        return visible(f"The vLLM server {what}.{reasons}\nCommand: {self.command_line}\n{tail}")
+
+    @property
+    def command_line(self) -> str:
+        """The command that starts the server, as one would type it; it has no key."""
+        return visible(shlex.join([*self.command, *self.flags.arguments(self.port or 0)]))
 
     def tell_to_end(self) -> None:
         """Tell the server to end, without waiting for it."""

@@ -42,6 +42,9 @@ Served: TypeAlias = VllmEngine | ContinuousWorkers
 BASE_NAME = "policy"
 """Name of the model, or of an adapter's base, on the run's own servers."""
 
+MOST_SEQUENCES = 1024
+"""Most sequences at the same time that a server on a GPU is given for the samples of prompts: vLLM's default on large GPUs."""
+
 SERVER_LOGS = "vllm"
 """Entry of the run directory with the output of the servers that were started last."""
 
@@ -76,6 +79,8 @@ def _serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served
     ]
     adapter = str(local_folder(path).resolve()) if is_adapter(path) else None
     with running(servers):
+        many = "" if len(servers) == 1 else f"{len(servers)} servers, such as "
+        print(f"vLLM serves: {many}{servers[0].command_line}", flush=True)
         client = CompletionsClient(
             [server.url for server in servers],
             BASE_NAME if adapter is None else adapter_name(run, path),
@@ -185,7 +190,10 @@ def _flags(run: Run, path: str) -> Flags:
     config = model_config_of(whole, run.args)
     on_gpu = _on_gpu(run)
     dtype: Any = _served_dtype(run, path)
-    sequences = None if on_gpu else min(run.args.answers_at_once, run.play.generation_concurrency)
+    share = -(-run.play.generation_concurrency // len(_devices(run)))  # no server gets more at the same time
+    # On a GPU, as many as are asked for, with all samples of a prompt; vLLM keeps memory for each of them.
+    asked = min(share * run.args.num_generations, max(share, MOST_SEQUENCES))
+    sequences = asked if on_gpu else min(run.args.answers_at_once, share)
     length = run.args.max_length or getattr(config and config.get_text_config(), "max_position_embeddings", None)
     kv_cache = None
     if not on_gpu and config is not None and length is not None and sequences is not None:

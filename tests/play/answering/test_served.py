@@ -8,8 +8,10 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen3NextConfig
 
@@ -75,6 +77,50 @@ def test_a_server_that_does_not_start_ends_the_run_and_nothing_is_lost(folder: P
     with refused(LaunchError, "memory", "serve"):
         session.run()
     assert entry("prepare", "data")
+
+
+@pytest.mark.parametrize(
+    ("settings", "devices", "sequences"),
+    [
+        ({}, ["0", "1", "2", "3"], 64),
+        ({"tensor_parallel": 2, "num_generations": 4}, ["0,1", "2,3"], 512),
+        ({"tensor_parallel": 4, "num_generations": 8}, ["0,1,2,3"], 1024),
+    ],
+)
+def test_every_group_of_gpus_gets_a_server_with_what_is_free(
+    settings: dict[str, Any], devices: list[str], sequences: int, folder: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The GPU with the least free memory (70 of 80 GiB, a GiB of which stays free) decides. The command is printed."""
+    started: list[Server] = []
+
+    @contextlib.contextmanager
+    def running(servers: list[Server]) -> Iterator[None]:
+        for number, server in enumerate(servers):
+            server.port = 8000 + number
+        started.extend(servers)
+        yield
+
+    free = {0: 78, 1: 75, 2: 70, 3: 77}
+    monkeypatch.setattr(served, "running", running)
+    monkeypatch.setattr(CompletionsClient, "version", lambda _: "0.31.0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    run = build(folder, engine="vllm", **settings).state
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (free[number] << 30, 80 << 30))
+    run.args.use_cpu = False
+    with serve(run, str(folder), [1]):
+        pass
+    assert [server.devices for server in started] == devices
+    assert {server.flags.max_num_seqs for server in started} == {sequences}
+    [memory] = {server.flags.memory_share for server in started}
+    assert memory == pytest.approx(69 / 80, abs=0.01)
+    assert {server.flags.kv_cache_bytes for server in started} == {None}
+    printed = capsys.readouterr().out
+    assert names(printed, f"--max-num-seqs {sequences}", "--port 8000", "--gpu-memory-utilization", "--dtype float32")
+    assert (f"{len(devices)} servers" in printed) == (len(devices) > 1)
+    assert all(server.key not in printed for server in started)
 
 
 def test_what_vllm_can_not_do_is_refused_at_the_start(llama_folder: Path) -> None:
