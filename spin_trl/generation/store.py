@@ -9,7 +9,7 @@ trained on, and so is a shard that has changed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -246,17 +246,25 @@ class GenerationStore:
         Raises:
             GenerationsError: if some are missing, or a shard is damaged.
         """
-        missing = self.missing_shards()
+        shards = list(self.shards())
+        return pa.concat_tables(shards) if shards else SCHEMA.empty_table()
+
+    def shards(self) -> Iterator[pa.Table]:
+        """Yield the generations of one shard after the other, with the columns of `SCHEMA`.
+
+        Raises:
+            GenerationsError: if some are missing, before the first shard is read; or a shard is damaged.
+        """
+        missing, total = self.missing_shards(), self.manifest()["num_shards"]
         if missing:
-            total = self.manifest()["num_shards"]
             raise GenerationsError(
                 f"{self.folder} is not complete: {len(missing)} of {total} {agreeing(total, 'shard')} "
                 f"{agreeing(len(missing), 'is', 'are')} missing or truncated (first {self._shard(missing[0]).name}). "
                 "Run the generation again to finish it."
             )
         known = self.checksums()
-        shards = [self._read(number, known) for number in range(self.manifest()["num_shards"])]
-        return pa.concat_tables(shards) if shards else SCHEMA.empty_table()
+        for number in range(total):
+            yield self._read(number, known)
 
     def shard(self, number: int) -> pa.Table:
         """Return the generations of one shard.

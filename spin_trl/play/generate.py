@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from accelerate import PartialState
-from datasets import Dataset
 
 from ..files import Checksum, remove
 from ..generation.generations import Generations
 from ..generation.seconds import SECONDS_FILE, seconds_in
 from ..generation.store import GenerationStore
+from ..generation.store_counts import StoreCounts
+from ..generation.work import prompt_lengths
 from ..run.compute import Compute
 from ..run.integrity import recorded
 from ..run.journal import Step
@@ -90,9 +91,9 @@ def generate_iteration(run: Run, iteration: int) -> None:
     store = GenerationStore(folder)
     files = recorded(f"{stage}/generations", store.lists())
     # Only the main process records the step, so only that one reads all generations; the others read the journal.
-    is_main = PartialState().is_main_process
-    sampled = sum(store.table()["length"].to_pylist()) if is_main else 0
-    compute = Compute(prefilled=sum(map(len, rows["prompt_ids"])), sampled=sampled)
+    counts = StoreCounts.of(store, rows) if PartialState().is_main_process else None
+    sampled = 0 if counts is None else counts.tokens
+    compute = Compute(prefilled=int(prompt_lengths(rows).sum()), sampled=sampled)
     if mixes_start(run, iteration):
         of_start, scored = _score_by_start(run, iteration)
         files, compute = files | of_start, compute + Compute(scored=scored)
@@ -105,10 +106,10 @@ def generate_iteration(run: Run, iteration: int) -> None:
         work_seconds=round(work_seconds + elsewhere, 3),
         tokens=sampled,
         **compute.as_entry(),
-        **(_identical(rows, store, iteration) | _split_responses(store) if is_main else {}),
+        **({} if counts is None else _identical(counts) | _split_responses(counts)),
         files=files,
     )
-    if is_main and run.directory.parts(stage).exists():
+    if counts is not None and run.directory.parts(stage).exists():
         remove(run.directory.parts(stage))
     forget_ahead(run, iteration)
 
@@ -119,15 +120,11 @@ def seconds_of_parts(run: Run, iteration: int) -> float:
     return sum(map(seconds_in, folders), start=0.0)
 
 
-def _split_responses(store: GenerationStore) -> dict[str, int]:
+def _split_responses(counts: StoreCounts) -> dict[str, int]:
     """Return the number of responses that were sampled in halves of their micro-batch, for the journal, if there are any."""
-    count = store.split_responses()
-    return {"split": count} if count else {}
+    return {"split": counts.split} if counts.split else {}
 
 
-def _identical(rows: Dataset, store: GenerationStore, iteration: int) -> dict[str, int]:
+def _identical(counts: StoreCounts) -> dict[str, int]:
     """Return the number of generations, and of those that equal the real response token by token, for the journal."""
-    generations = Generations.load({iteration: store})
-    real = dict(zip(rows["key"], rows["real_ids"], strict=True))
-    identical = sum(generations[name] == real[name[0]] for name in generations)
-    return {"responses": len(generations), "identical": identical}
+    return {"responses": counts.responses, "identical": counts.identical}

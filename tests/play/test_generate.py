@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -21,7 +20,8 @@ def test_the_phase_is_done_once_and_the_journal_has_its_tokens(run: Run, loads: 
     made = sum(map(len, answers(run.directory.path, "iteration-0").values()))
     entry = run.done(Step.GENERATE, "iteration-0")
     assert entry is not None
-    assert entry["tokens"] == made
+    assert entry["tokens"] == entry["compute"]["sampled"] == made
+    assert entry["compute"]["prefilled"] == sum(len(row["prompt_ids"]) for row in run.self_play_rows())
     assert {Path(name).name for name in entry["files"]} >= {"generations.json"}
     generate_iteration(run, 0)
     assert loads == [run.given_model]
@@ -29,17 +29,15 @@ def test_the_phase_is_done_once_and_the_journal_has_its_tokens(run: Run, loads: 
 
 
 def test_only_the_process_that_records_reads_all_generations(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others read its decision in the journal; with many generations, every process would otherwise need memory
-    for all of them.
-    """
-    read: list[Path] = []
-    table = GenerationStore.table
+    """The others read its decision in the journal. The one that reads has no table of all generations."""
+    read: list[str] = []
 
-    def counted(store: GenerationStore) -> Any:
-        read.append(store.folder)
-        return table(store)
+    def counted(name: str) -> None:
+        method = getattr(GenerationStore, name)
+        monkeypatch.setattr(GenerationStore, name, lambda store: read.append(name) or method(store))
 
-    monkeypatch.setattr(GenerationStore, "table", counted)
+    counted("shards")
+    counted("table")
     other = SimpleNamespace(is_main_process=False, wait_for_everyone=lambda: None)
     with monkeypatch.context() as patch:
         patch.setattr(generate, "PartialState", lambda: other)
@@ -47,7 +45,7 @@ def test_only_the_process_that_records_reads_all_generations(run: Run, monkeypat
         generate_iteration(run, 0)
     assert read == []
     generate_iteration(run, 0)
-    assert {folder.name for folder in read} == {"generations"}
+    assert read == ["shards"]
     entry = run.done(Step.GENERATE, "iteration-0")
     assert entry is not None
     assert entry["responses"] == len(run.self_play_rows())
