@@ -59,7 +59,7 @@ class StoreCounts:
 
 def _of_shard(real: NDArray[np.bytes_], shard: pa.Table) -> NDArray[np.int64]:
     """Return a shard's numbers of tokens, of responses, and of those whose digest is among the sorted `real`."""
-    made = np.array(list(_digests(shard, "ids")), real.dtype)
+    made = np.array(list(_row_digests(shard, "ids")), real.dtype)
     is_real = np.searchsorted(real, made, "right") > np.searchsorted(real, made, "left")
     return np.array([pc.sum(shard["length"]).as_py() or 0, len(made), is_real.sum()], np.int64)
 
@@ -72,14 +72,14 @@ def _real_digests(rows: Dataset) -> NDArray[np.bytes_]:
         # Through a separate memory mapping: pages that have been read count as this process's memory.
         part = remapped(columns.select(range(start, min(start + ROWS_PER_SHARD, len(rows)))))
         for table in part.with_format("arrow").iter(batch_size=1000):
-            for digest in _digests(table, "real_ids"):
+            for digest in _row_digests(table, "real_ids"):
                 found[place] = digest
                 place += 1
     found.sort()
     return found
 
 
-def _digests(table: pa.Table, column: str) -> Iterator[bytes]:
+def _row_digests(table: pa.Table, column: str) -> Iterator[bytes]:
     """Yield a digest of every row's key and of its token ids in a column, the same for every integer type."""
     ids = pc.list_flatten(table[column]).cast(pa.int64()).to_numpy()
     ends = np.cumsum(pc.list_value_length(table[column]).to_numpy(), dtype=np.int64).tolist()
