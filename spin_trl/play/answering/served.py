@@ -43,7 +43,7 @@ BASE_NAME = "policy"
 """Name of the model, or of an adapter's base, on the run's own servers."""
 
 MOST_SEQUENCES = 1024
-"""Most sequences at the same time that a server on a GPU is given for the samples of prompts: vLLM's default on large GPUs."""
+"""Most sequences that a server on a GPU is given for the samples of prompts at a time: vLLM's default on large GPUs."""
 
 SERVER_LOGS = "vllm"
 """Entry of the run directory with the output of the servers that were started last."""
