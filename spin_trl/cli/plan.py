@@ -39,13 +39,13 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--response_tokens", type=int, metavar="N", help="mean tokens per real response, if the data is not available"
     )
-    for what in ("training", "generation"):
+    for what, of_servers in (("training", ""), ("generation", ", or with `engine: server` of all servers together")):
         parser.add_argument(
             f"--{what}_tokens_per_second",
             dest=f"{what}_tokens",
             type=float,
             metavar="N",
-            help=f"measured {what} tokens per second on one device",
+            help=f"measured {what} tokens per second on one device{of_servers}",
         )
 
 

@@ -38,13 +38,11 @@ COPIES = 3
 TOKENIZER = 15_000_000
 """Bytes of a tokenizer, which is saved with every model, if the start's is not available locally."""
 
-
 REQUESTS_A_QUESTION = 4
 """Assumed requests per question of a task of lm-evaluation-harness: one for each answer of a multiple-choice question."""
 
 TOKENS_A_REQUEST = 200
 """Assumed tokens per request, without few-shot examples."""
-
 
 SERVER_START = 90.0
 """Assumed seconds until a vLLM server is ready: 75 to 110 for vLLM 0.31 and a small model on two cores of a CPU."""
@@ -121,9 +119,8 @@ class Hours:
         self.costs = ModelCosts(memory.replica)
         self.shares = memory.shares_prompts()
         self.read_by_row = memory.cache_bytes_per_token * (self.lengths.prompt + self.lengths.generated / 2)
-        setup = self.setup
-        self.passes = _passes(setup)
-        self.server_start = SERVER_START if setup.args.engine == VLLM else 0.0
+        self.passes = _passes(self.setup)
+        self.server_start = SERVER_START if self.setup.args.engine == VLLM else 0.0
         self.longest_of = functools.cache(self.lengths.longest_of)
 
     def work(self, speed: Speed) -> list[Work]:
@@ -325,8 +322,9 @@ class Hours:
     def _answer(self, responses: int, speed: Speed) -> float:
         """Return the seconds of generation: every micro-batch runs until its longest response ends, as a single row then."""
         lengths, processes = self.lengths, self.setup.num_processes
-        if speed.generation_tokens:
-            return responses * lengths.generated / (speed.generation_tokens * processes)
+        if speed.generation_tokens:  # of one device, or of all servers that exist already
+            devices = 1 if self.setup.asks_servers else processes
+            return responses * lengths.generated / (speed.generation_tokens * devices)
         if speed.served_tokens:
             return responses * lengths.generated / speed.served_tokens
         size = max(min(self.batch_size, responses), 1)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from ..config.engines import VLLM
 from ..errors import PlanError, nearest
 from .model import PlannedModel
 from .setup import Setup
@@ -163,8 +162,8 @@ class Speed:
         step_seconds: seconds per generation step of a micro-batch, in addition to reading memory.
         bandwidth: bytes per second.
         training_tokens: tokens trained on per second, as given by the user, or None.
-        generation_tokens: tokens sampled per second, as given by the user, or None.
-        served_tokens: tokens sampled per second by all vLLM servers together; None with another engine.
+        generation_tokens: tokens sampled per second, as given by the user, or None. With `engine: server`, by all servers.
+        served_tokens: tokens sampled per second by all servers together; None with another engine, or if it is not known.
         assumed: assumptions in words, for display.
     """
 
@@ -197,8 +196,19 @@ def speed_of(
     model: PlannedModel,
     training_tokens: float | None = None,
     generation_tokens: float | None = None,
+    *,
+    generates: bool = True,
 ) -> Speed:
-    """Return the speed of a device on a model; rates given by the user take precedence."""
+    """Return the speed of a device on a model; rates given by the user take precedence.
+
+    Args:
+        device: the device.
+        setup: setup of the run.
+        model: model as used in generation.
+        training_tokens: tokens trained on per second, as given by the user.
+        generation_tokens: tokens sampled per second, as given by the user.
+        generates: whether the time of generation is estimated by this speed, and not by the rate of servers.
+    """
     config = model.base.config.get_text_config()
     quantised = setup.quantization is not None
     share = utilisation(device, config.hidden_size, quantised=quantised)
@@ -209,7 +219,7 @@ def speed_of(
     assumed = []
     if training_tokens is None:
         assumed.append(f"training reaches {share:.0%} of {device.tflops:g} TFLOP/s")
-    if generation_tokens is None and setup.args.engine != VLLM:
+    if generation_tokens is None and generates:
         assumed.append(
             f"a generation step takes {1000 * step:.0f} ms plus reading all weights at {device.bandwidth:g} GB/s"
         )

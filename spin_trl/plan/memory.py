@@ -286,14 +286,16 @@ class MemoryPlan:
         return {"weights": model.weight_bytes, "adapters": model.adapter_bytes}
 
     def at_once(self, responses: int) -> int:
-        """Return the number of prompts in a micro-batch, given the total number of responses."""
-        return max(min(self.batch_size, responses), 1)
+        """Return the number of prompts that are answered at the same time, given the total number of responses."""
+        return max(min(self.setup.room_for(self.batch_size), responses), 1)
 
     def _answer_to(self, num_prompts: int) -> dict[str, int]:
         """Return the parts of generation's peak: at the prefill or the last token of a micro-batch, whichever is larger.
 
-        Of a vLLM server, it is the least that it needs; it uses all that is free.
+        Of a vLLM server, it is the least that it needs; it uses all that is free. Servers that exist already take none here.
         """
+        if self.setup.asks_servers:  # the model is only loaded before, to compare its log-probs with the servers'
+            return self._scored(self.setup.opponent_batch, longest=False)
         if self.server is not None:
             return self.server.parts(self.lengths.longest_answer)
         lengths, model = self.lengths, self.replica

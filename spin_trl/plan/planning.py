@@ -12,6 +12,7 @@ import torch
 from ..config.arguments import options_of
 from ..config.engines import TRANSFORMERS
 from ..config.recipe import Recipe
+from ..config.server import SERVER
 from ..config.shipped import read_accelerate_config
 from ..config.yaml_files import read_yaml
 from ..errors import RecipeError, SpinError
@@ -51,7 +52,8 @@ class Wishes:
         num_gpus: number of GPUs; overrides the number of processes in `accelerate_config`.
         rows, prompt_tokens, response_tokens: number of rows, and mean tokens per prompt and response, for data that is not
             available locally.
-        training_tokens, generation_tokens: measured tokens per second on one device, if known.
+        training_tokens, generation_tokens: measured tokens per second on one device, if known. With `engine: server`, the
+            latter is that of all servers together.
     """
 
     num_gpus: int | None = None
@@ -127,19 +129,26 @@ class Plan:
             "baseline": ["per_device_train_batch_size", "max_length"],
             "dpo": ["dpo_per_device_train_batch_size", "dpo_max_length"],
         }
-        return of_phase.get(phase.name, ["per_device_train_batch_size", "max_new_tokens"])
+        found = of_phase.get(phase.name, ["per_device_train_batch_size", "max_new_tokens"])
+        if self.setup.asks_servers and phase.name == "generate":  # log-probs of real responses are compared
+            found = ["precompute_ref_batch_size", "max_length"]
+        return [name for name in found if name != "generation_batch_size" or self.setup.in_batches]
 
     def speed(self, device: Device) -> Speed:
         """Return the device's speed on this run."""
         rate = self.rate(device)
-        return dataclasses.replace(self._own_speed(device), served_tokens=None if rate is None else rate.tokens)
+        own = self._own_speed(device, generates=rate is None)
+        return dataclasses.replace(own, served_tokens=None if rate is None else rate.tokens)
 
-    def _own_speed(self, device: Device) -> Speed:
-        wishes = self.wishes
-        return speed_of(device, self.setup, self.memory.replica, wishes.training_tokens, wishes.generation_tokens)
+    def _own_speed(self, device: Device, *, generates: bool = False) -> Speed:
+        given = self.wishes.training_tokens, self.wishes.generation_tokens
+        return speed_of(device, self.setup, self.memory.replica, *given, generates=generates)
 
     def rate(self, device: Device) -> ServerRate | None:
-        """Return the rate at which vLLM's servers generate, measured if it is known; None with another engine."""
+        """Return the rate at which servers generate, measured if it is known; None with another engine, and for servers that
+        exist already if it is not known."""
+        if self.setup.asks_servers:  # whatever device trains
+            return measured_rate(self.here.run, None, SERVER)
         if self.memory.server is None:
             return None
         return measured_rate(self.here.run, device) or stated_rate(self.memory, device, self._own_speed(device))
@@ -304,9 +313,9 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
     by_rows = rows > ROWS_MATTER * phase.total
     if trains and not setup.checkpointing:
         yield {"activation_checkpointing": True}, "training takes a third longer"
-    scores = phase.name in ("start's pass", "opponent's pass")
+    scores = phase.name in ("start's pass", "opponent's pass") or (phase.name == "generate" and setup.asks_servers)
     for is_run, name, now, costs in (
-        (answers and memory.server is None, "generation_batch_size", memory.batch_size, "slower generation"),
+        (answers and setup.in_batches, "generation_batch_size", memory.batch_size, "slower generation"),
         (phase.name == "evaluate", "per_device_eval_batch_size", args.per_device_eval_batch_size, "slower evaluation"),
         (scores, "precompute_ref_batch_size", setup.opponent_batch, "a little time"),
     ):
@@ -325,7 +334,9 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
     if setup.dtype.itemsize == 4 and peft is not None:
         yield {"dtype": "float16" if setup.precision == "fp16" else "bfloat16"}, "frozen weights in half precision"
     if setup.quantization is None and peft is not None:
-        more = {} if memory.server is None else {"engine": TRANSFORMERS}  # vLLM would not generate with these weights
+        # Other ways to generate would not do so with these weights.
+        more: dict[str, Any] = {} if args.engine == TRANSFORMERS else {"engine": TRANSFORMERS}
+        more |= {"generation_continuous": False} if setup.is_continuous else {}
         yield {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", **more}, "4-bit weights, slower steps"
     if args.max_length is not None and args.max_length >= 256:
         yield {"max_length": args.max_length // 2}, "longer rows are truncated or left out"

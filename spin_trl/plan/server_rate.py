@@ -1,4 +1,4 @@
-"""How many tokens a second vLLM's servers generate: as this run's journal has measured, or else as is stated here.
+"""How many tokens a second servers generate: as this run's journal has measured, or else, vLLM's own, as is stated here.
 
 A step of generation reads the weights and the keys and values of all sequences, and computes one token for each of them. On
 one A100 with 40 GB, with Llama-3.1-8B in bfloat16 and prompts of 1,024 tokens, vLLM 0.23 reads at 77 % of the data sheet's
@@ -87,20 +87,22 @@ def stated_rate(memory: MemoryPlan, device: Device, speed: Speed) -> ServerRate:
     return ServerRate(num_servers(memory) * tokens, source, at_once)
 
 
-def measured_rate(run: RunDirectory | None, device: Device) -> ServerRate | None:
+def measured_rate(run: RunDirectory | None, device: Device | None, engine: str = VLLM) -> ServerRate | None:
     """Return the rate at which a run's servers have generated so far on this kind of device; None if they have not.
 
     Args:
         run: directory of the run; None if it is not known.
-        device: device to plan for. What was generated on one of another name does not count.
+        device: device to plan for. What was generated on one of another name does not count; None: everything does.
+        engine: engine whose servers have generated.
     """
     if run is None or not run.journal.is_file():
         return None
     tokens, seconds, stages = 0.0, 0.0, []
     for entry in Journal(run.journal).entries():
-        if is_of(entry, Step.GENERATE) and entry.get("device") == device.name and entry.get("work_seconds"):
+        is_here = device is None or entry.get("device") == device.name
+        if is_of(entry, Step.GENERATE) and is_here and entry.get("work_seconds"):
             manifest = _generated_by(run, entry["stage"])
-            if manifest.get("engine") == VLLM:
+            if manifest.get("engine") == engine:
                 tokens, seconds = tokens + float(entry["tokens"]), seconds + float(entry["work_seconds"])
                 stages.append(str(entry["stage"]))
     if not tokens or not seconds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from transformers.utils import CONFIG_NAME
 from trl import get_quantization_config
 
 from ..config.dpo_on_top import dpo_config
+from ..config.engines import TRANSFORMERS
 from ..config.loop import iteration_settings
 from ..config.recipe import Recipe
+from ..config.server import SERVER
 from ..config.sft_first import sft_first_config, sft_values
 from ..config.traits import SFT_FIRST
 from ..counts import counted
@@ -188,6 +191,32 @@ class Setup:
     def makes_start(self) -> bool:
         """Whether the run trains θ_0, from scratch or with SFT first."""
         return self.is_from_scratch or self.sft_first
+
+    @property
+    def asks_servers(self) -> bool:
+        """Whether servers that exist already generate (`engine: server`)."""
+        return self.args.engine == SERVER
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether transformers generates by continuous batching, in processes of its own (`generation_continuous`)."""
+        return self.args.engine == TRANSFORMERS and self.play.generation_continuous
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether the run's own processes generate in micro-batches (`generation_batch_size`)."""
+        return self.args.engine == TRANSFORMERS and not self.play.generation_continuous
+
+    def room_for(self, batch_size: int) -> int:
+        """Return for how many responses of a process the run makes room: a micro-batch, or with continuous batching on a
+        CPU `generation_concurrency`. On a GPU, that takes whatever memory is free: at least for one response.
+
+        Args:
+            batch_size: number of prompts in a micro-batch.
+        """
+        if not self.is_continuous:
+            return batch_size
+        return 1 if self.on_gpu else math.ceil(self.play.generation_concurrency / self.num_processes)
 
     def self_play_rows(self, rows: int) -> int:
         """Return how many of a number of rows self-play uses (`self_play_prompts`)."""

@@ -1,12 +1,14 @@
-"""Shows which engine a planned run generates with, and what vLLM's servers would do on a device."""
+"""Shows which engine a planned run generates with, what vLLM's servers would do on a device, and what is assumed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich import filesize
 
 from ..config.engines import AUTO, TRANSFORMERS, VLLM
+from ..config.server import SERVER
 from ..counts import counted
 from .costs import SERVER_START
 from .devices import Device
@@ -16,11 +18,16 @@ from .server_rate import num_servers, sequences_at_once
 
 
 def engine_lines(plan: Plan, device: Device) -> Iterator[str]:
-    """Yield lines on the engine: what `engine: auto` has chosen; and for vLLM, its memory and rate on a device."""
+    """Yield lines on the engine: what `engine: auto` has chosen; for vLLM, its memory and rate on a device; and for servers
+    that exist already and for continuous batching, what hours and memory assume."""
     if plan.choice is not None:
         yield str(plan.choice)
         if plan.choice.engine == TRANSFORMERS and device.is_gpu:
             yield f"A run chooses where it begins. With vLLM there, it would be planned by `--engine {VLLM}`, not {AUTO}."
+    if plan.setup.asks_servers:
+        yield from _of_given_servers(plan, device)
+    if plan.setup.is_continuous:
+        yield from _of_continuous_batching(plan, device)
     server, rate = plan.memory.server, plan.rate(device)
     if server is None or rate is None:
         return
@@ -51,3 +58,43 @@ def engine_lines(plan: Plan, device: Device) -> Iterator[str]:
             f"Generation: {rate.tokens:,.0f} tokens per second, {rate.source}. A start of the servers (how many there "
             f"are depends on `generate_ahead`) is assumed to take {SERVER_START:.0f} s"
         )
+
+
+def _of_given_servers(plan: Plan, device: Device) -> Iterator[str]:
+    rate, given = plan.rate(device), plan.wishes.generation_tokens
+    if given is not None:
+        yield f"Servers: {given:,.0f} tokens per second of all servers together, as given"
+    elif rate is not None:
+        yield f"Servers: {rate.tokens:,.0f} tokens per second of all servers together, {rate.source}"
+    else:
+        own = f"{counted(plan.setup.num_processes, 'device')} of this run" if plan.setup.on_gpu else "this CPU"
+        yield (
+            f"The rate of the servers (`engine: {SERVER}`) is unknown: hours assume transformers on {own} ({device.name}). "
+            "Give a rate of all servers together by `--generation_tokens_per_second`; once the run has generated, its own "
+            "rate is used"
+        )
+    where = "GPU" if device.is_gpu else "machine"
+    yield (
+        f"While the servers generate, they need no memory of this {where}. `generate` in the table is the model, which is "
+        "loaded before that to compare its log-probs with theirs. Neither this nor giving the servers the weights "
+        "(`server_reload`) is in the hours"
+    )
+
+
+def _of_continuous_batching(plan: Plan, device: Device) -> Iterator[str]:
+    setup, size = plan.setup, plan.memory.batch_size
+    if plan.wishes.generation_tokens is None:
+        at_once = math.ceil(setup.play.generation_concurrency / setup.num_processes)
+        fewer = "a response that ends makes room for another here, so there are fewer steps of generation than that"
+        if at_once < size:
+            fewer = f"`generation_concurrency` allows {at_once}, so generation may take longer than that"
+        yield (
+            f"Continuous batching: hours are those of fixed micro-batches of {counted(size, 'response')} "
+            f"(`generation_batch_size`), each as long as its longest response; {fewer}. The start of its processes, which "
+            "load the model in every phase, is not in the hours, and on a GPU its rate has not been measured"
+        )
+    longest = plan.lengths.longest_answer
+    if device.is_gpu:
+        yield f"Its cache takes most of the GPU's free memory; planned is room for one response ({longest:,} tokens)"
+    else:
+        yield f"Its cache has room for {counted(setup.room_for(size), 'response')} of maximum length ({longest:,} tokens)"

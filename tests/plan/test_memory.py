@@ -236,3 +236,24 @@ def test_an_automatic_batch_size_is_what_fits_the_device(tmp_path):
         vars(memory).update(changes)
         vars(memory).pop("batch_size")
         assert memory.batch_size == 64  # no device is known, or it is a CPU
+
+
+def test_servers_that_exist_already_take_no_memory_here(tmp_path):
+    """The model is loaded before they answer, to score responses as the start does for `opponent_mix`; nothing is cached."""
+    servers = {"engine": "server", "server_urls": ["http://localhost:8000"], "precompute_ref_batch_size": 6}
+    found = plan(tmp_path, small(), opponent_mix=0.5, **servers)
+    generate = phase(found, "generate")
+    assert "KV cache" not in generate.parts
+    assert generate.parts == phase(found, "start's pass").parts
+    assert found.smaller_rows(generate) == ["precompute_ref_batch_size", "max_length"]
+
+
+@pytest.mark.parametrize(("on_gpu", "rows"), [(True, 1), (False, 40)])
+def test_continuous_batching_has_a_cache_for_its_own_number_of_responses(on_gpu, rows, tmp_path):
+    """On a GPU for one at least, on a CPU for `generation_concurrency`; `generation_batch_size` has no effect."""
+    settings = {"generation_continuous": True, "generation_concurrency": 40, "generation_batch_size": 8}
+    found = plan(tmp_path / "continuous", small(), on_gpu, **settings)
+    batches = plan(tmp_path / "batches", small(), on_gpu, generation_batch_size=rows)
+    assert phase(found, "generate") == phase(batches, "generate")
+    assert "generation_batch_size" in batches.smaller_rows(phase(batches, "generate"))
+    assert "generation_batch_size" not in found.smaller_rows(phase(found, "generate"))

@@ -133,6 +133,7 @@ def made(path: Path) -> RunDirectory:
         ("vllm", "h100", 400, 20.0),
         ("transformers", "h100", 9, 9.0),
         ("vllm", "l4", 9, 9.0),
+        ("server", "CPU", 900, 20.0),
     ]
     rest = {"dataset": "", "template": "", "model": "", "iteration": 0, "sampling": {}, "num_rows": 1, "num_shards": 1}
     for number, (engine, device, tokens, seconds) in enumerate(entries):
@@ -162,3 +163,29 @@ def test_without_a_measurement_there_is_none(tmp_path: Path) -> None:
     assert measured_rate(directory, DEVICES["t4"]) is None
     (directory.generations("iteration-3") / "generations.json").unlink()
     assert measured_rate(directory, DEVICES["l4"]) is None
+
+
+def test_servers_that_exist_already_have_a_rate_once_it_is_measured(tmp_path: Path) -> None:
+    """It is that of all servers, on whatever device the run was; before it is known, hours are those of transformers."""
+    servers: dict[str, Any] = {"engine": "server", "server_urls": ["http://localhost:8000"], "num_iterations": 1}
+    device, directory = DEVICES["h100"], made(tmp_path)
+    before, after = plan(tmp_path, **servers), plan(tmp_path, Here(directory), **servers)
+    assert before.rate(device) is None
+    rate = after.rate(device)
+    assert rate is not None
+    assert (rate.tokens, rate.at_once) == (45, None)
+    assert ";" in before.speed(device).assumed
+    assert ";" not in after.speed(device).assumed
+    _, unknown = before.work(device)
+    _, known = after.work(device)
+    alone = plan(tmp_path, engine="transformers", num_iterations=1).work(device)[1]
+    assert unknown.seconds["generate"] == alone.seconds["generate"]
+    assert known.seconds["generate"] == pytest.approx(known.sampled / 45)
+
+
+def test_a_given_rate_is_that_of_all_servers(tmp_path: Path) -> None:
+    """However many processes train."""
+    recipe = planned(tmp_path, engine="server", server_urls=["http://localhost:8000"])
+    wishes = Wishes(num_gpus=4, prompt_tokens=1024, response_tokens=128, generation_tokens=500.0)
+    found = make_plan(recipe, [], wishes, on_gpu=True).work(DEVICES["h100"])[1]
+    assert found.seconds["generate"] == pytest.approx(found.sampled / 500)

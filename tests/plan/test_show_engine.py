@@ -24,13 +24,20 @@ from spin_trl.plan.tokens import read_lengths
 RATE = ServerRate(1234.4, "measured in iteration-0")
 
 
-def lines(path: Path, gpu: str | None = "h100", wishes: Wishes | None = None, **settings: Any) -> str:
+def lines(
+    path: Path,
+    gpu: str | None = "h100",
+    wishes: Wishes | None = None,
+    measured: ServerRate | None = RATE,
+    gpus: int = 1,
+    **settings: Any,
+) -> str:
     """Return the lines on a plan whose phases are not planned."""
     found = planned_recipe(recipe(path, folder(path / "model", small()), **settings), [])
-    setup = Setup(found, Sharding(), on_gpu=gpu is not None)
+    setup = Setup(found, Sharding("DDP" if gpus > 1 else "NO", gpus), on_gpu=gpu is not None)
     choice = settle_planned_engine(setup, Here())
     memory = MemoryPlan(setup, read_lengths(found).with_means(50, 100))
-    rate = RATE if memory.server is not None else None
+    rate = measured if memory.server is not None or setup.asks_servers else None
     plan: Any = SimpleNamespace(
         here=Here(),
         setup=setup,
@@ -85,3 +92,42 @@ def test_what_a_run_would_be_refused_for_is_shown(tmp_path: Path) -> None:
 
 def test_on_a_cpu_the_run_makes_the_room_itself(tmp_path: Path) -> None:
     assert names(lines(tmp_path, None, engine="vllm", generation_batch_size=7), "CPU", "7 sequences", 256)
+
+
+SERVERS: dict[str, Any] = {"engine": "server", "server_urls": ["http://localhost:8000"]}
+
+
+@pytest.mark.parametrize("gpu", ["h100", None])
+def test_servers_of_an_unknown_rate_are_said_to_be_that(gpu: str | None, tmp_path: Path) -> None:
+    """With what the hours assume instead, and how to say better."""
+    shown = lines(tmp_path, gpu, measured=None, **SERVERS)
+    assert names(shown, "`engine: server`", "transformers", gpu or "CPU", "`--generation_tokens_per_second`")
+    assert names(shown, "no memory", "GPU" if gpu else "machine", "log-probs", "`server_reload`")
+    assert "vLLM" not in shown
+
+
+def test_servers_rates_that_are_measured_or_given_are_used(tmp_path: Path) -> None:
+    shown = lines(tmp_path, **SERVERS)
+    assert names(shown, "1,234", "iteration-0", "no memory")
+    assert "`--generation_tokens_per_second`" not in shown
+    shown = lines(tmp_path, wishes=Wishes(generation_tokens=700.0), **SERVERS)
+    assert names(shown, 700)
+    assert not names(shown, "1,234")
+
+
+def test_continuous_batching_is_planned_as_fixed_micro_batches(tmp_path: Path) -> None:
+    shown = lines(tmp_path, gpus=2, generation_continuous=True, generation_batch_size=48)
+    assert names(shown, "48 responses", "`generation_batch_size`", "fewer steps", "(256 tokens)")
+
+
+def test_continuous_batching_of_fewer_responses_may_take_longer(tmp_path: Path) -> None:
+    settings = {"generation_continuous": True, "generation_batch_size": 48, "generation_concurrency": 90}
+    shown = lines(tmp_path, gpus=2, **settings)
+    assert names(shown, "`generation_concurrency`", 45)
+    assert "fewer steps" not in shown
+
+
+def test_a_rate_that_is_given_for_continuous_batching_replaces_what_is_assumed(tmp_path: Path) -> None:
+    shown = lines(tmp_path, None, Wishes(generation_tokens=700.0), generation_continuous=True)
+    assert "micro-batches" not in shown
+    assert names(shown, "256 responses", "(256 tokens)")  # `generation_concurrency`, on a CPU
