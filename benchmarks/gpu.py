@@ -5,7 +5,7 @@ to `gpu.jsonl` as soon as it is known, the output of the checks goes to `gpu.log
 Configurations, weights and tokenizers are created on the spot, so no network is needed. The script runs from a checkout
 without installation.
 
-    PYTHONPATH=. python benchmarks/gpu.py [--minutes 7] [--out FOLDER] [--only NAME ...] [--tiny] [--data FOLDER]
+    PYTHONPATH=. python benchmarks/gpu.py [--minutes 8] [--out FOLDER] [--only NAME ...] [--tiny] [--data FOLDER]
 
 `--tiny` uses small shapes, to check within two minutes that everything runs: on a GPU all of it, on a CPU whatever works
 there. To add a check, write a function in `gpu_checks/` that takes a `Session`, and list it in `gpu_checks/checks.py`.
@@ -36,7 +36,7 @@ with without_driver():  # the stack is imported here
 def main() -> int:
     """Run the checks and print the table. Return 1 if a check failed or a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=7.0, help="time limit for all checks together")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit for all checks together")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/gpu"), help="folder of gpu.jsonl (tiny.jsonl) and gpu.log"
     )

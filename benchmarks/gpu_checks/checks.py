@@ -19,6 +19,7 @@ CHECKS = [
         "t4", "the recipe for a T4, in 4 bits and float16", recipes.run_t4, 75, (gpu_or_tiny, Package("bitsandbytes"))
     ),
     Check("generation", "useful tokens per second, Qwen2.5-0.5B", generation_speed.run, 50, (gpu_or_tiny,)),
+    Check("generation-3b", "useful tokens per second, Qwen2.5-3B", generation_speed.run_3b, 60, (gpu_or_tiny,)),
     Check("lora-3b", "the recipe for 3B with LoRA", recipes.run_lora_3b, 85, (gpu,)),
     Check("plan", "predictions of spin-trl plan, compared with these figures", planning.run, 30),
     Check(

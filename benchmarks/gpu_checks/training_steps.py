@@ -63,9 +63,9 @@ def cases(tiny: bool) -> Sequence[Case]:
     return (Case("full", "ultrachat", 2),) if tiny else CASES
 
 
-def shape(tiny: bool) -> dict[str, Any]:
-    """Return the settings of the trained Qwen2."""
-    return training.SIZES["tiny" if tiny else "qwen2.5-0.5b"]
+def shape(tiny: bool, size: str = "qwen2.5-0.5b") -> dict[str, Any]:
+    """Return the settings of a Qwen2 of a size, or of a tiny one."""
+    return training.SIZES["tiny" if tiny else size]
 
 
 def options(case: Case, tiny: bool) -> argparse.Namespace:

@@ -224,7 +224,9 @@ def test_a_cpu_plays_what_a_cpu_can(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr + log.read_text(errors="replace", encoding="utf-8")[-5000:]
     lines = results(tmp_path)
     ended = {line["check"]: line["ended"] for line in lines if "ended" in line}
-    assert ended == dict.fromkeys(("device", "correctness", "training", "t4", "generation", "plan"), "finished")
+    assert ended == dict.fromkeys(
+        ("device", "correctness", "training", "t4", "generation", "generation-3b", "plan"), "finished"
+    )
     (left_out,) = [line for line in lines if line.get("check") == "lora-3b"]
     assert (left_out["not_on_this_device"], left_out["reason"]) == ("all of it", "there is no GPU")
     compared = [one for one in lines if one.get("check") == "correctness" and "gradients" in one.get("figure", "")]
@@ -232,6 +234,11 @@ def test_a_cpu_plays_what_a_cpu_can(tmp_path: Path) -> None:
     figures = {(line["check"], line["figure"]): line["value"] for line in lines if "figure" in line}
     assert figures["t4", "iterations"] == 3
     assert figures["t4", "numbers that are NaN or infinite"] == 0
+    speeds = {name: value for (check, name), value in figures.items() if check == "generation-3b"}
+    assert {name for name in speeds if name.endswith(": useful tokens")} == {
+        f"{arm}: useful tokens" for arm in ("ours, 8 rows", "ours, 2 rows", "continuous batching")
+    }
+    assert min(speeds.values()) > 0
     assert figures["correctness", "full, gathered rows, float32: gradients"] < 1e-4
     assert [line["note"] for line in lines if "note" in line] == ["versions", "device"]
     for line in done.stdout.splitlines():
