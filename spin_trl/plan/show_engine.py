@@ -90,8 +90,8 @@ def _of_continuous_batching(plan: Plan, device: Device) -> Iterator[str]:
             fewer = f"`generation_concurrency` allows {at_once}, so generation may take longer than that"
         yield (
             f"Continuous batching: hours are those of fixed micro-batches of {counted(size, 'response')} "
-            f"(`generation_batch_size`), each as long as its longest response; {fewer}. The start of its processes, which "
-            "load the model in every phase, is not in the hours, and on a GPU its rate has not been measured"
+            f"(`generation_batch_size`), each as long as its longest response; {fewer}. A step is assumed to take as "
+            "long. The start of its processes, which load the model in every phase, is not in the hours"
         )
     longest = plan.lengths.longest_answer
     if device.is_gpu:
