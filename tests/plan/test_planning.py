@@ -15,7 +15,20 @@ from plan.shapes import folder, qwen, recipe, small
 from spin_trl.config.recipe import known_settings
 from spin_trl.errors import RecipeError
 from spin_trl.plan.devices import DEVICES, Device
-from spin_trl.plan.planning import WORTHWHILE, Plan, Wishes, _change_in_words, advise, make_plan, uses_cpu
+from spin_trl.plan.memory import MemoryPlan, Phase
+from spin_trl.plan.planning import (
+    WORTHWHILE,
+    Plan,
+    Wishes,
+    _change_in_words,
+    _changes,
+    advise,
+    make_plan,
+    planned_recipe,
+    uses_cpu,
+)
+from spin_trl.plan.setup import Setup, Sharding
+from spin_trl.plan.tokens import read_lengths
 
 MEANS = Wishes(prompt_tokens=50, response_tokens=100)
 
@@ -92,6 +105,29 @@ def test_advice_may_not_be_enough(plan: Plan) -> None:
     assert not advice[-1].fits
     assert more_gpus is None
     assert len({one.settings for one in advice}) == len(advice)  # a setting that is changed twice is listed once
+
+
+@pytest.mark.parametrize(
+    ("settings", "with_4bit"),
+    [
+        ({}, {}),
+        ({"generation_continuous": True}, {"generation_continuous": False}),
+        ({"engine": "server", "server_urls": ["http://localhost:8000"]}, {"engine": "transformers"}),
+    ],
+)
+def test_changes_go_with_the_way_in_which_the_run_generates(
+    settings: dict[str, Any], with_4bit: dict[str, Any], tmp_path: Path
+) -> None:
+    """A run is refused quantised weights with servers or continuous batching, which have no `generation_batch_size`."""
+    adapter = {"use_peft": True, "lora_target_modules": ["q_proj"]}
+    found = planned_recipe(recipe(tmp_path, folder(tmp_path / "model", small()), **adapter, **settings), [])
+    memory = MemoryPlan(Setup(found, Sharding(), on_gpu=True), read_lengths(found))
+    changes = [change for change, _ in _changes(memory, Phase("generate", {"KV cache": 1}))]
+    [quantised] = [change for change in changes if "load_in_4bit" in change]
+    assert quantised == {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", **with_4bit}
+    settable = {name for change in changes for name in change}
+    assert ("generation_batch_size" in settable) == (not settings)
+    assert ("precompute_ref_batch_size" in settable) == ("engine" in settings)
 
 
 def test_changes_are_written_as_in_a_recipe() -> None:
