@@ -234,3 +234,5 @@ def generate(
     if torch.distributed.is_initialized() and processes > 1:
         # If one process fails, the others must not report success.
         state.wait_for_everyone()
+    if state.is_main_process:
+        store.note_split()

@@ -42,8 +42,8 @@ def merge(
     manifest = first[1].manifest()
     first[1].check(expected)
     for _, store in others:
-        # Measured anew for every part, so no two are equal to the last digit.
-        store.check({name: value for name, value in manifest.items() if name != "served"})
+        # What is measured anew for every part is never equal to the last digit; split responses are counted for each part.
+        store.check({name: value for name, value in manifest.items() if name not in ("served", "split")})
     sampling = manifest["sampling"]
     work = GenerationWork.of(rows, sampling["num_generations"], sampling["batch_size"])
     if work.num_shards != manifest["num_shards"]:
@@ -58,6 +58,7 @@ def merge(
     whole.adopt(manifest)
     for number in whole.missing_shards():
         whole.copy_shard(number, held_by[number])
+    whole.note_split()
 
 
 def _holders(parts: Mapping[GenerationPart, GenerationStore], num_shards: int) -> list[GenerationStore]:

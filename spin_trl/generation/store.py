@@ -63,6 +63,7 @@ class Manifest:
         unquantised_base: whether the engine generated with the unquantised base of a model whose digest is that of the
             quantised one (`vllm_unquantised_base`); None: with the model itself.
         served: for servers that exist already, how far their log-probs were from those of the run's models; otherwise None.
+        split: responses that were sampled in halves of their micro-batch, once generation has ended; None if there are none.
     """
 
     dataset: str
@@ -79,11 +80,12 @@ class Manifest:
     repeats: bool | None = None
     unquantised_base: bool | None = None
     served: dict[str, Any] | None = None
+    split: int | None = None
 
 
-NOTED = ("opponent", "lr_scale", "engine_version", "repeats", "unquantised_base", "served")
+NOTED = ("opponent", "lr_scale", "engine_version", "repeats", "unquantised_base", "served", "split")
 """Fields of a [`Manifest`] that are not part of its identity, and may be missing: what the run had decided when the store
-was begun, and what generated."""
+was begun, what generated, and how."""
 
 
 class GenerationStore:
@@ -277,7 +279,16 @@ class GenerationStore:
     def split_responses(self) -> int:
         """Return the number of responses that were sampled in halves of their micro-batch, because memory ran out."""
         paths = map(self._shard, range(self.manifest()["num_shards"]))
-        return sum(int((pq.read_schema(path).metadata or {}).get(SPLIT, 0)) for path in paths)
+        return sum(int((pq.read_schema(path).metadata or {}).get(SPLIT, 0)) for path in paths if path.is_file())
+
+    def note_split(self) -> None:
+        """Write to the manifest how many responses were sampled in halves of their micro-batch, as the shards say."""
+        manifest, split = self.manifest(), self.split_responses()
+        noted = {name: value for name, value in manifest.items() if name != "split"} | (
+            {"split": split} if split else {}
+        )
+        if noted != manifest:
+            write_json(self.folder / STORE_MANIFEST, noted)
 
     def _read(self, number: int, known: Mapping[str, Checksum] | None) -> pa.Table:
         content = self._content(number, known)

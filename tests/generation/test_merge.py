@@ -168,3 +168,23 @@ def test_a_shard_with_other_responses_is_refused(
     store.write_shard(1, [(key, sample, Response([1], "eos")) for key, sample in responses])
     with refused(GenerationsError, "Shard 1", store.folder, *named):
         merge(parts, GenerationStore(tmp_path / "whole"), ROWS, {})
+
+
+def test_the_manifest_counts_what_was_sampled_in_halves_in_all_parts(tmp_path: Path) -> None:
+    """Memory ran out on one machine; the manifests still name the same work, and the whole has the sum."""
+
+    class Halving(Echo):
+        def generate(self, batches: Any, sampling: Sampling) -> Any:
+            for number, responses in super().generate(batches, sampling):
+                yield number, [dataclasses.replace(response, is_split=number in (2, 5)) for response in responses]
+
+    stores = {}
+    for part, engine in ((GenerationPart(1, 2), Halving()), (GenerationPart(2, 2), Halving())):
+        stores[part] = GenerationStore(tmp_path / part.name)
+        generate(engine, ROWS, stores[part], SAMPLING, ASKED, iteration=3, part=part, disable_progress=True)
+    counts = [store.manifest().get("split") for store in stores.values()]
+    assert counts == [SAMPLING.batch_size] * 2
+    whole = GenerationStore(tmp_path / "whole")
+    merge(stores, whole, ROWS, {})
+    assert whole.manifest()["split"] == 2 * SAMPLING.batch_size
+    assert "split" not in generated(tmp_path / "one").manifest()

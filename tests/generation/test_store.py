@@ -48,6 +48,10 @@ def test_shards_say_how_many_responses_were_sampled_in_halves(store):
     store.write_shard(0, [("a", 0, response), ("b", 0, dataclasses.replace(response, is_split=True))])
     store.write_shard(1, [("c", 0, response)])
     assert store.split_responses() == 1
+    assert "split" not in store.manifest()
+    store.note_split()
+    assert store.manifest()["split"] == 1
+    store.open(MANIFEST)  # which is still the same work
     assert store.table()["key"].to_pylist() == ["a", "b", "c"]
     assert pq.read_schema(store.folder / "shard-00001.parquet").metadata is None
 
