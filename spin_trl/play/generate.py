@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,8 +25,6 @@ from ..training.start_logps import StartLogps, score_together, sets_of_responses
 from .ahead import forget_ahead, take_ahead
 from .answering.at_hand import at_hand
 from .answering.into_store import answer_into
-
-logger = logging.getLogger(__name__)
 
 
 def trained_on(run: Run, iteration: int) -> dict[int, GenerationStore]:

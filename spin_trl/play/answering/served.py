@@ -196,7 +196,7 @@ def _flags(run: Run, path: str) -> Flags:
     sequences = asked if on_gpu else min(run.args.answers_at_once, share)
     length = run.args.max_length or getattr(config and config.get_text_config(), "max_position_embeddings", None)
     kv_cache = None
-    if not on_gpu and config is not None and length is not None and sequences is not None:
+    if not on_gpu and config is not None and length is not None:
         kv_cache = kv_cache_bytes(config, sequences, length, 4 if dtype == "float32" else 2)
     return Flags(
         model=whole if not os.path.isdir(whole) else str(Path(whole).resolve()),
