@@ -52,9 +52,9 @@ test-trl:        ## run the drop-in suite with TRL's main branch
 test-lowest test-newest test-trl:
 	PYTHON=$(PYTHON) bash .ci/versions $(@:test-%=%) $(TESTS)
 
-# In an environment of its own, .venv-vllm; `make test-vllm VLLM=/envs/vllm` uses another.
+# In an environment of its own, .venv-vllm; `make test-vllm VLLM=/envs/vllm` uses another, and `RECORD=1` records what it answers.
 test-vllm: $(READY) ## set up a vLLM for the CPU (3.4 GB), and run the tests that speak to it: half an hour
-	VLLM=$(VLLM) bash .ci/vllm $(TESTS)
+	VLLM=$(VLLM) RECORD=$(RECORD) bash .ci/vllm $(TESTS)
 
 # `make fuzz FUZZ='--seed 7 --number 500'` tries others; `make fuzz FUZZ='--only 17'` repeats one.
 fuzz: $(READY)   ## run the command on 10,000 malformed files, recipes, settings and runs, in half an hour

@@ -41,7 +41,8 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         key = self.headers.get("Authorization") == "Bearer " + os.environ["VLLM_API_KEY"] + does.get("other_key", "")
         status = 200 if self.path == "/health" or key else 401
-        self.answer(status, {"data": [{"id": option("served-model-name")}]} if self.path == "/v1/models" else None)
+        models, version = {"data": [{"id": option("served-model-name")}]}, {"version": does.get("version", "0.31.0")}
+        self.answer(status, {"/v1/models": models, "/version": version}.get(self.path))
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

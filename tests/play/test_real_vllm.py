@@ -1,11 +1,12 @@
 """Whole runs generate with the real vLLM, and leave no server behind.
 
-Only with a command in the environment, which `make test-vllm` sets: `VLLM_COMMAND=/envs/vllm/bin/vllm`.
+`make test-vllm` sets the command of a real one, `VLLM_COMMAND`; without it, the servers replay `vllm_replay/recorded/runs`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -17,24 +18,34 @@ import pytest
 from peft import LoraConfig
 
 import runs
-from real_vllm import COMMAND, NEEDS_VLLM
+from real_vllm import vllm_command
 from spin_trl.generation.store import GenerationStore
 
 SETTINGS: dict[str, Any] = {
     "engine": "vllm",
-    "vllm_command": COMMAND,
+    "vllm_command": vllm_command("runs"),
     "vllm_args": ["--enforce-eager"],
 }
 
-pytestmark = [*NEEDS_VLLM, pytest.mark.timeout(1_800)]
+MARK = "MARK_OF_THE_TEST"
+"""Variable by which the processes of a test's servers are known from those of other tests."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
+
+
+@pytest.fixture(autouse=True)
+def _mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path))
 
 
 def vllm_processes() -> list[int]:
-    """Return all processes of servers that runs have started: only these have a key in their environment."""
+    """Return all processes of servers that this test's runs have started: only servers have a key in their environment."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "VLLM_API_KEY" in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+            variables = process.environ()
+            is_ours = variables.get(MARK) == os.environ[MARK] and "VLLM_API_KEY" in variables
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
 

@@ -1,8 +1,7 @@
 """The real vLLM accepts the flags, generates what `model.generate` does, and leaves no process behind.
 
-Only with a command in the environment, which `make test-vllm` sets: `VLLM_COMMAND=/envs/vllm/bin/vllm`. A start takes a
-minute or two on a CPU, so one server of each model is shared. The other tests use recorded answers of such a server, in the
-folder `recorded`.
+`make test-vllm` sets the command of a real one, `VLLM_COMMAND`; without it, they replay `vllm_replay/recorded/tokens`.
+A start of the real one takes a minute or two on a CPU, so one server of each model is shared.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny
 from known_models import fetched_folder
 from messages import refused
-from real_vllm import COMMAND, NEEDS_VLLM
+from real_vllm import vllm_command
 from spin_trl.errors import LaunchError
 from spin_trl.generation.vllm.causes import cause_in
 from spin_trl.generation.vllm.flags import Flags
@@ -34,7 +33,9 @@ NEAR_TIE = 1e-4
 """Nats between two tokens below which rounding decides which is the likelier one."""
 MODELS = ["tiny", "smollm2-135m"]
 
-pytestmark = NEEDS_VLLM
+COMMAND = vllm_command("tokens")
+
+pytestmark = pytest.mark.slow
 
 
 def saved(folder: Path, head_size: int) -> Path:

@@ -1,8 +1,8 @@
 """Real vLLM servers that exist already: other weights than those that are to answer are found, with the server's address.
 
-Only with a command in the environment, which `make test-vllm` sets: `VLLM_COMMAND=/envs/vllm/bin/vllm`. A start takes a
-minute or two on a CPU, so all tests share four servers. `test_given_servers.py` has these cases, and others, with servers
-of ours.
+`make test-vllm` sets the command of a real one, `VLLM_COMMAND`; without it, they replay `vllm_replay/recorded/weights`. A
+start of a real one takes a minute or two on a CPU, so all tests share four servers. `test_given_servers.py` has these
+cases, and others, with servers that compute what they answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 import tiny
 from given_runs import LORA, adapted, engine, prepared, shaken, trained
 from messages import refused
-from real_vllm import COMMAND, NEEDS_VLLM
+from real_vllm import vllm_command
 from spin_trl.errors import PausedError
 from spin_trl.generation.completions.address import ServerKey
 from spin_trl.generation.completions.client import CompletionsClient
@@ -34,7 +34,7 @@ from spin_trl.run.run import Run
 KEY = "one-key-for-all-of-them"
 VARIABLE = "KEY_OF_THE_TESTS"  # not vLLM's own, by which other tests find the processes of servers
 
-pytestmark = [*NEEDS_VLLM, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
             str(weights), "tiny", "float32", max_length=256, max_num_seqs=8, kv_cache_bytes=64 << 20,
             lora_rank=lora_rank, more=["--enforce-eager"],
         )  # fmt: skip
-        return Server(flags, folder / f"{weights.name}-{lora_rank}.log", COMMAND)
+        return Server(flags, folder / f"{weights.name}-{lora_rank}.log", vllm_command("weights"))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "_new_key", lambda: KEY)
