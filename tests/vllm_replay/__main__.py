@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from vllm_replay import recorder, recording, server
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8")  # vLLM's output is not ASCII, in any locale
     action, *arguments = sys.argv[1:]
     if action == "record":
         recorder.main(Path(arguments[0]), arguments[1:])

@@ -48,7 +48,11 @@ class Recorder:
             found.bind(("127.0.0.1", 0))
             self.port = found.getsockname()[1]
         self.process = subprocess.Popen(
-            [*command, *self.started.at(self.port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+            [*command, *self.started.at(self.port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
         )
         self.last: deque[str] = deque(maxlen=LINES)
         self.is_told_to_end = self.has_version = False
