@@ -16,6 +16,7 @@ from datasets import Dataset
 from ...config.iteration import SPINConfig
 from ...errors import DataError, DivergedError
 from ...generation.completions.weights import Logprobs, WeightsComparison, compare
+from ...run.journal import MEASURED_SETS, Entry, Step
 from ...run.run import Run, stages_with_model
 from ...run.stage import SELF_PLAY, START, Stage
 from ...training.start_logps import PromptAndResponse
@@ -115,8 +116,8 @@ def responses_to_compare(rows: Dataset, args: SPINConfig) -> ComparedPairs:
 def models_to_tell_apart(run: Run, path: str) -> dict[str, str]:
     """Return the model that is to answer, and those that a server may still have, by the names of their stages.
 
-    These are the start, the model that the expected one was trained from, and the newest one of self-play, as far as they
-    exist.
+    These are the start, the model that the expected one was trained from, the newest one of self-play, and the one that
+    answered last, as far as they exist.
 
     Args:
         run: the run.
@@ -124,7 +125,11 @@ def models_to_tell_apart(run: Run, path: str) -> dict[str, str]:
     """
     models = {stage: run.model_of(stage) for stage in stages_with_model(run)}
     expected = next((stage for stage, model in models.items() if model == path), None)
-    others = [START, *[stage for stage in models if stage.arm == SELF_PLAY][-1:]]
+    others = [
+        START,
+        *[stage for stage in models if stage.arm == SELF_PLAY][-1:],
+        *_answered_last(run.journal.entries()),
+    ]
     if expected is not None:
         others.insert(1, _trained_from(run, expected))
     found = {path if expected is None else str(expected): path}
@@ -134,3 +139,16 @@ def models_to_tell_apart(run: Run, path: str) -> dict[str, str]:
 def _trained_from(run: Run, stage: Stage) -> Stage:
     is_iteration = stage.arm == SELF_PLAY and stage.iteration >= 0
     return run.decisions.opponent(stage.iteration) if is_iteration else stage.before
+
+
+def _answered_last(entries: Sequence[Entry]) -> list[Stage]:
+    """Return the stage whose model answered last according to the journal, if any has.
+
+    Its servers may still have it. It may be of a baseline arm, whose models can be closer to each other than to any other.
+    """
+    for entry in reversed(entries):
+        if entry["phase"] == Step.GENERATE and entry.get("opponent") is not None:
+            return [Stage(entry["opponent"])]
+        if entry["phase"] in (Step.EVALUATE, *MEASURED_SETS):
+            return [Stage(entry["stage"])]
+    return []

@@ -25,6 +25,7 @@ from spin_trl.generation.completions.weights import WeightsVerdict
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play.answering import given_servers
 from spin_trl.play.answering.given_servers import against_servers, reload_of, served_name
+from spin_trl.run.journal import Step
 from weights_server import WeightsServer
 
 
@@ -81,6 +82,25 @@ def test_other_weights_of_the_run_are_found_with_the_address(
     assert {"iteration-0", "start"} == found["apart"].keys()
     assert all(one["nats_a_token"]["iteration-1"] < 1e-4 for one in found["servers"])
     assert all(one["nats_a_token"][served] > 0.01 for one in found["servers"])
+
+
+def test_a_baseline_arm_that_answered_last_is_not_taken_for_the_next(
+    folder: Path, servers: list[WeightsServer]
+) -> None:
+    """Two arms differ less than 0.1 nats a token, and both are far from all of self-play."""
+    run = prepared(folder, servers[:1])
+    trained(run, seed=3)
+    start = AutoModelForCausalLM.from_pretrained(folder)
+    before, expected = (str(run.directory.own(f"baseline/{arm}/iteration-0") / "model") for arm in ("sft", "sft-dft"))
+    arm = shaken(start, 1, 0.1)
+    arm.save_pretrained(before)
+    shaken(arm, 2, 0.002).save_pretrained(expected)
+    run.journal.append(Step.EVALUATE, "baseline/sft/iteration-0")
+    servers[0].serve(before)
+    with refused(PausedError, servers[0].url, "baseline/sft/iteration-0", "baseline/sft-dft/iteration-0"):
+        engine(run, expected)
+    servers[0].serve(expected)
+    assert engine(run, expected).served["servers"][0]["verdict"] == WeightsVerdict.RIGHT
 
 
 def test_adapters_are_loaded_once_and_the_one_before_is_unloaded(folder: Path, servers: list[WeightsServer]) -> None:

@@ -73,6 +73,26 @@ def test_the_models_that_a_server_could_have(stage: str, others: list[str], run:
     assert found == {name: run.model_of(name) for name in [stage, *others]}
 
 
+@pytest.mark.parametrize(
+    ("step", "stage", "values"),
+    [
+        (Step.EVALUATE, "baseline/sft/iteration-1", {}),
+        (Step.RETENTION, "baseline/sft/iteration-1", {}),
+        (Step.TEST, "baseline/sft/iteration-1", {}),
+        (Step.GENERATE, "iteration-2", {"opponent": "baseline/sft/iteration-1"}),
+    ],
+)
+def test_the_model_that_answered_last_may_still_be_served(
+    step: Step, stage: str, values: dict[str, str], run: Run
+) -> None:
+    run.journal.append(Step.EVALUATE, "iteration-2")
+    run.journal.append(step, stage, **values)
+    run.journal.append(Step.TRAIN, "iteration-1")
+    found = models_to_tell_apart(run, run.model_of("iteration-0"))
+    assert [*found] == ["iteration-0", "start", "iteration-3", "baseline/sft/iteration-1"]
+    assert "iteration-2" not in found
+
+
 def test_a_model_that_has_diverged_is_not_compared(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be the newest, after which the run has fallen back. The one that is to answer must not have diverged."""
     monkeypatch.setattr(Run, "rows", lambda self: rows(3, 4, 5))
