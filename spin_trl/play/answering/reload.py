@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shlex
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +29,7 @@ SECONDS_BETWEEN = 2.0
 """Time between two looks at servers that have not all answered yet."""
 
 _MOST_OUTPUT = 2_000
-"""Characters of a failed command's output that a message quotes."""
+"""Bytes of a failed command's output that a message quotes."""
 
 
 def server_path(run: Run, path: str | Path) -> str:
@@ -134,17 +136,7 @@ def run_commands(run: Run, path: str, urls: Sequence[str]) -> None:
         arguments = filled_in(run.play.server_reload_command or [], server_path(run, path), url)
         shown = f"`server_reload_command` ({shlex.join(arguments)})"
         try:
-            done = subprocess.run(
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=run.play.server_reload_timeout,
-                check=False,
-            )
+            code, printed = _ended(arguments, run.play.server_reload_timeout)
         except OSError as error:
             raise LaunchError(f"{shown} can't be started: {error.strerror or error}.") from error
         except subprocess.TimeoutExpired as error:
@@ -152,9 +144,31 @@ def run_commands(run: Run, path: str, urls: Sequence[str]) -> None:
                 f"{shown} has not ended within {run.play.server_reload_timeout:g} s (`server_reload_timeout`). It must end "
                 "when the server has begun to start; the run itself waits until the server answers."
             ) from error
-        if done.returncode:
-            output = visible(hide(done.stdout.strip()[-_MOST_OUTPUT:])) or "It printed nothing."
-            raise LaunchError(f"{shown} ended with exit code {done.returncode}. The end of its output:\n{output}")
+        if code:
+            output = visible(hide(printed.strip())) or "It printed nothing."
+            raise LaunchError(f"{shown} ended with exit code {code}. The end of its output:\n{output}")
+
+
+def _ended(arguments: Sequence[str], seconds: float) -> tuple[int, str]:
+    """Return the exit code of a command, and the end of its output.
+
+    The output goes to a file: a server that the command leaves behind would keep a pipe open for as long as it runs.
+
+    Raises:
+        OSError: if the command can't be started.
+        subprocess.TimeoutExpired: if it takes longer than this many seconds.
+    """
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            check=False,
+        )
+        start = max(os.fstat(output.fileno()).st_size - _MOST_OUTPUT, 0)
+        return done.returncode, os.pread(output.fileno(), _MOST_OUTPUT, start).decode("utf-8", errors="replace")
 
 
 def filled_in(command: Sequence[str], model: str, url: str) -> list[str]:

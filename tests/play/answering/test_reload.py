@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from completion_server import CompletionServer, serving, status
@@ -116,6 +119,21 @@ def test_a_command_is_run_for_each_server(llama_folder: Path) -> None:
     run = run_of(llama_folder, server_reload_command=[sys.executable, "-c", code, "{model}", "{url}"])
     run_commands(run, "/m", ["http://a", "http://b"])
     assert Path("notes").read_text(encoding="utf-8").split() == ["/m", "http://a", "/m", "http://b"]
+
+
+def test_a_command_may_leave_a_server_behind(llama_folder: Path) -> None:
+    """It holds the command's output open for as long as it runs."""
+    code = (
+        "import subprocess, sys\n"
+        "left = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "open('left', 'w').write(str(left.pid))"
+    )
+    run = run_of(llama_folder, server_reload_command=[sys.executable, "-c", code], server_reload_timeout=20.0)
+    try:
+        run_commands(run, "/m", ["http://a"])
+        assert psutil.pid_exists(int(Path("left").read_text(encoding="utf-8")))
+    finally:
+        os.kill(int(Path("left").read_text(encoding="utf-8")), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
