@@ -16,7 +16,7 @@ from ..engine import FinishedBatches, MicroBatch, Response, Sampling
 from .address import ServerKey, base_url, refuse_plain_http
 from .background import Input, Result, finished
 from .endpoint import Endpoint, ServedModel
-from .failures import RefusedRequestError
+from .failures import NoEndpointError, RefusedRequestError
 from .pool import Pool
 from .request import COMPLETIONS, body_of, choices_of, read_responses, request_body
 from .scoring import response_logprobs
@@ -210,14 +210,16 @@ class CompletionsClient:
     def version(self) -> str:
         """Return the version of the servers' software, as they report it; several if they differ, `unknown` if none does.
 
+        Servers that don't answer are passed over.
+
         Raises:
-            CompletionsError: if a server does not answer.
+            CompletionsError: if a server's answer can't be used.
         """
 
         async def work(pool: Pool, url: str) -> str | None:
             try:
                 return await pool.ask(VERSION, None, read_version, at=[url])
-            except RefusedRequestError:  # it has no such path
+            except (RefusedRequestError, NoEndpointError):  # it has no such path, or has gone
                 return None
 
         found = {version for version in self._finished(self.urls, work) if version is not None}

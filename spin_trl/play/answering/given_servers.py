@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -197,7 +198,9 @@ class _Servers:
             return
         client = self._client_of(name)
         client.check()
-        self._compared = {url: known.compare(client.score(url, known.pairs)) for url in client.urls}
+        for url in client.urls:
+            with self._leaving_out(url):
+                self._compared[url] = known.compare(client.score(url, known.pairs))
 
     def reload_by_command(self, known: KnownWeights) -> None:
         """Run the user's command for servers that don't have the right weights for sure, and compare again."""
@@ -257,6 +260,18 @@ class _Servers:
         """Whether the run has made the model, so that its servers can't have had it from the beginning."""
         return Path(self._path).resolve().is_relative_to(self._run.directory.path.resolve())
 
+    @contextlib.contextmanager
+    def _leaving_out(self, url: str) -> Iterator[None]:
+        """Leave a server out if it can't be used any more. The error of the last one is raised."""
+        try:
+            yield
+        except NoEndpointError as error:
+            rest = {other: models for other, models in self.available.items() if other != url}
+            if not rest:
+                raise
+            self.available = rest
+            logger.warning("%s no longer answers, and is left out. %s", url, error)
+
     def _client_of(self, name: str) -> CompletionsClient:
         """Return a client of the servers that answer, for a model of theirs."""
         self._client = dataclasses.replace(self._client, model=name)
@@ -265,7 +280,10 @@ class _Servers:
     def _name(self) -> str | None:
         """Return the name of the model on the servers, after loading it if it is an adapter; None if it is not clear."""
         if self._is_loaded:
-            return load_everywhere(self._run, self._client, self.available, self._path)
+            for url, models in self.available.items():
+                with self._leaving_out(url):
+                    load_everywhere(self._run, self._client, {url: models}, self._path)
+            return name_on_servers(self._run, self._path)
         return served_name(self.available, self._run.play.server_model, self._paths())
 
     def _paths(self) -> list[str]:

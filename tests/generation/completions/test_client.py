@@ -37,6 +37,13 @@ SAMPLING = Sampling(1.0, 1.0, 0, max_new_tokens=5, max_length=None, num_generati
 QUICK = Patience(request=5, connect=0.5, attempts=5, failures=4, probe=0.02, gone=0.3, first=0.005, longest=0.05)
 
 
+def test_a_server_that_has_gone_has_no_version():
+    with serving(CompletionServer(version="0.31.0"), CompletionServer(version="0.32.0")) as (one, two):
+        client = CompletionsClient([one.url, two.url], "tiny", [EOS], patience=QUICK)
+        two.stop()
+        assert client.version() == "0.31.0"
+
+
 def batches(count, samples=2):
     return [MicroBatch(number, [[3 + number, 4]] * samples, seed=number * 10) for number in range(count)]
 

@@ -19,14 +19,18 @@ from given_runs import LORA, adapted, engine, prepared, shaken, trained
 from messages import logged, names, refused
 from runs import build, steps
 from spin_trl.errors import LaunchError, PausedError, RecipeError
+from spin_trl.generation.completions.client import CompletionsClient
 from spin_trl.generation.completions.endpoint import ServedModel
 from spin_trl.generation.completions.failures import MalformedAnswerError, NoEndpointError, ServedWeightsError
+from spin_trl.generation.completions.waiting import Patience
 from spin_trl.generation.completions.weights import WeightsVerdict
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play.answering import given_servers
 from spin_trl.play.answering.given_servers import against_servers, reload_of, served_name
 from spin_trl.run.journal import Step
 from weights_server import WeightsServer
+
+QUICK = Patience(connect=0.5, failures=1, first=0.005, probe=0.01, gone=0.1, longest=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +212,40 @@ def test_a_server_that_does_not_answer_is_left_out(
     logged(caplog, servers[0].url)
     servers[1].stop()
     with refused(NoEndpointError, servers[0].url, servers[1].url):
+        engine(run, str(folder))
+
+
+@pytest.mark.parametrize("stops", ["load", "score", "version"])
+def test_a_server_that_stops_while_it_is_compared_is_left_out(
+    stops: str, folder: Path, servers: list[WeightsServer], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(given_servers, "Patience", lambda **_: QUICK)
+    run = prepared(folder, servers, peft_config=LORA)
+    path, name = trained(run), {"load": "load_adapter"}.get(stops, stops)
+    step = getattr(CompletionsClient, name)
+
+    def stopped(client: CompletionsClient, *given: Any) -> Any:
+        servers[0].stop()
+        return step(client, *given)
+
+    monkeypatch.setattr(CompletionsClient, name, stopped)
+    made = engine(run, path)
+    assert (servers[1].url in made.client.urls, made.version) == (True, "0.31.0+test")
+    if stops != "version":  # after that, its requests go elsewhere
+        assert made.client.urls == (servers[1].url,)
+        assert len(made.served["servers"]) == 1
+        logged(caplog, servers[0].url, "left out")
+
+
+def test_the_last_server_is_not_left_out(
+    folder: Path, servers: list[WeightsServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(given_servers, "Patience", lambda **_: QUICK)
+    run = prepared(folder, servers[:1])
+    score = CompletionsClient.score
+    monkeypatch.setattr(CompletionsClient, "score", lambda *given: servers[0].stop() or score(*given))
+    with refused(NoEndpointError, servers[0].url):
         engine(run, str(folder))
 
 
