@@ -28,6 +28,7 @@ from ...run.run import Run
 from .known_weights import KnownWeights, ScoreUnder
 from .pause import pause
 from .reload import Available, load_everywhere, look, name_on_servers, run_commands, server_path, unload_others
+from .served import context_length
 
 logger = logging.getLogger(__name__)
 
@@ -181,13 +182,13 @@ class _Servers:
                 )
         elif lines and reload_of(self._run) != RELOAD_COMMAND:
             logger.warning("These servers don't answer, and are left out:%s", lines)
-        needed = self._run.args.max_length
+        needed = context_length(self._run)
         for url, models in self.available.items():
             lengths = [model.max_length for model in models if model.max_length is not None]
             if needed is not None and lengths and max(lengths) < needed:
                 raise ServedWeightsError(
-                    f"{url} has a context of {max(lengths)} tokens, but `max_length` is {needed}: responses would be cut "
-                    f"off earlier. Start it with `--max-model-len {needed}`."
+                    f"{url} has a context of {max(lengths)} tokens, but a prompt and its response may have {needed} "
+                    f"(`max_length`): responses would be cut off earlier. Start it with `--max-model-len {needed}`."
                 )
 
     def compare(self, known: KnownWeights) -> None:
@@ -336,8 +337,8 @@ class _Servers:
         run, adapts = self._run, is_adapter(self._path)
         model = server_path(run, base_of(self._path) if adapts else self._path)
         command = ["vllm", "serve", model, "--generation-config", "vllm"]
-        if run.args.max_length is not None:
-            command += ["--max-model-len", str(run.args.max_length)]
+        if (length := context_length(run)) is not None:
+            command += ["--max-model-len", str(length)]
         if run.play.server_model and not adapts:
             command += ["--served-model-name", run.play.server_model]
         config = load_adapter_config(self._path) if adapts else run.peft_config

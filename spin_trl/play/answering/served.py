@@ -194,7 +194,7 @@ def _flags(run: Run, path: str) -> Flags:
     # On a GPU, as many as are asked for, with all samples of a prompt; vLLM keeps memory for each of them.
     asked = min(share * run.args.num_generations, max(share, MOST_SEQUENCES))
     sequences = asked if on_gpu else min(run.args.answers_at_once, share)
-    length = run.args.max_length or getattr(config and config.get_text_config(), "max_position_embeddings", None)
+    length = context_length(run) or getattr(config and config.get_text_config(), "max_position_embeddings", None)
     kv_cache = None
     if not on_gpu and config is not None and length is not None:
         kv_cache = kv_cache_bytes(config, sequences, length, 4 if dtype == "float32" else 2)
@@ -202,7 +202,7 @@ def _flags(run: Run, path: str) -> Flags:
         model=whole if not os.path.isdir(whole) else str(Path(whole).resolve()),
         name=BASE_NAME,
         dtype=dtype,
-        max_length=run.args.max_length,
+        max_length=context_length(run),
         max_num_seqs=sequences,
         memory_share=min(memory_share(*torch.cuda.mem_get_info(number)) for number in range(torch.cuda.device_count()))
         if on_gpu
@@ -214,6 +214,17 @@ def _flags(run: Run, path: str) -> Flags:
         trust_remote_code=run.args.trust_remote_code,
         more=run.play.vllm_args or (),
     )
+
+
+def context_length(run: Run) -> int | None:
+    """Return how many tokens a prompt and its response may have together on a server; None: as many as the model allows.
+
+    With `truncation_mode: keep_end`, prompts may be longer than `max_length`, and each still gets a token.
+    """
+    if run.args.max_length is None or run.args.truncation_mode == "keep_start":
+        return run.args.max_length
+    _, longest = longest_rows(run.answered_rows(), Sampling.from_args(run.args))
+    return max(run.args.max_length, longest)
 
 
 def _served_dtype(run: Run, path: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen3NextConfig
 
@@ -33,7 +34,7 @@ from spin_trl.models.policy import load_policy
 from spin_trl.play.answering import served
 from spin_trl.play.answering.at_hand import at_hand
 from spin_trl.play.answering.into_store import answer_into
-from spin_trl.play.answering.served import against_continuous, against_vllm, serve
+from spin_trl.play.answering.served import against_continuous, against_vllm, context_length, serve
 from spin_trl.run.run import Run
 
 
@@ -121,6 +122,31 @@ def test_every_group_of_gpus_gets_a_server_with_what_is_free(
     assert names(printed, f"--max-num-seqs {sequences}", "--port 8000", "--gpu-memory-utilization", "--dtype float32")
     assert (f"{len(devices)} servers" in printed) == (len(devices) > 1)
     assert all(server.key not in printed for server in started)
+
+
+def test_prompts_that_are_longer_than_max_length_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `keep_end` they are kept, and get one token; vLLM refuses what does not fit."""
+    rows = Dataset.from_dict({"prompt_ids": [[1] * 100, [1] * 5]})
+    monkeypatch.setattr(Run, "answered_rows", lambda _: [rows])
+    run = build(folder, engine="vllm").state
+    assert context_length(run) == run.args.max_length == 64
+    run.args.truncation_mode = "keep_end"
+    assert context_length(run) == 101
+    servers: list[Server] = []
+
+    @contextlib.contextmanager
+    def running(found: list[Server]) -> Iterator[None]:
+        found[0].port = 8000
+        servers.extend(found)
+        yield
+
+    monkeypatch.setattr(served, "running", running)
+    monkeypatch.setattr(CompletionsClient, "version", lambda _: "0.31.0")
+    with serve(run, str(folder), [1]):
+        pass
+    assert [server.flags.max_length for server in servers] == [101]
+    run.args.max_length = None
+    assert context_length(run) is None
 
 
 def test_what_vllm_can_not_do_is_refused_at_the_start(llama_folder: Path) -> None:
