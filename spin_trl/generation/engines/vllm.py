@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..completions.client import CompletionsClient
+from ..completions.failures import CompletionsError
 from ..engine import FinishedBatches, MicroBatch, Sampling
 
 
@@ -19,13 +20,23 @@ class VllmEngine:
     Args:
         client: client of the servers.
         version: version of vLLM.
+        why_ended: function that returns why servers have ended by themselves, a text for each of them.
     """
 
     client: CompletionsClient
     version: str
+    why_ended: Callable[[], Sequence[str]] = list
     name: str = "vllm"
     repeats: bool = False
 
     def generate(self, batches: Iterable[MicroBatch], sampling: Sampling) -> FinishedBatches:
-        """Sample the responses to each prompt with one request, in any order (see [`Engine`])."""
-        return self.client.generate(batches, sampling)
+        """Sample the responses to each prompt with one request, in any order (see [`Engine`]).
+
+        Raises:
+            CompletionsError: if a request fails for good; the message says why servers have ended, if any have.
+        """
+        try:
+            yield from self.client.generate(batches, sampling)
+        except CompletionsError as error:
+            error.args = ("\n".join([str(error), *self.why_ended()]),)
+            raise

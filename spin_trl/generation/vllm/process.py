@@ -169,7 +169,8 @@ class Server:
     def failure(self, what: str) -> str:
         """Return a message about a failure: what happened, the likely cause, and the last lines of the output."""
         output = self.output()
-        cause, error, lines = cause_in(output), first_error(output), last_lines(output)
+        # Whoever is killed for memory (exit code 137) writes nothing.
+        cause, error, lines = cause_in(f"{output}\n{what}"), first_error(output), last_lines(output)
         reasons = f" {cause.sentence}" if cause is not None else ""
         reasons += f"\nFirst error: {error}" if error is not None else ""
         tail = f"Last lines of {self.log}:\n{lines}" if lines else f"It has written nothing to {self.log}."

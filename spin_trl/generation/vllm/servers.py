@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 
-from ...errors import LaunchError
+from ...errors import LaunchError, noted
 from .process import Server
 
 SECONDS_TO_START = 1800.0
@@ -43,6 +43,14 @@ def _wait(servers: Sequence[Server], seconds: float, pause: float) -> None:
         if time.monotonic() > deadline:
             raise LaunchError(waiting[0].failure(f"was not ready after {seconds:.0f} s"))
         time.sleep(pause)
+
+
+def why_ended(servers: Sequence[Server]) -> list[str]:
+    """Return why servers that were ready have ended by themselves, with the likely cause and the end of the output."""
+    reasons: list[str] = []
+    for server in servers:
+        noted(reasons, server.check)
+    return reasons
 
 
 def end_all(servers: Sequence[Server]) -> None:

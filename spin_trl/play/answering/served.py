@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
@@ -29,7 +30,7 @@ from ...generation.vllm.environment import device_groups
 from ...generation.vllm.flags import Flags, check_more
 from ...generation.vllm.memory import kv_cache_bytes, memory_share
 from ...generation.vllm.process import Server
-from ...generation.vllm.servers import running
+from ...generation.vllm.servers import running, why_ended
 from ...generation.vllm.to_serve import ToServe, is_of_bitsandbytes
 from ...models.adapters import base_of, is_adapter, load_adapter_config, local_folder
 from ...models.loading import model_config_of
@@ -91,7 +92,7 @@ def _serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served
         )
         if adapter is not None:
             client.load_adapter(client.model, adapter)
-        yield VllmEngine(client, client.version())
+        yield VllmEngine(client, client.version(), functools.partial(why_ended, servers))
 
 
 def against_vllm(run: Run, config: PreTrainedConfig | None) -> Iterator[str]:

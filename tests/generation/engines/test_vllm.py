@@ -12,7 +12,9 @@ from messages import refused
 from spin_trl.errors import RecipeError
 from spin_trl.generation.answer import Asked, generate
 from spin_trl.generation.completions.client import CompletionsClient
-from spin_trl.generation.engine import Sampling, engine_names, engine_of, micro_batch_seed
+from spin_trl.generation.completions.failures import NoEndpointError
+from spin_trl.generation.completions.waiting import Patience
+from spin_trl.generation.engine import MicroBatch, Sampling, engine_names, engine_of, micro_batch_seed
 from spin_trl.generation.engines.vllm import VllmEngine
 from spin_trl.generation.generations import Generations
 from spin_trl.generation.store import GenerationStore
@@ -41,6 +43,15 @@ def test_a_trainer_alone_has_no_servers() -> None:
     assert "vllm" in engine_names()
     with refused(RecipeError, "`engine: vllm`", "spin-trl run"):
         engine_of("vllm")
+
+
+def test_why_servers_have_ended_is_part_of_the_message() -> None:
+    quick = Patience(connect=0.5, failures=1, first=0.005, longest=0.01, gone=0.05)
+    client = CompletionsClient(["http://127.0.0.1:9"], "tiny", [EOS], patience=quick)
+    engine = VllmEngine(client, "0.31.0", lambda: ["exit code 137: vllm/gpu-1-0.log"])
+    sampling = Sampling(1.0, 1.0, 0, max_new_tokens=4, max_length=None, num_generations=1, batch_size=1, seed=5)
+    with refused(NoEndpointError, "127.0.0.1:9", "exit code 137", "vllm/gpu-1-0.log"):
+        [*engine.generate([MicroBatch(0, [[3]], 0)], sampling)]
 
 
 @pytest.mark.parametrize("version", ["0.31.0", None])

@@ -1,16 +1,18 @@
 """Servers start at the same time, and are all ready, or all ended."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from fake_vllm import fake_vllm, processes_below, starts_of
-from messages import refused
+from messages import names, refused
 from spin_trl.errors import LaunchError
 from spin_trl.generation.vllm.flags import Flags
 from spin_trl.generation.vllm.process import Server
-from spin_trl.generation.vllm.servers import end_all, running
+from spin_trl.generation.vllm.servers import end_all, running, why_ended
 
 
 def several(folder: Path, *behaviours: dict[str, object]) -> tuple[list[Server], list[Path]]:
@@ -47,6 +49,19 @@ def test_a_server_that_is_not_ready_in_time_is_named_and_ended(tmp_path: Path) -
     with refused(LaunchError, "1", str(tmp_path / "1" / "log")), running(servers, seconds=1, pause=0.02):
         pytest.fail("not all servers were ready")
     assert [processes_below(folder) for folder in folders] == [[], []]
+
+
+def test_a_server_that_ends_later_is_explained(tmp_path: Path) -> None:
+    servers, folders = several(tmp_path, {}, {})
+    with running(servers, seconds=30, pause=0.02):
+        assert why_ended(servers) == []
+        os.kill(starts_of(folders[1])[0]["pid"], signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while not (found := why_ended(servers)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    [reason] = found
+    assert names(reason, "exit code 137", str(tmp_path / "1" / "log"), "memory")
 
 
 def test_an_interrupt_while_they_start_ends_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
