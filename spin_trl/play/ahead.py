@@ -7,6 +7,7 @@ generate phase takes them if that model is the opponent.
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..data.keys import rows_digest
 from ..errors import GenerationsError
 from ..evaluation.figures import is_score
 from ..evaluation.scoring import figures_of
-from ..files import give_back, write_json
+from ..files import give_back, whole_folder, write_json
 from ..generation.seconds import add_seconds, seconds_in
 from ..generation.store import STORE_MANIFEST, GenerationStore
 from ..judging.rubric import judged_criteria
@@ -110,7 +111,7 @@ def take_ahead(run: Run, iteration: int) -> AheadSeconds:
         elif answers.exists() and not generations.exists():
             _note_decision(run, iteration, answers)
             generations.parent.mkdir(exist_ok=True)
-            shutil.move(answers, generations)  # a stage's folder may be a link to another disk
+            _move(answers, generations)
     state.wait_for_everyone()
     unused = seconds_in(of_previous) if of_previous != folder else 0.0
     if answers.exists():  # the generations came from elsewhere
@@ -140,9 +141,25 @@ def _unusable(run: Run, iteration: int, opponent: Stage, store: GenerationStore)
     for name, value in expected.items():
         if found.get(name) != value:
             return f"Their {name} is {found.get(name)!r}, not {value!r}."
+    # `per_iteration` may have been changed for an iteration that has not begun.
+    temperature = run.iteration_args(iteration).temperature
+    if found["sampling"].get("temperature") != temperature:
+        return f"Their temperature is {found['sampling'].get('temperature')!r}, not {temperature!r}."
     for path in damaged:
         path.unlink(missing_ok=True)
     return None
+
+
+def _move(answers: Path, generations: Path) -> None:
+    """Move a store, such that an interrupt leaves no part of it at its new place."""
+    try:
+        answers.rename(generations)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with whole_folder(generations) as unfinished:  # a stage's folder is a link to another disk
+            shutil.copytree(answers, unfinished)
+        give_back(answers)
 
 
 def _note_decision(run: Run, iteration: int, answers: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,17 +152,53 @@ def test_the_answers_of_a_model_that_is_fallen_back_from_are_not_used(
     assert entry("generate", "iteration-1")["seconds"] > 1000 > entry("generate", "iteration-1")["work_seconds"]
 
 
-@pytest.mark.parametrize("damage", ["manifest", "another iteration"])
+def test_answers_that_are_copied_from_another_disk_are_whole_or_not_there(
+    llama_folder: Path, starts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = answered(llama_folder).state
+    before = contents(AHEAD / "generations", ignore=("generations.json",))
+    rename = Path.rename
+
+    def renamed(path: Path, target: Path) -> Path:
+        if path == AHEAD / "generations":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(path, target)
+
+    def interrupted(source: Path, target: Path) -> None:
+        target.mkdir()
+        shutil.copy(source / "generations.json", target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            take_ahead(run, 0)
+    generations = run.directory.generations("iteration-0")
+    assert not generations.exists()
+    take_ahead(run, 0)
+    assert contents(generations, ignore=("generations.json",)) == before
+    assert GenerationStore(generations).is_complete()
+
+
+@pytest.mark.parametrize("damage", ["manifest", "another iteration", "another temperature"])
 def test_answers_that_are_not_those_that_are_needed_are_given_again(
     damage: str, llama_folder: Path, starts: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     run = answered(llama_folder).state
     manifest = AHEAD / "generations" / "generations.json"
     of_another = manifest.read_text(encoding="utf-8").replace('"iteration": 0', '"iteration": 1')
-    manifest.write_text("{" if damage == "manifest" else of_another, encoding="utf-8")
+    if damage == "another temperature":
+        run.play.per_iteration = {"temperature": [0.5, 0.5]}
+    else:
+        manifest.write_text("{" if damage == "manifest" else of_another, encoding="utf-8")
     with caplog.at_level(logging.WARNING):
         assert take_ahead(run, 0) == AheadSeconds()
-    reason = {"manifest": "generations.json", "another iteration": "iteration is 1, not 0"}
+    reason = {
+        "manifest": "generations.json",
+        "another iteration": "iteration is 1, not 0",
+        "another temperature": "temperature is 1.0, not 0.5",
+    }
     assert names(caplog.text, "start/ahead", "answered again", reason[damage])
     assert not AHEAD.exists()
 
