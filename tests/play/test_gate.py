@@ -552,6 +552,16 @@ def test_a_model_whose_training_has_diverged_is_judged_and_does_not_end_in_a_tra
     assert (result.stopped, result.best_stage) == (None, "iteration-2")
 
 
+def test_a_served_model_whose_training_has_diverged_is_judged_before_it_is_served(
+    llama_folder: Path, starts: list[str]
+) -> None:
+    settings = {"num_iterations": 2, "per_iteration": {"learning_rate": [1e30, 2e-3]}, "max_steps": 1}
+    result = build(llama_folder, **settings, generation_continuous=True).run()
+    assert result.stopped is not None
+    assert names(result.stopped, "iteration 0", "NaN")
+    assert starts == ["start"]
+
+
 def test_a_diverged_model_is_not_played_against_where_nothing_is_measured(llama_folder: Path) -> None:
     """Without held-out prompts, divergence is found only by the next iteration."""
     settings = {"num_iterations": 3, "per_iteration": DIVERGED, "held_out_fraction": 0.0, "max_steps": 1}

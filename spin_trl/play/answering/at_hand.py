@@ -79,15 +79,19 @@ class ModelAtHand:
         )
 
     def asked(self, rows: Dataset) -> Asked:
-        """Return the identity of the model's answers to prepared rows."""
+        """Return the identity of the model's answers to prepared rows.
+
+        Raises:
+            DivergedError: if the model is served, and its logits are NaN: its servers would fail, or answer with anything.
+        """
         template, definition = self._run.template(), self._run.definition
         if self.is_served:
             if self._digest is None:
-                # On the CPU: the device's memory is for the engine. Quantised weights can only be loaded on the device.
-                policy = load_policy(self._path, self._run.args, self._run.quantization_config)
-                self._digest = digest(policy, definition=definition)
-                del policy
-                free_memory()
+                model, accelerator = self()
+                check_logits(model, accelerator, rows[0]["prompt_ids"])
+                self._digest = digest(model, definition=definition)
+                del model
+                self.free()  # the device's memory is for the engine
             return Asked.with_digest(self._digest, rows, template, definition)
         model, _ = self()
         return Asked.of(model, rows, template, definition)

@@ -87,8 +87,8 @@ def answer_into(
     # The seed of the run, not of the iteration: the iteration number is added separately.
     given: dict[str, Any] = {"seed": run.args.seed, **others}
     sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), **given)
-    asked = model.asked(rows)
     try:
+        asked = model.asked(rows)
         engine = model.engine(rows, store)
         started = time.monotonic()
         generate(

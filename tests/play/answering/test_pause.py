@@ -75,20 +75,22 @@ def test_a_process_that_does_not_ask_the_servers_ends_too(
         answer_into(state, model, state.rows, tmp_path / "store", 0, "answers")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("when", ["asked", "engine"])
 @pytest.mark.parametrize(
     ("kind", "more"), [(DivergedError, []), (UnansweredError, [[3]]), (RefusedRequestError, [500])]
 )
 def test_the_process_that_asks_the_servers_tells_the_others_that_answers_will_not_come(
-    kind: Any, more: list[Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Any, more: list[Any], when: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing:
         is_served = True
 
-        def asked(self, rows: Any) -> None:
-            pass
+        def __getattr__(self, name: str) -> Any:
+            def fail(*_: Any) -> None:
+                if name == when:
+                    raise kind("The servers are gone.", *more)
 
-        def engine(self, *_: Any) -> None:
-            raise kind("The servers are gone.", *more)
+            return fail
 
     class Main:
         is_main_process, num_processes = True, 2
