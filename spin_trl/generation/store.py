@@ -88,6 +88,9 @@ NOTED = ("opponent", "lr_scale", "engine_version", "repeats", "unquantised_base"
 was begun, what generated, and how."""
 
 
+_NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
 class GenerationStore:
     """The generations of one iteration, in a folder.
 
@@ -157,12 +160,18 @@ class GenerationStore:
         return found
 
     def damage(self) -> GenerationsError | None:
-        """Return why the manifest or the list of checksums can't be read; None if they can, or if there is no store."""
+        """Return why the manifest or the list of checksums can't be used; None if they can, or if there is no store.
+
+        Raises:
+            GenerationsError, OSError: if a file can't be read now (EIO, ESTALE, EACCES, ...), which is no damage.
+        """
         if not os.path.lexists(self.folder / STORE_MANIFEST):
             return None
         try:
             self.checksums()
         except GenerationsError as error:
+            if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, _NOT_THERE):
+                raise
             return error
         return None
 

@@ -134,6 +134,8 @@ def _unusable(run: Run, iteration: int, opponent: Stage, store: GenerationStore)
         "iteration": iteration,
         "opponent": opponent,
     }
+    if (damage := store.damage()) is not None:
+        return str(damage)
     try:
         found, damaged = store.manifest(), store.damaged_shards()
     except GenerationsError as error:

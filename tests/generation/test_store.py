@@ -105,6 +105,17 @@ def test_a_store_says_what_keeps_it_from_being_read(name, store, tmp_path):
         raise store.damage()
 
 
+def test_a_disk_that_fails_for_a_moment_has_damaged_nothing(store, monkeypatch):
+    """What is damaged is removed and generated again."""
+
+    def failing(path, encoding):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "read_text", failing)
+    with refused(GenerationsError, "generations.json", f"Errno {errno.ESTALE}"):
+        store.damage()
+
+
 def test_a_damaged_shard_is_named_and_can_be_made_again(store):
     path = store.folder / "shard-00000.parquet"
     content = bytearray(path.read_bytes())
