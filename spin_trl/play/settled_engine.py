@@ -63,6 +63,7 @@ class SettledEngine:
                     f"`engine: {before}` until that is finished, or delete the folder."
                 )
             line = f"The engine is {engine} from now on. What {before} has generated stays."
+            self.asked |= {"generation_continuous"}  # only `transformers` can have it
         if run.args.engine != engine:  # the caller's settings are not changed
             run.args = copy.copy(run.args)
             run.args.engine = engine

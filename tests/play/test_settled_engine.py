@@ -99,6 +99,19 @@ def test_another_engine_is_asked_for_by_name(run: Run, before: str, after: str) 
     assert settled(run, "auto")[1].get("engine", "transformers") == after
 
 
+def test_another_engine_may_lack_continuous_batching(run: Run) -> None:
+    """Only `transformers` has it, so a run that keeps its engine also keeps the setting."""
+    freeze(run.directory, {"seed": 1, "generation_continuous": True})
+    _, settings, made = settled(run, "transformers")
+    with refused(RunDirectoryError, "generation_continuous"):
+        freeze(run.directory, settings, asked=made.asked)
+    _, settings, made = settled(run, "vllm")
+    freeze(run.directory, settings, asked=made.asked)
+    renew(run.directory, settings)
+    _, settings, made = settled(run, "transformers")
+    freeze(run.directory, {**settings, "generation_continuous": True}, asked=made.asked)
+
+
 def test_a_default_is_no_name(run: Run) -> None:
     """The recipe says nothing about the engine, which was named on the command line when the run began."""
     begun(run, "vllm")
