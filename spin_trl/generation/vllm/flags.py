@@ -85,6 +85,14 @@ class Flags:
     def __post_init__(self) -> None:
         check_more(self.more)
 
+    @property
+    def sequences(self) -> int | None:
+        """The maximum responses that are generated at the same time, also if `vllm_args` sets it; None: not known."""
+        given = [value for option in _options(self.more) if option.name == "max-num-seqs" for value in option.values]
+        if not given:
+            return self.max_num_seqs
+        return int(given[-1]) if given[-1].isdecimal() else None
+
     def arguments(self, port: int) -> list[str]:
         """Return the arguments after the command of vLLM.
 

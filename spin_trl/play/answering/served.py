@@ -87,7 +87,7 @@ def _serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served
             BASE_NAME if adapter is None else adapter_name(run, path),
             eos_token_ids,
             key={server.url: ServerKey(server.key) for server in servers},
-            concurrency=run.play.generation_concurrency,
+            concurrency=_prompts_at_once(run, [server.flags for server in servers]),
             patience=Patience(request=run.play.generation_timeout),
         )
         if adapter is not None:
@@ -215,6 +215,18 @@ def _flags(run: Run, path: str) -> Flags:
         trust_remote_code=run.args.trust_remote_code,
         more=run.play.vllm_args or (),
     )
+
+
+def _prompts_at_once(run: Run, flags: Sequence[Flags]) -> int:
+    """Return the number of prompts that are asked for at the same time: no more than the servers work on.
+
+    Others would wait on a server while their time limit (`generation_timeout`) runs.
+    """
+    sequences = [one.sequences for one in flags if one.sequences is not None]
+    if len(sequences) < len(flags):
+        return run.play.generation_concurrency
+    worked_on = [max(number // run.args.num_generations, 1) for number in sequences]
+    return min(run.play.generation_concurrency, sum(worked_on))
 
 
 def context_length(run: Run) -> int | None:

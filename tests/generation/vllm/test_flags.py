@@ -119,3 +119,11 @@ def test_the_rank_is_rounded_up_to_one_that_vllm_knows(rank: int, flag: int) -> 
 def test_a_rank_that_vllm_does_not_know_is_refused() -> None:
     with refused(RecipeError, "`lora_r`", 513, LORA_RANKS[-1]):
         lora_rank_for(513)
+
+
+@pytest.mark.parametrize(
+    ("more", "sequences"),
+    [([], 64), (["--max-num-seqs", "8"], 8), (["--max_num_seqs=8"], 8), (["--max-num-seqs", "2k"], None)],
+)
+def test_the_number_of_sequences_is_the_users_if_given(more: list[str], sequences: int | None) -> None:
+    assert Flags("model", "theta-0", "float32", max_num_seqs=64, more=more).sequences == sequences

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from spin_trl.generation.continuous.batching import ContinuousEngine
 from spin_trl.generation.continuous.worker import Job
 from spin_trl.generation.engine import MicroBatch, Sampling, micro_batch_seed
 from spin_trl.generation.engines.transformers import TransformersEngine
+from spin_trl.generation.engines.vllm import VllmEngine
 from spin_trl.generation.generations import Generations
 from spin_trl.generation.store import GenerationStore
 from spin_trl.generation.vllm.process import Server
@@ -81,16 +83,17 @@ def test_a_server_that_does_not_start_ends_the_run_and_nothing_is_lost(folder: P
 
 
 @pytest.mark.parametrize(
-    ("settings", "devices", "sequences"),
+    ("settings", "devices", "sequences", "prompts"),
     [
-        ({}, ["0", "1", "2", "3"], 64),
-        ({"tensor_parallel": 2, "num_generations": 4}, ["0,1", "2,3"], 512),
-        ({"tensor_parallel": 4, "num_generations": 8}, ["0,1,2,3"], 1024),
+        ({}, ["0", "1", "2", "3"], 64, 256),
+        ({"tensor_parallel": 2, "num_generations": 4}, ["0,1", "2,3"], 512, 256),
+        ({"tensor_parallel": 4, "num_generations": 8}, ["0,1,2,3"], 1024, 128),
+        ({"tensor_parallel": 2, "vllm_args": ["--max-num-seqs=48"]}, ["0,1", "2,3"], 48, 96),
     ],
 )
 def test_every_group_of_gpus_gets_a_server_with_what_is_free(
-    settings: dict[str, Any], devices: list[str], sequences: int, folder: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, Any], devices: list[str], sequences: int, prompts: int, folder: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """The GPU with the least free memory (70 of 80 GiB, a GiB of which stays free) decides. The command is printed."""
     started: list[Server] = []
@@ -111,15 +114,17 @@ def test_every_group_of_gpus_gets_a_server_with_what_is_free(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (free[number] << 30, 80 << 30))
     run.args.use_cpu = False
-    with serve(run, str(folder), [1]):
-        pass
+    with serve(run, str(folder), [1]) as engine:
+        assert isinstance(engine, VllmEngine)
+    assert engine.client.concurrency == prompts
     assert [server.devices for server in started] == devices
-    assert {server.flags.max_num_seqs for server in started} == {sequences}
+    assert {server.flags.sequences for server in started} == {sequences}
     [memory] = {server.flags.memory_share for server in started}
     assert memory == pytest.approx(69 / 80, abs=0.01)
     assert {server.flags.kv_cache_bytes for server in started} == {None}
     printed = capsys.readouterr().out
-    assert names(printed, f"--max-num-seqs {sequences}", "--port 8000", "--gpu-memory-utilization", "--dtype float32")
+    assert re.search(rf"--max-num-seqs[ =]{sequences}\b", printed)
+    assert names(printed, "--port 8000", "--gpu-memory-utilization", "--dtype float32")
     assert (f"{len(devices)} servers" in printed) == (len(devices) > 1)
     assert all(server.key not in printed for server in started)
 
@@ -142,8 +147,11 @@ def test_prompts_that_are_longer_than_max_length_fit(folder: Path, monkeypatch: 
 
     monkeypatch.setattr(served, "running", running)
     monkeypatch.setattr(CompletionsClient, "version", lambda _: "0.31.0")
-    with serve(run, str(folder), [1]):
-        pass
+    with serve(run, str(folder), [1]) as engine:
+        assert isinstance(engine, VllmEngine)
+    # On a CPU a server works on a micro-batch: other prompts would wait there, and their time limit would run.
+    assert run.play.generation_concurrency == 256
+    assert engine.client.concurrency == servers[0].flags.max_num_seqs == run.args.generation_batch_size == 4
     assert [server.flags.max_length for server in servers] == [101]
     run.args.max_length = None
     assert context_length(run) is None
