@@ -74,8 +74,9 @@ def serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served]
 
 @contextlib.contextmanager
 def _serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served]:
+    flags = _flags(run, path)
     servers = [
-        Server(_flags(run, path), _log(run, number), run.play.vllm_command, devices=devices)
+        Server(flags, _log(run, number), run.play.vllm_command, devices=devices)
         for number, devices in enumerate(_devices(run))
     ]
     adapter = str(local_folder(path).resolve()) if is_adapter(path) else None
@@ -87,7 +88,7 @@ def _serve(run: Run, path: str, eos_token_ids: Sequence[int]) -> Iterator[Served
             BASE_NAME if adapter is None else adapter_name(run, path),
             eos_token_ids,
             key={server.url: ServerKey(server.key) for server in servers},
-            concurrency=_prompts_at_once(run, [server.flags for server in servers]),
+            concurrency=_prompts_at_once(run, flags, len(servers)),
             patience=Patience(request=run.play.generation_timeout),
         )
         if adapter is not None:
@@ -195,15 +196,16 @@ def _flags(run: Run, path: str) -> Flags:
     # On a GPU, as many as are asked for, with all samples of a prompt; vLLM keeps memory for each of them.
     asked = min(share * run.args.num_generations, max(share, MOST_SEQUENCES))
     sequences = asked if on_gpu else min(run.args.answers_at_once, share)
-    length = context_length(run) or getattr(config and config.get_text_config(), "max_position_embeddings", None)
+    length = context_length(run)
+    longest = length or getattr(config and config.get_text_config(), "max_position_embeddings", None)
     kv_cache = None
-    if not on_gpu and config is not None and length is not None:
-        kv_cache = kv_cache_bytes(config, sequences, length, 4 if dtype == "float32" else 2)
+    if not on_gpu and config is not None and longest is not None:
+        kv_cache = kv_cache_bytes(config, sequences, longest, 4 if dtype == "float32" else 2)
     return Flags(
         model=whole if not os.path.isdir(whole) else str(Path(whole).resolve()),
         name=BASE_NAME,
         dtype=dtype,
-        max_length=context_length(run),
+        max_length=length,
         max_num_seqs=sequences,
         memory_share=min(memory_share(*torch.cuda.mem_get_info(number)) for number in range(torch.cuda.device_count()))
         if on_gpu
@@ -217,16 +219,15 @@ def _flags(run: Run, path: str) -> Flags:
     )
 
 
-def _prompts_at_once(run: Run, flags: Sequence[Flags]) -> int:
+def _prompts_at_once(run: Run, flags: Flags, num_servers: int) -> int:
     """Return the number of prompts that are asked for at the same time: no more than the servers work on.
 
     Others would wait on a server while their time limit (`generation_timeout`) runs.
     """
-    sequences = [one.sequences for one in flags if one.sequences is not None]
-    if len(sequences) < len(flags):
+    if flags.sequences is None:
         return run.play.generation_concurrency
-    worked_on = [max(number // run.args.num_generations, 1) for number in sequences]
-    return min(run.play.generation_concurrency, sum(worked_on))
+    by_each = max(flags.sequences // run.args.num_generations, 1)
+    return min(run.play.generation_concurrency, num_servers * by_each)
 
 
 def context_length(run: Run) -> int | None:

@@ -82,6 +82,23 @@ def test_a_server_that_does_not_start_ends_the_run_and_nothing_is_lost(folder: P
     assert entry("prepare", "data")
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
+    """Start no server of a run. Return those that would have been started."""
+    found: list[Server] = []
+
+    @contextlib.contextmanager
+    def running(servers: list[Server]) -> Iterator[None]:
+        for number, server in enumerate(servers):
+            server.port = 8000 + number
+        found.extend(servers)
+        yield
+
+    monkeypatch.setattr(served, "running", running)
+    monkeypatch.setattr(CompletionsClient, "version", lambda _: "0.31.0")
+    return found
+
+
 @pytest.mark.parametrize(
     ("settings", "devices", "sequences", "prompts"),
     [
@@ -92,22 +109,11 @@ def test_a_server_that_does_not_start_ends_the_run_and_nothing_is_lost(folder: P
     ],
 )
 def test_every_group_of_gpus_gets_a_server_with_what_is_free(
-    settings: dict[str, Any], devices: list[str], sequences: int, prompts: int, folder: Path,
+    settings: dict[str, Any], devices: list[str], sequences: int, prompts: int, folder: Path, started: list[Server],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """The GPU with the least free memory (70 of 80 GiB, a GiB of which stays free) decides. The command is printed."""
-    started: list[Server] = []
-
-    @contextlib.contextmanager
-    def running(servers: list[Server]) -> Iterator[None]:
-        for number, server in enumerate(servers):
-            server.port = 8000 + number
-        started.extend(servers)
-        yield
-
     free = {0: 78, 1: 75, 2: 70, 3: 77}
-    monkeypatch.setattr(served, "running", running)
-    monkeypatch.setattr(CompletionsClient, "version", lambda _: "0.31.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     run = build(folder, engine="vllm", **settings).state
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -129,7 +135,9 @@ def test_every_group_of_gpus_gets_a_server_with_what_is_free(
     assert all(server.key not in printed for server in started)
 
 
-def test_prompts_that_are_longer_than_max_length_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_that_are_longer_than_max_length_fit(
+    folder: Path, started: list[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With `keep_end` they are kept, and get one token; vLLM refuses what does not fit."""
     rows = Dataset.from_dict({"prompt_ids": [[1] * 100, [1] * 5]})
     monkeypatch.setattr(Run, "answered_rows", lambda _: [rows])
@@ -137,22 +145,12 @@ def test_prompts_that_are_longer_than_max_length_fit(folder: Path, monkeypatch: 
     assert context_length(run) == run.args.max_length == 64
     run.args.truncation_mode = "keep_end"
     assert context_length(run) == 101
-    servers: list[Server] = []
-
-    @contextlib.contextmanager
-    def running(found: list[Server]) -> Iterator[None]:
-        found[0].port = 8000
-        servers.extend(found)
-        yield
-
-    monkeypatch.setattr(served, "running", running)
-    monkeypatch.setattr(CompletionsClient, "version", lambda _: "0.31.0")
     with serve(run, str(folder), [1]) as engine:
         assert isinstance(engine, VllmEngine)
     # On a CPU a server works on a micro-batch: other prompts would wait there, and their time limit would run.
     assert run.play.generation_concurrency == 256
-    assert engine.client.concurrency == servers[0].flags.max_num_seqs == run.args.generation_batch_size == 4
-    assert [server.flags.max_length for server in servers] == [101]
+    assert engine.client.concurrency == started[0].flags.max_num_seqs == run.args.generation_batch_size == 4
+    assert [server.flags.max_length for server in started] == [101]
     run.args.max_length = None
     assert context_length(run) is None
 
