@@ -27,7 +27,7 @@ from ...models.adapters import base_of, has_adapter, is_adapter, load_adapter_co
 from ...run.run import Run
 from .known_weights import KnownWeights, ScoreUnder
 from .pause import pause
-from .reload import Available, load_everywhere, look, name_on_servers, run_commands, server_path, unload_others
+from .reload import Available, load_at, look, name_on_servers, run_commands, server_path, unload_others
 from .served import context_length
 
 logger = logging.getLogger(__name__)
@@ -281,10 +281,11 @@ class _Servers:
     def _name(self) -> str | None:
         """Return the name of the model on the servers, after loading it if it is an adapter; None if it is not clear."""
         if self._is_loaded:
+            name, folder = name_on_servers(self._run, self._path), server_path(self._run, self._path)
             for url, models in self.available.items():
                 with self._leaving_out(url):
-                    load_everywhere(self._run, self._client, {url: models}, self._path)
-            return name_on_servers(self._run, self._path)
+                    load_at(self._client, url, models, name, folder)
+            return name
         return served_name(self.available, self._run.play.server_model, self._paths())
 
     def _paths(self) -> list[str]:

@@ -57,34 +57,33 @@ def name_on_servers(run: Run, path: str) -> str:
     return f"{adapter_name(run, path)}-{Checksum.of(local_folder(path) / WEIGHTS).sha256[:8]}"
 
 
-def load_everywhere(run: Run, client: CompletionsClient, available: Available, path: str) -> str:
-    """Let every server that does not have an adapter yet load it. Return the adapter's name there.
+def load_at(client: CompletionsClient, url: str, models: Sequence[ServedModel], name: str, folder: str) -> None:
+    """Let a server load an adapter, unless it has it.
 
     Args:
-        run: the run.
         client: client of the servers.
-        available: models of the servers that answer.
-        path: folder or Hub name of the adapter.
+        url: URL of the server.
+        models: models that it has.
+        name: name of the adapter there, see [`name_on_servers`].
+        folder: folder or Hub name of the adapter, as the server sees it ([`server_path`]).
 
     Raises:
-        ServedWeightsError: if a server refuses it.
+        NoEndpointError: if the server does not answer.
+        ServedWeightsError: if it refuses the adapter.
     """
-    name, folder = name_on_servers(run, path), server_path(run, path)
-    for url, models in available.items():
-        if name in [model.name for model in models]:
-            continue
-        one = dataclasses.replace(client, urls=[url])
-        try:
-            one.load_adapter(name, folder)
-        except RefusedRequestError as error:
-            if name in [model.name for model in one.available()[0].get(url, ())]:
-                continue  # another process of the run was quicker
-            raise ServedWeightsError(
-                f"The adapter in {folder} can't be loaded at {url}: {error}. A server loads adapters if vLLM was started "
-                "with `--enable-lora`, a `--max-lora-rank` of at least `lora_r`, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
-                "in its environment. `server_model_root` is the path of the run directory as the servers see it."
-            ) from error
-    return name
+    if name in [model.name for model in models]:
+        return
+    one = dataclasses.replace(client, urls=[url])
+    try:
+        one.load_adapter(name, folder)
+    except RefusedRequestError as error:
+        if name in [model.name for model in one.available()[0].get(url, ())]:
+            return  # another process of the run was quicker
+        raise ServedWeightsError(
+            f"The adapter in {folder} can't be loaded at {url}: {error}. A server loads adapters if vLLM was started "
+            "with `--enable-lora`, a `--max-lora-rank` of at least `lora_r`, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
+            "in its environment. `server_model_root` is the path of the run directory as the servers see it."
+        ) from error
 
 
 def unload_others(run: Run, client: CompletionsClient, available: Available, name: str) -> None:

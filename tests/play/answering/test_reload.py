@@ -19,7 +19,7 @@ from spin_trl.generation.completions.failures import ServedWeightsError
 from spin_trl.play.answering import reload
 from spin_trl.play.answering.reload import (
     filled_in,
-    load_everywhere,
+    load_at,
     look,
     name_on_servers,
     run_commands,
@@ -67,16 +67,19 @@ def test_only_servers_without_the_adapter_load_it(llama_folder: Path) -> None:
     run, path = run_of(llama_folder), adapter(Path("run/iteration-0/model"), b"weights")
     with serving(CompletionServer(), CompletionServer()) as (one, two):
         asked = client(one, two)
-        one.adapters[name_on_servers(run, path)] = "loaded before"
-        name = load_everywhere(run, asked, look(asked, 0.0)[0], path)
+        name, folder = name_on_servers(run, path), server_path(run, path)
+        one.adapters[name] = "loaded before"
+        for url, models in look(asked, 0.0)[0].items():
+            load_at(asked, url, models, name, folder)
         assert one.adapters == {name: "loaded before"}
         assert two.adapters == {name: str(Path(path).resolve())}
         # Another process has loaded it since the servers were looked at.
-        assert load_everywhere(run, asked, {two.url: []}, path) == name
+        load_at(asked, two.url, [], name, folder)
+        assert two.adapters == {name: folder}
         other = adapter(Path("run/iteration-1/model"), b"more weights")
         two.adapters["taken"] = str(Path(other).resolve())
         with refused(ServedWeightsError, two.url, Path(other).resolve(), "already loaded", "`server_model_root`"):
-            load_everywhere(run, asked, {two.url: []}, other)
+            load_at(asked, two.url, [], name_on_servers(run, other), server_path(run, other))
 
 
 def test_only_the_runs_own_adapters_are_unloaded(llama_folder: Path) -> None:
