@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from spin_trl.generation.vllm.process import free_port
 from vllm_replay.recording import LOAD, Line
 from vllm_replay.started import Started
 from vllm_replay.weights import sample_of
@@ -44,9 +44,7 @@ class Recorder:
         }
         self.served = str(self.started.option("served-model-name"))
         self.know(self.served, self.started.model)
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
+        self.port = free_port()
         self.process = subprocess.Popen(
             [*command, *self.started.at(self.port)],
             stdout=subprocess.PIPE,
